@@ -1,0 +1,232 @@
+"""The command line: config -> options, record -> output, error -> exit code. The only file that knows typer.
+
+Each command's heavy imports are in its body, so that --help costs nothing.
+"""
+
+import dataclasses
+import inspect
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, get_args, get_origin
+
+import typer
+
+from distilkit import __version__
+from distilkit import config as configs
+from distilkit.errors import DistilkitError
+from distilkit.record import Record, unmet
+
+app = typer.Typer(
+    name="distilkit",
+    help="Compress any BERT-family checkpoint the way DistilBERT was made, and measure what it keeps.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def command(config_class: type[configs.CommonConfig]) -> Callable[[Callable[[Any], Record]], Callable[..., None]]:
+    """Register a function from config to Record as the command that its config class describes."""
+
+    def register(run: Callable[[Any], Record]) -> Callable[..., None]:
+        name = run.__name__.rstrip("_")
+
+        def body(**values: Any) -> None:
+            as_json, recipe = values.pop("json"), values.pop("recipe")
+            with_exit_codes(lambda: execute(name, config_class, run, values, as_json=as_json, recipe=recipe))
+
+        body.__signature__ = signature(config_class)  # type: ignore[attr-defined]
+        body.__annotations__ = {}
+        body.__doc__ = config_class.__doc__
+        return app.command(name)(body)
+
+    return register
+
+
+def signature(config_class: type) -> inspect.Signature:
+    """Make the signature that typer reads from a config class's fields, with --json and --recipe."""
+    parameters = [_parameter(item, kind) for item, kind in configs.options(config_class)]
+    common = {
+        "json": (bool, typer.Option("--json", help="Print exactly one JSON document, the record, on stdout.")),
+        "recipe": (Optional[str], typer.Option("--recipe", help="Shipped recipe or TOML file to take options from.", metavar="NAME|FILE")),
+    }
+    for name, (annotation, info) in common.items():
+        default = False if annotation is bool else None
+        parameters.append(_keyword(name, Annotated[annotation, info], default))
+    return inspect.Signature(parameters)
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _parameter(item: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
+    """Turn a field into a typer parameter whose own default is None, so that a recipe can be told from typing."""
+    meta = item.metadata
+    if meta.get("positional"):
+        annotation = list[str] if get_origin(kind) is tuple else str
+        return _keyword(item.name, Annotated[annotation, typer.Argument(help=meta["help"], metavar=meta["metavar"])], inspect.Parameter.empty)
+    settings: dict[str, Any] = {"help": meta["help"], "metavar": meta["metavar"], "show_default": shown_default(item)}
+    if kind in (int, float):
+        settings |= {"min": meta["min"], "max": meta["max"]}
+    if get_origin(kind) is tuple and item.name == "require":
+        annotation = list[str]
+    elif get_origin(kind) is tuple:
+        settings["parser"] = _list_of(get_args(kind)[0])
+        annotation = object
+    else:
+        annotation = kind
+    names = ([meta["short"]] if meta["short"] else []) + [configs.flag(item.name)]
+    return _keyword(item.name, Annotated[Optional[annotation], typer.Option(*names, **settings)], None)
+
+
+def shown_default(item: dataclasses.Field[Any]) -> str | bool:
+    """Spell a field's default for --help; False where there is none to show."""
+    if item.default in (None, dataclasses.MISSING, (), False):
+        return False
+    if isinstance(item.default, tuple):
+        return ",".join(map(str, item.default))
+    return str(item.default)
+
+
+def _list_of(kind: Any) -> Callable[[str], tuple[Any, ...]]:
+    def parse(text: str | tuple[Any, ...]) -> tuple[Any, ...]:
+        if isinstance(text, tuple):
+            return text
+        try:
+            return tuple(kind(part.strip()) for part in text.split(","))
+        except ValueError:
+            raise typer.BadParameter(f"'{text}' is not a list like 1,2,3") from None
+
+    parse.__name__ = "list"
+    return parse
+
+
+def execute(
+    name: str, config_class: type[configs.CommonConfig], run: Callable[[Any], Record], typed: dict[str, Any], *, as_json: bool, recipe: str | None
+) -> int:
+    """Build the config, run the command, print its record and check its gates; returns the exit code."""
+    typed = {key: tuple(value) if isinstance(value, list) else value for key, value in typed.items() if value not in (None, [])}
+    table = configs.read_recipe(recipe, name) if recipe else {}
+    for item, _ in configs.options(config_class):
+        if item.default is dataclasses.MISSING and item.name not in typed and item.name not in {key.replace("-", "_") for key in table}:
+            raise typer.BadParameter(f"Missing option '{configs.flag(item.name)}'.", param_hint=None)
+    config = configs.build(config_class, typed, table)
+    requirements: tuple[str, ...] = getattr(config, "require", ())
+    unmet(requirements, {}) if False else [_readable(gate) for gate in requirements]
+    done = run(config)
+    show(done, as_json=as_json)
+    failures = unmet(requirements, done.metrics)
+    for line in failures:
+        print(f"distilkit: gate not met: {line}", file=sys.stderr)
+    return 3 if failures else 0
+
+
+def with_exit_codes(work: Callable[[], int]) -> None:
+    """Run and turn what happens into the contract's exit codes; a bug keeps its traceback."""
+    try:
+        code = work()
+    except DistilkitError as error:
+        print(f"distilkit: error: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("distilkit: interrupted: a training run with a checkpoint goes on with the same command and --resume", file=sys.stderr)
+        code = 130
+    raise typer.Exit(code)
+
+
+def show(done: Record, *, as_json: bool) -> None:
+    """Print a record on stdout: as one JSON document, or as a table."""
+    if as_json:
+        print(json.dumps(done.to_json(), indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("metric", "value", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for name, value in done.metrics.items():
+        table.add_row(name, readable(value))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def readable(value: float) -> str:
+    """Spell a number for a person: whole ones with thousands separators, others to 6 digits."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.6g}"
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"distilkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Compress any BERT-family checkpoint the way DistilBERT was made, and measure what it keeps."""
+
+
+@command(configs.InitConfig)
+def init(config: configs.InitConfig) -> Record:
+    from distilkit import student
+
+    return student.init(config)
+
+
+@command(configs.DistillConfig)
+def distill(config: configs.DistillConfig) -> Record:
+    from distilkit import distillation
+
+    return distillation.distill(config)
+
+
+@command(configs.FinetuneConfig)
+def finetune(config: configs.FinetuneConfig) -> Record:
+    from distilkit import finetuning
+
+    return finetuning.finetune(config)
+
+
+@command(configs.EvalConfig)
+def eval_(config: configs.EvalConfig) -> Record:
+    from distilkit import evaluation
+
+    return evaluation.evaluate(config)
+
+
+@command(configs.BenchConfig)
+def bench(config: configs.BenchConfig) -> Record:
+    from distilkit import benchmark
+
+    return benchmark.bench(config)
+
+
+@command(configs.ReportConfig)
+def report(config: configs.ReportConfig) -> Record:
+    from distilkit import report as reports
+
+    return reports.report(config)
+
+
+@command(configs.DemoConfig)
+def demo(config: configs.DemoConfig) -> Record:
+    from distilkit import demo as demos
+
+    return demos.demo(config)
+
+
+@app.command()
+def recipes(name: Annotated[Optional[str], typer.Argument(help="Recipe to print.", metavar="NAME")] = None) -> None:
+    """List the shipped recipes, or print one."""
+
+    def work() -> int:
+        print(configs.recipe_text(name).rstrip() if name else "\n".join(configs.recipe_names()))
+        return 0
+
+    with_exit_codes(work)

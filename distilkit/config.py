@@ -1,0 +1,319 @@
+"""Every option of every command, declared once, and how a recipe fills them in.
+
+An option is a dataclass field: its annotation is its type, its default is its default, and its metadata carries the
+help. The command line, the recipes, the records and docs/cli.md are all made from these classes.
+"""
+
+import dataclasses
+import difflib
+import sys
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from distilkit.errors import DistilkitError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+C = TypeVar("C", bound="CommonConfig")
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def option(
+    help: str,
+    default: Any = dataclasses.MISSING,
+    *,
+    short: str = "",
+    min: float | None = None,
+    max: float | None = None,
+    metavar: str | None = None,
+    panel: str = "Options",
+) -> Any:
+    """Declare an option: a keyword of the config class and a flag of the command."""
+    metadata = {"help": help, "short": short, "min": min, "max": max, "metavar": metavar, "panel": panel}
+    return field(default=default, metadata=metadata)
+
+
+def argument(help: str, metavar: str, default: Any = dataclasses.MISSING) -> Any:
+    """Declare a positional argument."""
+    return field(default=default, metadata={"help": help, "metavar": metavar, "positional": True})
+
+
+def inherit(parent: type, name: str, default: Any) -> Any:
+    """Redeclare an option of `parent` with another default and the same everything else."""
+    inherited = next(item for item in dataclasses.fields(parent) if item.name == name)
+    return field(default=default, metadata=inherited.metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonConfig:
+    seed: int = option("Seed of every random choice.", 42, min=0, panel="Common")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitConfig(CommonConfig):
+    """Extract a student from a teacher by keeping some of its layers."""
+
+    teacher: str = argument("Checkpoint to take layers from: a directory or a hub id.", "TEACHER")
+    output: Path = option("Directory to write the student to.", short="-o", metavar="DIR")
+    layers: int | None = option("How many layers the student has [default: half the teacher's].", None, min=1)
+    keep: tuple[int, ...] | None = option(
+        "The teacher's layers to keep, counted from 0, instead of --layers and --strategy.", None, metavar="N,N,…"
+    )
+    strategy: Literal["spread", "alternate", "first", "last"] = option(
+        "Which layers to keep: evenly spread from first to last (12 to 6: 0,2,4,7,9,11), "
+        "every other one (0,2,4,6,8,10), the first or the last.",
+        "spread",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(CommonConfig):
+    batch_size: int = option("Sequences per device and forward pass.", 32, min=1, panel="Training")
+    accumulate: int = option("Forward passes per update.", 1, min=1, panel="Training")
+    steps: int | None = option("Updates to make, instead of --epochs.", None, min=1, panel="Training")
+    epochs: float = option("Passes over the training data.", 3.0, min=0, panel="Training")
+    lr: float = option("Peak learning rate.", 5e-4, min=0, panel="Training")
+    head_lr: float | None = option(
+        "Peak learning rate of the head, where it should differ from the body's.", None, min=0, panel="Training"
+    )
+    warmup: float = option(
+        "Share of the updates over which the rate rises; it then falls to 0.", 0.05, min=0, max=1, panel="Training"
+    )
+    weight_decay: float = option("AdamW's weight decay, not on biases and norms.", 0.0, min=0, panel="Training")
+    adam_beta2: float = option("AdamW's second beta.", 0.98, min=0, max=1, panel="Training")
+    adam_epsilon: float = option("AdamW's epsilon.", 1e-6, min=0, panel="Training")
+    max_grad_norm: float = option("Clip the gradient to this norm.", 5.0, min=0, panel="Training")
+    precision: Literal["fp32", "bf16", "fp16"] = option("Precision of the matrix work.", "fp32", panel="Training")
+    compile: bool = option("Compile the models with torch.compile.", False, panel="Training")
+    log_every: int = option("Updates between two readings of the losses.", 10, min=1, panel="Training")
+    checkpoint_every: int = option("Updates between two checkpoints.", 500, min=1, panel="Training")
+    resume: bool = option("Go on from the newest checkpoint in the output directory.", False, panel="Training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(TrainConfig):
+    """Train a student against its teacher on plain text (Sanh et al. 2019: soft targets, masked LM, cosine)."""
+
+    student: str = argument("Checkpoint to train: a directory or a hub id.", "STUDENT")
+    corpus: str = option(
+        "Text to train on: a file or folder of .txt, .jsonl or .parquet (.gz too), or a hub data set name[:config].",
+        metavar="TEXT",
+    )
+    output: Path = option("Directory to write the trained student to.", short="-o", metavar="DIR")
+    heldout: str | None = option(
+        "Text for the held-out loss, read like --corpus [default: 2 % of the corpus, at most 256 blocks].",
+        None,
+        metavar="TEXT",
+    )
+    teacher: str | None = option("Teacher checkpoint [default: the one that the student was made from].", None)
+    objective: Literal["triple", "mlm"] = option(
+        "What to minimise: the triple loss against the teacher, or masked LM without one.", "triple"
+    )
+    alpha_ce: float = option("Weight of the soft-target loss.", 5.0, min=0, panel="Objective")
+    alpha_mlm: float = option("Weight of the masked-LM loss.", 2.0, min=0, panel="Objective")
+    alpha_cos: float = option("Weight of the cosine loss between last hidden states.", 1.0, min=0, panel="Objective")
+    temperature: float = option("Temperature of the soft targets.", 2.0, min=1e-3, panel="Objective")
+    ce_positions: Literal["all", "masked"] = option(
+        "Where the soft-target loss is taken: at every token or only at masked ones (faster).", "all", panel="Objective"
+    )
+    mask_probability: float = option("Share of tokens to predict.", 0.15, min=0.01, max=0.9, panel="Objective")
+    seq_length: int = option("Tokens per packed block.", 128, min=8, panel="Objective")
+    evaluate_every: int = option("Updates between two readings of the held-out loss.", 200, min=1, panel="Training")
+    new_head: bool = option(
+        "Let a checkpoint without a masked-LM head start with a fresh one (with --objective mlm).", False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig(CommonConfig):
+    task: str = option(
+        "cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli, glue (all nine), squad, squad_v2, imdb or custom.",
+        metavar="NAME",
+    )
+    data: Path | None = option(
+        "Folder with train.* and validation.* (jsonl, tsv, csv, parquet; .gz too) [default: the hub's data set].",
+        None,
+        metavar="DIR",
+    )
+    text: tuple[str, ...] | None = option("Text column or two, for --task custom.", None, metavar="COL[,COL]")
+    label: str | None = option("Label column, for --task custom.", None, metavar="COL")
+    max_length: int | None = option("Tokens per example or window [default: the task's].", None, min=8)
+    stride: int = option("Tokens that two windows of a long context share (SQuAD).", 128, min=0, panel="SQuAD")
+    n_best: int = option("Start and end positions that are combined (SQuAD).", 20, min=1, panel="SQuAD")
+    max_answer_length: int = option("Longest answer in tokens (SQuAD).", 30, min=1, panel="SQuAD")
+    null_threshold: float = option(
+        "Answer nothing where the null score exceeds the best span's by more than this (SQuAD 2.0).", 0.0, panel="SQuAD"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(TaskConfig, TrainConfig):
+    """Train a checkpoint on a labelled task, with or without a teacher that already knows it."""
+
+    model: str = argument("Checkpoint to train: a directory or a hub id.", "MODEL")
+    output: Path = option("Directory to write the trained model to.", short="-o", metavar="DIR")
+    teacher: str | None = option("Checkpoint already trained on the task, to learn from as well.", None)
+    seeds: int = option("Runs with seeds --seed, --seed + 1, …; the median one is kept.", 1, min=1)
+    alpha_ce: float = option("Weight of the teacher's soft targets.", 0.5, min=0, panel="Objective")
+    alpha_task: float = option("Weight of the labels, where a teacher is given.", 0.5, min=0, panel="Objective")
+    temperature: float = option("Temperature of the soft targets.", 2.0, min=1e-3, panel="Objective")
+    lr: float = inherit(TrainConfig, "lr", 5e-5)
+    warmup: float = inherit(TrainConfig, "warmup", 0.06)
+    adam_beta2: float = inherit(TrainConfig, "adam_beta2", 0.999)
+    adam_epsilon: float = inherit(TrainConfig, "adam_epsilon", 1e-8)
+    max_grad_norm: float = inherit(TrainConfig, "max_grad_norm", 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(TaskConfig):
+    """Score checkpoints on a task, and say how much of a teacher's score they keep."""
+
+    models: tuple[str, ...] = argument("Checkpoints trained on the task: directories or hub ids.", "MODEL…")
+    against: str | None = option("Teacher to compare with (adds retention) [default: none].", None, metavar="MODEL")
+    require: tuple[str, ...] = option("Gate like 'sst2/accuracy>=0.90'; exit 3 where it is not met.", ())
+    batch_size: int = option("Sequences per forward pass.", 32, min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig(CommonConfig):
+    """Measure parameters, size, latency, throughput and memory of checkpoints."""
+
+    models: tuple[str, ...] = argument("Checkpoints; the speed-up is against the first.", "MODEL…")
+    devices: tuple[str, ...] = option("Devices to run on [default: cpu, and cuda where present].", (), metavar="D,D,…")
+    batch_sizes: tuple[int, ...] = option("Batch sizes.", (1, 8), metavar="N,N,…")
+    seq_lengths: tuple[int, ...] = option("Sequence lengths in tokens.", (128,), metavar="N,N,…")
+    precision: Literal["fp32", "bf16", "fp16"] = option("Precision of the weights.", "fp32")
+    threads: int | None = option("CPU threads [default: torch's].", None, min=1)
+    runs: int = option("Timed runs of each model, in turn, after the warm-up.", 20, min=2)
+    require: tuple[str, ...] = option("Gate like 'speedup>=1.6'; exit 3 where it is not met.", ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(CommonConfig):
+    """Make Markdown tables and a learning-curve picture from the records of checkpoints."""
+
+    directories: tuple[str, ...] = argument("Directories that distilkit wrote.", "DIR…")
+    output: Path = option("Directory to write report.md and the pictures to.", short="-o", metavar="DIR")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(CommonConfig):
+    """Run the whole chain, offline, on the documentation that comes with Python."""
+
+    output: Path = option("Directory to keep everything in.", Path("distilkit-demo"), short="-o", metavar="DIR")
+
+
+def flag(name: str) -> str:
+    """Spell a field's name as the flag that a user types."""
+    return "--" + name.replace("_", "-")
+
+
+def base_type(annotation: Any) -> Any:
+    """Strip `| None` from an annotation."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next(arg for arg in get_args(annotation) if arg is not type(None))
+    return annotation
+
+
+def options(config_class: type) -> list[tuple[dataclasses.Field[Any], Any]]:
+    """List the fields of a config class with their types: positional ones first, then the class's own."""
+    hints = get_type_hints(config_class)
+    fields = sorted(dataclasses.fields(config_class), key=lambda item: not item.metadata.get("positional"))
+    return [(item, base_type(hints[item.name])) for item in fields]
+
+
+def build(config_class: type[C], given: dict[str, Any], recipe: dict[str, Any] | None = None) -> C:
+    """Merge defaults, a recipe's table and what was typed (the later wins), and check the recipe's values.
+
+    Raises DistilkitError for an unknown key, a value out of range and a missing required option.
+    """
+    known = {item.name: (item, kind) for item, kind in options(config_class)}
+    values: dict[str, Any] = {}
+    for key, value in (recipe or {}).items():
+        name = key.replace("-", "_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(known))}"
+            raise DistilkitError(f"unknown recipe key '{key}': {hint}")
+        values[name] = _checked(known[name][0], known[name][1], value)
+    values |= {name: value for name, value in given.items() if value is not None}
+    missing = [name for name, (item, _) in known.items() if item.default is dataclasses.MISSING and name not in values]
+    if missing:
+        raise DistilkitError(f"missing option {flag(missing[0])}: type it or put it in the recipe")
+    return config_class(**values)
+
+
+def _checked(item: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
+    def refuse(expected: str) -> DistilkitError:
+        return DistilkitError(f"recipe key '{item.name}' is {value!r}: give {expected}")
+
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise refuse(f"one of {', '.join(get_args(kind))}")
+        return value
+    if get_origin(kind) is tuple:
+        element = get_args(kind)[0]
+        entries = value if isinstance(value, list) else [value]
+        if not all(type(entry) is element for entry in entries):
+            raise refuse(f"a list of {element.__name__}")
+        return tuple(entries)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise refuse(f"a value of type {kind.__name__}")
+    low, high = item.metadata.get("min"), item.metadata.get("max")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise refuse(f"a number {'' if low is None else f'from {low} '}{'' if high is None else f'to {high}'}".strip())
+    return value
+
+
+def recipe_names() -> list[str]:
+    """List the shipped recipes."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def recipe_text(name: str) -> str:
+    """Return the text of a shipped recipe or of a recipe file."""
+    path = Path(name)
+    if name in recipe_names():
+        path = RECIPES / f"{name}.toml"
+    if not path.is_file():
+        raise DistilkitError(f"no recipe '{name}': give a file or one of {', '.join(recipe_names())}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DistilkitError(f"recipe '{name}' is not UTF-8 text: give a TOML file") from None
+
+
+def read_recipe(name: str, command: str) -> dict[str, Any]:
+    """Return a recipe's table for a command, {} where it has none.
+
+    Raises DistilkitError where the recipe is missing, isn't TOML, or names a table that is no command.
+    """
+    try:
+        tables = tomllib.loads(recipe_text(name))
+    except tomllib.TOMLDecodeError as error:
+        raise DistilkitError(f"recipe '{name}' is not TOML: {error}") from None
+    for table, content in tables.items():
+        if table not in COMMANDS or not isinstance(content, dict):
+            raise DistilkitError(f"recipe '{name}' has '{table}': one table a command, of {', '.join(COMMANDS)}")
+    content: dict[str, Any] = tables.get(command, {})
+    return content
+
+
+COMMANDS: dict[str, type[CommonConfig]] = {
+    "init": InitConfig,
+    "distill": DistillConfig,
+    "finetune": FinetuneConfig,
+    "eval": EvalConfig,
+    "bench": BenchConfig,
+    "report": ReportConfig,
+    "demo": DemoConfig,
+}

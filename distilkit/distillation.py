@@ -1,0 +1,111 @@
+"""`distill`: train a student on text, against its teacher or by masked LM alone."""
+
+import torch
+from accelerate.utils import send_to_device
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distilkit import checkpoint, corpus
+from distilkit.config import DistillConfig
+from distilkit.errors import DistilkitError
+from distilkit.objectives import MaskedLM, TripleLoss
+from distilkit.record import Record, claim, read_biography, record, remembered_teacher, write_biography
+from distilkit.training import Batches, remove_checkpoints, train
+
+
+HELDOUT_BATCH = 32  # fixed, so that held-out masks are the same whatever the run
+
+
+def distill(config: DistillConfig) -> Record:
+    """Train a student on a corpus and write it with its record; `heldout_loss` is its masked-LM loss on unseen text."""
+    if config.new_head and config.objective != "mlm":
+        raise DistilkitError("--new-head goes with --objective mlm: train the head before you distil")
+    student = checkpoint.open_model(config.student, "masked-lm", new_head=config.new_head)
+    tokenizer = checkpoint.open_tokenizer(config.student)
+    check_length(student, config.seq_length)
+    objective = make_objective(config, student, tokenizer)
+    with claim(config.output, resume=config.resume, keep="checkpoint-*") as out:
+        blocks, heldout = read_blocks(config, tokenizer)
+        collate = corpus.masked_batch(tokenizer, config.mask_probability)
+        metrics = train(
+            objective,
+            Batches(blocks, collate, batch_size=config.batch_size, seed=config.seed),
+            config,
+            out,
+            evaluate=lambda: heldout_loss(student, Batches(heldout, collate, batch_size=HELDOUT_BATCH, seed=0)),
+            evaluate_every=config.evaluate_every,
+            label="distill" if config.objective != "mlm" else "masked LM",
+        )
+        checkpoint.save(student, tokenizer, out)
+        remove_checkpoints(out)
+        done = record("distill", config, metrics | {"parameters": float(student.num_parameters())})
+        write_biography(out, [*read_biography(config.student), done])
+    return done
+
+
+def make_objective(config: DistillConfig, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
+    """Build what --objective names, with the teacher that --teacher or the student's biography names."""
+    if config.objective == "mlm":
+        return MaskedLM(student)
+    name = config.teacher or remembered_teacher(config.student)
+    if name is None:
+        raise DistilkitError(f"'{config.student}' does not say what it was made from: name the teacher with --teacher")
+    teacher = checkpoint.open_model(name, "masked-lm")
+    check_pair(config, student, teacher, checkpoint.same_vocabulary(tokenizer, checkpoint.open_tokenizer(name)))
+    check_length(teacher, config.seq_length)
+    return TripleLoss(
+        student,
+        teacher,
+        alpha_ce=config.alpha_ce,
+        alpha_mlm=config.alpha_mlm,
+        alpha_cos=config.alpha_cos,
+        temperature=config.temperature,
+        ce_positions=config.ce_positions,
+    )
+
+
+def check_pair(config: DistillConfig, student: PreTrainedModel, teacher: PreTrainedModel, same_vocabulary: bool) -> None:
+    """Refuse a teacher from whom the student can't learn: another vocabulary or width, or the very same weights."""
+    if not same_vocabulary or student.config.vocab_size != teacher.config.vocab_size:
+        raise DistilkitError("teacher and student have different vocabularies: give a --teacher with the student's tokenizer")
+    if config.alpha_cos and student.config.hidden_size != teacher.config.hidden_size:
+        widths = f"{student.config.hidden_size} and {teacher.config.hidden_size}"
+        raise DistilkitError(f"student and teacher have different widths ({widths}): leave out the cosine with --alpha-cos 0")
+    mine, theirs = student.state_dict(), teacher.state_dict()
+    if mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine):
+        raise DistilkitError("teacher and student have identical weights, nothing to learn: make a student with distilkit init")
+
+
+def check_length(model: PreTrainedModel, seq_length: int) -> None:
+    """Refuse blocks that are longer than the model's positions."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None:
+        # RoBERTa and its kin count positions from pad_token_id + 1
+        offset = (model.config.pad_token_id or 0) + 1 if "roberta" in model.config.model_type else 0
+        if seq_length > positions - offset:
+            raise DistilkitError(f"--seq-length {seq_length} is longer than the model's {positions - offset} positions: lower it")
+
+
+def read_blocks(config: DistillConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
+    """Return the packed blocks to train on and those held out."""
+    blocks = corpus.pack(corpus.read_documents(config.corpus), tokenizer, config.seq_length)
+    if config.heldout is None:
+        return corpus.split(blocks, config.seed)
+    heldout = corpus.pack(corpus.read_documents(config.heldout), tokenizer, config.seq_length)
+    return blocks, heldout.select(range(min(len(heldout), corpus.HELDOUT_BLOCKS)))
+
+
+@torch.no_grad()
+def heldout_loss(student: PreTrainedModel, batches: Batches) -> dict[str, float]:
+    """Return the mean masked-LM loss over one pass of held-out batches, always masked the same way."""
+    training, objective = student.training, MaskedLM(student)
+    student.eval()
+    device = next(student.parameters()).device
+    total = count = 0.0
+    for number in range(batches.per_epoch):
+        batch = send_to_device(batches[number], device)
+        targets = float((batch["labels"] != -100).sum())
+        total, count = total + float(objective(batch)["mlm"]) * targets, count + targets
+    student.train(training)
+    return {"heldout_loss": total / count}

@@ -1,0 +1,158 @@
+"""What a command did: the Record, a checkpoint's biography made of them, and claiming an output directory."""
+
+import contextlib
+import importlib.metadata
+import json
+import operator
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from distilkit.errors import DistilkitError
+
+BIOGRAPHY = "distilkit.json"
+PACKAGES = ("distilkit", "torch", "transformers", "accelerate", "datasets", "tokenizers")
+COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a command did; the table, --json and distilkit.json are views of it."""
+
+    command: str
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    environment: dict[str, str]
+    schema: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as one JSON object, `schema` first."""
+        return {"schema": self.schema, **{k: v for k, v in asdict(self).items() if k != "schema"}}
+
+
+def record(command: str, config: Any, metrics: dict[str, float], **environment: str) -> Record:
+    """Make the record of a command that has just run; `environment` adds to versions and machine."""
+    return Record(
+        command=command,
+        config={item.name: plain(getattr(config, item.name)) for item in fields(config)},
+        metrics=metrics,
+        environment=_machine() | environment,
+    )
+
+
+def plain(value: Any) -> Any:
+    """Turn an option's value into what JSON holds; a local path is kept absolute, so that it is found again."""
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, str) and value and Path(value).exists():
+        return str(Path(value).absolute())
+    if isinstance(value, (tuple, list)):
+        return [plain(entry) for entry in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _machine() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"python": platform.python_version(), **versions, "machine": f"{platform.machine()}, {cores} CPU cores"}
+
+
+def read_biography(directory: str | Path) -> list[Record]:
+    """Read the records of a checkpoint, oldest first; [] for a checkpoint that distilkit didn't write."""
+    path = Path(directory) / BIOGRAPHY
+    if not path.is_file():
+        return []
+    names = {item.name for item in fields(Record)}
+    try:
+        return [Record(**{k: v for k, v in entry.items() if k in names}) for entry in json.loads(path.read_text("utf-8"))]
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        raise DistilkitError(f"'{path}' is damaged ({error}): delete it or make the checkpoint again") from None
+
+
+def write_biography(directory: Path, records: list[Record]) -> None:
+    """Write distilkit.json, atomically and last: present means that the directory is finished."""
+    write_text(directory / BIOGRAPHY, json.dumps([entry.to_json() for entry in records], indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then rename it."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def remembered_teacher(directory: str | Path) -> str | None:
+    """Return the teacher that a checkpoint was extracted from or last distilled against."""
+    for entry in reversed(read_biography(directory)):
+        if entry.command in ("init", "distill") and entry.config.get("teacher"):
+            return str(entry.config["teacher"])
+    return None
+
+
+def is_claimable(output: Path) -> bool:
+    """Say whether an output directory is absent or empty."""
+    return not output.exists() or (output.is_dir() and not any(output.iterdir()))
+
+
+@contextlib.contextmanager
+def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Iterator[Path]:
+    """Make the output directory, refuse one in use, and leave nothing behind where the command fails.
+
+    `keep` names a pattern of files worth keeping (a training run's checkpoints): where one is there, a failed
+    directory stays, so that --resume can go on from it.
+    Raises DistilkitError where the directory isn't empty, is a file, or can't be written.
+    """
+    if resume:
+        if not output.is_dir():
+            raise DistilkitError(f"nothing to resume in '{output}': leave out --resume to start")
+        if (output / BIOGRAPHY).exists():
+            raise DistilkitError(f"'{output}' is already finished: choose another -o, or leave out --resume")
+    elif not is_claimable(output):
+        raise DistilkitError(f"output directory '{output}' is not empty: choose another -o, or empty it")
+    existed = output.exists()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        yield output
+    except BaseException as error:
+        if not resume and not (keep and any(output.glob(keep))):
+            for leftover in output.iterdir() if output.is_dir() else ():
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            if not existed and output.is_dir():
+                output.rmdir()
+        if isinstance(error, OSError):
+            raise DistilkitError(f"cannot write '{output}' ({error.strerror or error}): free space or choose another -o") from None
+        raise
+
+
+def unmet(requirements: tuple[str, ...], metrics: dict[str, float]) -> list[str]:
+    """Return a line for each gate that isn't met, with the value found.
+
+    A gate is `NAME OP NUMBER`, OP one of >= <= > <. NAME may leave out a prefix: `speedup` means every metric whose
+    name ends in `/speedup`.
+    Raises DistilkitError where a gate can't be read or names no metric.
+    """
+    lines = []
+    for gate in requirements:
+        name, compare, bound = parse_gate(gate)
+        matching = {key: value for key, value in metrics.items() if key == name or key.endswith("/" + name)}
+        if not matching:
+            raise DistilkitError(f"--require '{gate}' names no metric: there are {', '.join(sorted(metrics))}")
+        lines += [f"{gate}: {key} is {value:.6g}" for key, value in matching.items() if not COMPARISONS[compare](value, bound)]
+    return lines
+
+
+def parse_gate(gate: str) -> tuple[str, str, float]:
+    """Split 'sst2/accuracy>=0.90' into its name, comparison and bound."""
+    match = re.fullmatch(r"\s*([^<>=\s]+)\s*(>=|<=|>|<)\s*([-+.\deE]+)\s*", gate)
+    try:
+        return match.group(1), match.group(2), float(match.group(3))  # type: ignore[union-attr]
+    except (AttributeError, ValueError):
+        raise DistilkitError(f"--require '{gate}' can't be read: write it like 'sst2/accuracy>=0.90'") from None

@@ -1,0 +1,105 @@
+"""Tiny models, a tokenizer, a corpus and task samples, built once a run; nothing is downloaded."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+import inspect
+import json
+import random
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForMaskedLM,
+    BertConfig,
+    DistilBertConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+)
+
+torch.set_num_threads(1)
+
+TINY = {"vocab_size": 400, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
+FAMILIES: dict[str, Callable[[int], object]] = {
+    "bert": lambda n: BertConfig(num_hidden_layers=n, max_position_embeddings=96, **TINY),
+    "roberta": lambda n: RobertaConfig(
+        num_hidden_layers=n, max_position_embeddings=98, pad_token_id=0, bos_token_id=2, eos_token_id=3, **TINY
+    ),
+    "distilbert": lambda n: DistilBertConfig(
+        n_layers=n, vocab_size=400, dim=32, n_heads=4, hidden_dim=64, max_position_embeddings=96
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def prose() -> list[str]:
+    """Real English sentences: the docstrings of a few standard modules."""
+    modules = (textwrap, random, json, inspect)
+    docs = [inspect.getdoc(item) or "" for module in modules for _, item in inspect.getmembers(module)]
+    lines = [" ".join(paragraph.split()) for doc in docs for paragraph in doc.split("\n\n")]
+    return sorted({line for line in lines if len(line.split()) > 6})
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory, prose: list[str]) -> Path:
+    """A text file, a document a line."""
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_text("\n".join(prose) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer(prose: list[str]) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer of 400 entries, trained on the prose: ids 0..4 are PAD UNK CLS SEP MASK."""
+    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    core.normalizer = normalizers.BertNormalizer(lowercase=True)
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    core.train_from_iterator(prose, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special))
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=96,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast
+) -> Callable[..., Path]:
+    """Return a function that writes a tiny checkpoint (family, layers, auto class, seed) and returns its directory."""
+
+    def make(family: str = "bert", layers: int = 4, auto: type = AutoModelForMaskedLM, seed: int = 0, **changes: object) -> Path:
+        torch.manual_seed(seed)
+        config = FAMILIES[family](layers)
+        for name, value in changes.items():
+            setattr(config, name, value)
+        model = auto.from_config(config)  # type: ignore[attr-defined]
+        with torch.no_grad():  # fresh norms and biases are ones and zeros, which hide a swapped tensor
+            for parameter in model.parameters():
+                parameter += 0.05 * torch.randn_like(parameter)
+        directory = tmp_path_factory.mktemp(f"{family}-{layers}")
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        return directory
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def teacher(make_checkpoint: Callable[..., Path]) -> Path:
+    """A tiny 4-layer BERT with a masked-LM head."""
+    return make_checkpoint("bert", 4)
