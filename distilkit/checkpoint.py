@@ -34,7 +34,9 @@ def open_config(name: str) -> PretrainedConfig:
     """
     path = Path(name)
     if path.is_dir() and not (path / "config.json").is_file():
-        raise DistilkitError(f"'{name}' is not a checkpoint (no config.json): give a directory that save_pretrained wrote")
+        raise DistilkitError(
+            f"'{name}' is not a checkpoint (no config.json): give a directory that save_pretrained wrote"
+        )
     if not path.is_dir() and (path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise DistilkitError(f"no checkpoint directory '{name}': check the path")
     try:
@@ -75,7 +77,9 @@ def open_model(name: str, head: Head, *, new_head: bool = False, **changes: Any)
         )
     except (OSError, SafetensorError) as error:
         if Path(name).is_dir() and not list(Path(name).glob("*.safetensors")):
-            raise DistilkitError(f"'{name}' has no model.safetensors: convert its weights, pickles are not read") from None
+            raise DistilkitError(
+                f"'{name}' has no model.safetensors: convert its weights, pickles are not read"
+            ) from None
         raise DistilkitError(f"weights of '{name}' cannot be read ({_first_line(error)})") from None
     except (ValueError, RuntimeError) as error:
         raise DistilkitError(f"weights of '{name}' do not fit its config ({_first_line(error)})") from None
@@ -90,7 +94,9 @@ def _refuse_missing(name: str, head: Head, model: PreTrainedModel, missing: set[
     if head == "encoder":
         body = sorted(key for key in missing if "pooler." not in key)
     if body:
-        raise DistilkitError(f"'{name}' lacks weights of its body, among them '{body[0]}': it is damaged or another model")
+        raise DistilkitError(
+            f"'{name}' lacks weights of its body, among them '{body[0]}': it is damaged or another model"
+        )
     if missing and not new_head and head == "masked-lm":
         raise DistilkitError(
             f"'{name}' has no trained masked-LM head ('{min(missing)}' is missing): train one with "
@@ -108,7 +114,9 @@ def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError) as error:
         raise DistilkitError(f"'{name}' has no tokenizer that can be read ({_first_line(error)})") from None
     if not tokenizer.is_fast or len(tokenizer) < 6:
-        raise DistilkitError(f"'{name}' has no fast tokenizer: put its tokenizer.json (or vocab files) into the directory")
+        raise DistilkitError(
+            f"'{name}' has no fast tokenizer: put its tokenizer.json (or vocab files) into the directory"
+        )
     return tokenizer
 
 

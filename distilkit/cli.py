@@ -6,18 +6,16 @@ Each command's heavy imports are in its body, so that --help costs nothing.
 import dataclasses
 import inspect
 import json
-import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
 from distilkit import __version__
 from distilkit import config as configs
 from distilkit.errors import DistilkitError
-from distilkit.record import Record, unmet
+from distilkit.record import Record, parse_gate, unmet
 
 app = typer.Typer(
     name="distilkit",
@@ -52,7 +50,10 @@ def signature(config_class: type) -> inspect.Signature:
     parameters = [_parameter(item, kind) for item, kind in configs.options(config_class)]
     common = {
         "json": (bool, typer.Option("--json", help="Print exactly one JSON document, the record, on stdout.")),
-        "recipe": (Optional[str], typer.Option("--recipe", help="Shipped recipe or TOML file to take options from.", metavar="NAME|FILE")),
+        "recipe": (
+            str | None,
+            typer.Option("--recipe", help="Shipped recipe or TOML file to take options from.", metavar="NAME|FILE"),
+        ),
     }
     for name, (annotation, info) in common.items():
         default = False if annotation is bool else None
@@ -69,7 +70,11 @@ def _parameter(item: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
     meta = item.metadata
     if meta.get("positional"):
         annotation = list[str] if get_origin(kind) is tuple else str
-        return _keyword(item.name, Annotated[annotation, typer.Argument(help=meta["help"], metavar=meta["metavar"])], inspect.Parameter.empty)
+        return _keyword(
+            item.name,
+            Annotated[annotation, typer.Argument(help=meta["help"], metavar=meta["metavar"])],
+            inspect.Parameter.empty,
+        )
     settings: dict[str, Any] = {"help": meta["help"], "metavar": meta["metavar"], "show_default": shown_default(item)}
     if kind in (int, float):
         settings |= {"min": meta["min"], "max": meta["max"]}
@@ -81,7 +86,7 @@ def _parameter(item: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
     else:
         annotation = kind
     names = ([meta["short"]] if meta["short"] else []) + [configs.flag(item.name)]
-    return _keyword(item.name, Annotated[Optional[annotation], typer.Option(*names, **settings)], None)
+    return _keyword(item.name, Annotated[annotation | None, typer.Option(*names, **settings)], None)
 
 
 def shown_default(item: dataclasses.Field[Any]) -> str | bool:
@@ -107,17 +112,25 @@ def _list_of(kind: Any) -> Callable[[str], tuple[Any, ...]]:
 
 
 def execute(
-    name: str, config_class: type[configs.CommonConfig], run: Callable[[Any], Record], typed: dict[str, Any], *, as_json: bool, recipe: str | None
+    name: str,
+    config_class: type[configs.CommonConfig],
+    run: Callable[[Any], Record],
+    typed: dict[str, Any],
+    *,
+    as_json: bool,
+    recipe: str | None,
 ) -> int:
     """Build the config, run the command, print its record and check its gates; returns the exit code."""
-    typed = {key: tuple(value) if isinstance(value, list) else value for key, value in typed.items() if value not in (None, [])}
+    typed = {key: tuple(value) if isinstance(value, list) else value for key, value in typed.items()}
+    typed = {key: value for key, value in typed.items() if value not in (None, ())}
     table = configs.read_recipe(recipe, name) if recipe else {}
-    for item, _ in configs.options(config_class):
-        if item.default is dataclasses.MISSING and item.name not in typed and item.name not in {key.replace("-", "_") for key in table}:
-            raise typer.BadParameter(f"Missing option '{configs.flag(item.name)}'.", param_hint=None)
+    missing = configs.missing(config_class, typed, table)
+    if missing:
+        raise typer.BadParameter(f"missing option '{missing[0]}'")
     config = configs.build(config_class, typed, table)
     requirements: tuple[str, ...] = getattr(config, "require", ())
-    unmet(requirements, {}) if False else [_readable(gate) for gate in requirements]
+    for gate in requirements:  # a gate that can't be read should not cost an evaluation
+        parse_gate(gate)
     done = run(config)
     show(done, as_json=as_json)
     failures = unmet(requirements, done.metrics)
@@ -134,7 +147,10 @@ def with_exit_codes(work: Callable[[], int]) -> None:
         print(f"distilkit: error: {error}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
-        print("distilkit: interrupted: a training run with a checkpoint goes on with the same command and --resume", file=sys.stderr)
+        print(
+            "distilkit: interrupted: a training run with a checkpoint goes on with the same command and --resume",
+            file=sys.stderr,
+        )
         code = 130
     raise typer.Exit(code)
 
@@ -147,11 +163,22 @@ def show(done: Record, *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("metric", "value", box=None, pad_edge=False)
-    table.columns[1].justify = "right"
-    for name, value in done.metrics.items():
-        table.add_row(name, readable(value))
+    header, rows = tabulate(done)
+    table = Table(*header, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, *values in rows:
+        table.add_row(name, *("" if value is None else readable(value) for value in values))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def tabulate(done: Record) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Lay a record's metrics out: a column a model where names start with a model, else one column of values."""
+    models = list(dict.fromkeys(name.partition("/")[0] for name in done.metrics))
+    if done.command != "demo" and not all(model.isdigit() for model in models):
+        return ["metric", "value"], [(name, value) for name, value in done.metrics.items()]
+    names = list(dict.fromkeys(name.partition("/")[2] for name in done.metrics))
+    return ["metric", *models], [(name, *(done.metrics.get(f"{model}/{name}") for model in models)) for name in names]
 
 
 def readable(value: float) -> str:
@@ -167,7 +194,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Compress any BERT-family checkpoint the way DistilBERT was made, and measure what it keeps."""
 
@@ -218,11 +247,11 @@ def report(config: configs.ReportConfig) -> Record:
 def demo(config: configs.DemoConfig) -> Record:
     from distilkit import demo as demos
 
-    return demos.demo(config)
+    return demos.demo(config, say=lambda line: print(line, file=sys.stderr, flush=True))
 
 
 @app.command()
-def recipes(name: Annotated[Optional[str], typer.Argument(help="Recipe to print.", metavar="NAME")] = None) -> None:
+def recipes(name: Annotated[str | None, typer.Argument(help="Recipe to print.", metavar="NAME")] = None) -> None:
     """List the shipped recipes, or print one."""
 
     def work() -> int:

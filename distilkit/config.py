@@ -6,6 +6,7 @@ help. The command line, the recipes, the records and docs/cli.md are all made fr
 
 import dataclasses
 import difflib
+import shlex
 import sys
 import types
 from dataclasses import dataclass, field
@@ -205,12 +206,29 @@ class ReportConfig(CommonConfig):
 class DemoConfig(CommonConfig):
     """Run the whole chain, offline, on the documentation that comes with Python."""
 
-    output: Path = option("Directory to keep everything in.", Path("distilkit-demo"), short="-o", metavar="DIR")
+    output: Path | None = option(
+        "Directory to keep everything in [default: a new temporary one].", None, short="-o", metavar="DIR"
+    )
 
 
 def flag(name: str) -> str:
     """Spell a field's name as the flag that a user types."""
     return "--" + name.replace("_", "-")
+
+
+def spell(command: str, config: CommonConfig) -> str:
+    """Spell the command line that gives this config, leaving out what is default anyway."""
+    words = ["distilkit", command]
+    for item, _ in options(type(config)):
+        value = getattr(config, item.name)
+        if item.metadata.get("positional"):
+            words += [value] if isinstance(value, str) else list(value)
+        elif value is True:
+            words.append(flag(item.name))
+        elif value is not None and value != item.default:
+            name = item.metadata["short"] or flag(item.name)
+            words += [name, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return shlex.join(words)
 
 
 def base_type(annotation: Any) -> Any:
@@ -230,7 +248,7 @@ def options(config_class: type) -> list[tuple[dataclasses.Field[Any], Any]]:
 def build(config_class: type[C], given: dict[str, Any], recipe: dict[str, Any] | None = None) -> C:
     """Merge defaults, a recipe's table and what was typed (the later wins), and check the recipe's values.
 
-    Raises DistilkitError for an unknown key, a value out of range and a missing required option.
+    Raises DistilkitError for an unknown key and a value of the wrong type or out of range.
     """
     known = {item.name: (item, kind) for item, kind in options(config_class)}
     values: dict[str, Any] = {}
@@ -242,10 +260,17 @@ def build(config_class: type[C], given: dict[str, Any], recipe: dict[str, Any] |
             raise DistilkitError(f"unknown recipe key '{key}': {hint}")
         values[name] = _checked(known[name][0], known[name][1], value)
     values |= {name: value for name, value in given.items() if value is not None}
-    missing = [name for name, (item, _) in known.items() if item.default is dataclasses.MISSING and name not in values]
-    if missing:
-        raise DistilkitError(f"missing option {flag(missing[0])}: type it or put it in the recipe")
     return config_class(**values)
+
+
+def missing(config_class: type, typed: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
+    """List the flags of required options that neither the command line nor the recipe gives."""
+    given = {*typed, *(key.replace("-", "_") for key in recipe)}
+    return [
+        flag(item.name)
+        for item, _ in options(config_class)
+        if item.default is dataclasses.MISSING and item.name not in given
+    ]
 
 
 def _checked(item: dataclasses.Field[Any], kind: Any, value: Any) -> Any:

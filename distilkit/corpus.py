@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
+from datasets.arrow_writer import SchemaInferenceError
 from datasets.fingerprint import Hasher
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -30,7 +31,9 @@ def read_documents(source: str) -> Dataset:
     path = Path(source)
     documents = _read_files(source, _files(path)) if path.exists() else _read_hub(source)
     if "text" not in documents.column_names:
-        raise DistilkitError(f"corpus '{source}' has no column 'text' (it has {', '.join(documents.column_names)}): rename it")
+        raise DistilkitError(
+            f"corpus '{source}' has no column 'text' (it has {', '.join(documents.column_names)}): rename it"
+        )
     if not any(text and text.strip() for text in documents[:1000]["text"]):
         raise DistilkitError(f"corpus '{source}' holds no text: give another --corpus")
     return documents.select_columns("text")
@@ -61,11 +64,11 @@ def _read_files(source: str, files: list[Path]) -> Dataset:
             return datasets.load_dataset("text", data_files=names, split="train", sample_by="paragraph")
         return lines
     except datasets.exceptions.DatasetGenerationError as error:
+        if isinstance(error.__cause__, SchemaInferenceError):  # not a single row
+            raise DistilkitError(f"corpus '{source}' holds no text: give another --corpus") from None
         if isinstance(error.__cause__, UnicodeDecodeError):
             raise DistilkitError(f"corpus '{source}' is not UTF-8 text: convert it (iconv -t utf-8)") from None
         raise DistilkitError(f"corpus '{source}' cannot be read ({error.__cause__}): check its files") from None
-    except ValueError:  # datasets refuses files without a single row
-        raise DistilkitError(f"corpus '{source}' holds no text: give another --corpus") from None
 
 
 def _read_hub(source: str) -> Dataset:
@@ -76,7 +79,9 @@ def _read_hub(source: str) -> Dataset:
         return datasets.load_dataset(name, config or None, split="train")
     except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
         reason = str(error).splitlines()[0][:120]
-        raise DistilkitError(f"no file '{source}', and the hub gives no such data set ({reason}): give a local --corpus") from None
+        raise DistilkitError(
+            f"no file '{source}', and the hub gives no such data set ({reason}): give a local --corpus"
+        ) from None
 
 
 def pack(documents: Dataset, tokenizer: PreTrainedTokenizerBase, seq_length: int) -> Dataset:
@@ -89,7 +94,9 @@ def pack(documents: Dataset, tokenizer: PreTrainedTokenizerBase, seq_length: int
     cls, sep = special_ids(tokenizer)
 
     def blocks(batch: dict[str, list[str]]) -> dict[str, Any]:
-        encoded = tokenizer([text or "" for text in batch["text"]], add_special_tokens=False, verbose=False)["input_ids"]
+        encoded = tokenizer([text or "" for text in batch["text"]], add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
         stream = np.array([token for ids in encoded if ids for token in (*ids, sep)], dtype=np.int32)
         body = seq_length - 2
         rows = stream[: len(stream) // body * body].reshape(-1, body)  # (N, body)
@@ -105,7 +112,9 @@ def pack(documents: Dataset, tokenizer: PreTrainedTokenizerBase, seq_length: int
         new_fingerprint=fingerprint,
     )
     if not len(packed):
-        raise DistilkitError(f"the corpus does not fill one block of {seq_length} tokens: give more text or a lower --seq-length")
+        raise DistilkitError(
+            f"the corpus does not fill one block of {seq_length} tokens: give more text or a lower --seq-length"
+        )
     return packed
 
 
@@ -120,7 +129,9 @@ def split(blocks: Dataset, seed: int) -> tuple[Dataset, Dataset]:
     """Set aside a few blocks, drawn by the seed, for the held-out loss; returns (training, held out)."""
     count = min(HELDOUT_BLOCKS, max(1, int(HELDOUT_SHARE * len(blocks))))
     if len(blocks) < 2:
-        raise DistilkitError("the corpus is too small to set text aside for the held-out loss: give more text or --heldout")
+        raise DistilkitError(
+            "the corpus is too small to set text aside for the held-out loss: give more text or --heldout"
+        )
     parts = blocks.train_test_split(test_size=count, seed=seed)
     return parts["train"], parts["test"]
 

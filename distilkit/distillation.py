@@ -11,7 +11,8 @@ from distilkit.config import DistillConfig
 from distilkit.errors import DistilkitError
 from distilkit.objectives import MaskedLM, TripleLoss
 from distilkit.record import Record, claim, read_biography, record, remembered_teacher, write_biography
-from distilkit.training import Batches, remove_checkpoints, train
+from distilkit.snapshot import remove_snapshots
+from distilkit.training import Batches, train
 
 
 HELDOUT_BATCH = 32  # fixed, so that held-out masks are the same whatever the run
@@ -38,7 +39,7 @@ def distill(config: DistillConfig) -> Record:
             label="distill" if config.objective != "mlm" else "masked LM",
         )
         checkpoint.save(student, tokenizer, out)
-        remove_checkpoints(out)
+        remove_snapshots(out)
         done = record("distill", config, metrics | {"parameters": float(student.num_parameters())})
         write_biography(out, [*read_biography(config.student), done])
     return done
@@ -65,16 +66,24 @@ def make_objective(config: DistillConfig, student: PreTrainedModel, tokenizer: P
     )
 
 
-def check_pair(config: DistillConfig, student: PreTrainedModel, teacher: PreTrainedModel, same_vocabulary: bool) -> None:
+def check_pair(
+    config: DistillConfig, student: PreTrainedModel, teacher: PreTrainedModel, same_vocabulary: bool
+) -> None:
     """Refuse a teacher from whom the student can't learn: another vocabulary or width, or the very same weights."""
     if not same_vocabulary or student.config.vocab_size != teacher.config.vocab_size:
-        raise DistilkitError("teacher and student have different vocabularies: give a --teacher with the student's tokenizer")
+        raise DistilkitError(
+            "teacher and student have different vocabularies: give a --teacher with the student's tokenizer"
+        )
     if config.alpha_cos and student.config.hidden_size != teacher.config.hidden_size:
         widths = f"{student.config.hidden_size} and {teacher.config.hidden_size}"
-        raise DistilkitError(f"student and teacher have different widths ({widths}): leave out the cosine with --alpha-cos 0")
+        raise DistilkitError(
+            f"student and teacher have different widths ({widths}): leave out the cosine with --alpha-cos 0"
+        )
     mine, theirs = student.state_dict(), teacher.state_dict()
     if mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine):
-        raise DistilkitError("teacher and student have identical weights, nothing to learn: make a student with distilkit init")
+        raise DistilkitError(
+            "teacher and student have identical weights, nothing to learn: make a student with distilkit init"
+        )
 
 
 def check_length(model: PreTrainedModel, seq_length: int) -> None:
@@ -84,7 +93,9 @@ def check_length(model: PreTrainedModel, seq_length: int) -> None:
         # RoBERTa and its kin count positions from pad_token_id + 1
         offset = (model.config.pad_token_id or 0) + 1 if "roberta" in model.config.model_type else 0
         if seq_length > positions - offset:
-            raise DistilkitError(f"--seq-length {seq_length} is longer than the model's {positions - offset} positions: lower it")
+            raise DistilkitError(
+                f"--seq-length {seq_length} is longer than the model's {positions - offset} positions: lower it"
+            )
 
 
 def read_blocks(config: DistillConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:

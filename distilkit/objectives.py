@@ -1,8 +1,10 @@
 """What to minimise: modules made of losses. A batch goes in, named losses come out, "loss" their weighted sum."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -102,3 +104,75 @@ def logits_at(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> tup
 
 def _inputs(batch: Batch) -> Batch:
     return {name: tensor for name, tensor in batch.items() if name != "labels"}
+
+
+class TaskLoss(nn.Module):
+    """A labelled task's loss, and beside it, where there is a teacher, how far the student is from its answers.
+
+    Cross-entropy for classes, squared error for a number, the mean of two cross-entropies for a span. From the teacher:
+    soft targets for classes, squared error to its number, the mean over start and end of soft targets for a span.
+    `order` says which of the teacher's outputs stands for each of the student's.
+    """
+
+    teacher: PreTrainedModel | None
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        kind: str,
+        inputs: Sequence[str],
+        *,
+        teacher: PreTrainedModel | None = None,
+        teacher_inputs: Sequence[str] = (),
+        order: Sequence[int] = (),
+        alpha_task: float = 0.5,
+        alpha_ce: float = 0.5,
+        temperature: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.student, self.kind = student, kind
+        self.inputs, self.teacher_inputs, self.order = tuple(inputs), tuple(teacher_inputs), list(order)
+        self.alpha_task, self.alpha_ce, self.temperature = alpha_task, alpha_ce, temperature
+        # Not a submodule, as in TripleLoss
+        self.__dict__["teacher"] = None if teacher is None else teacher.requires_grad_(False).eval()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "TaskLoss":
+        if self.teacher is not None:
+            self.teacher._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return task, ce (with a teacher) and their weighted sum for a batch: inputs (B, T) and targets (B,)."""
+        logits = self._logits(self.student, batch, self.inputs)
+        task = self._task(logits, batch)
+        if self.teacher is None:
+            return {"loss": task, "task": task}
+        with torch.no_grad():
+            target = self._logits(self.teacher, batch, self.teacher_inputs)
+        ce = self._distance(logits, target)
+        return {"loss": self.alpha_task * task + self.alpha_ce * ce, "task": task, "ce": ce}
+
+    def _logits(self, model: PreTrainedModel, batch: Batch, inputs: tuple[str, ...]) -> list[Tensor]:
+        output = model(**{name: batch[name] for name in inputs})
+        if self.kind != "span":
+            return [output.logits.float()]  # (B, C)
+        padding = batch["attention_mask"] == 0  # (B, T)
+        # not -inf, of which a divergence makes nan
+        return [logits.float().masked_fill(padding, -1e4) for logits in (output.start_logits, output.end_logits)]
+
+    def _task(self, logits: list[Tensor], batch: Batch) -> Tensor:
+        if self.kind == "span":
+            targets = (batch["start_positions"], batch["end_positions"])
+            pair = [F.cross_entropy(part, target) for part, target in zip(logits, targets, strict=True)]
+            return torch.stack(pair).mean()
+        if self.kind == "regression":
+            return F.mse_loss(logits[0].squeeze(1), batch["labels"].float())
+        return F.cross_entropy(logits[0], batch["labels"])
+
+    def _distance(self, logits: list[Tensor], target: list[Tensor]) -> Tensor:
+        if self.kind == "regression":
+            return F.mse_loss(logits[0], target[0])
+        if self.kind == "classification":
+            target = [target[0][:, self.order]]
+        pairs = zip(logits, target, strict=True)
+        return torch.stack([losses.kl(student, teacher, self.temperature) for student, teacher in pairs]).mean()

@@ -72,7 +72,9 @@ def read_biography(directory: str | Path) -> list[Record]:
         return []
     names = {item.name for item in fields(Record)}
     try:
-        return [Record(**{k: v for k, v in entry.items() if k in names}) for entry in json.loads(path.read_text("utf-8"))]
+        return [
+            Record(**{k: v for k, v in entry.items() if k in names}) for entry in json.loads(path.read_text("utf-8"))
+        ]
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise DistilkitError(f"'{path}' is damaged ({error}): delete it or make the checkpoint again") from None
 
@@ -128,7 +130,9 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Ite
             if not existed and output.is_dir():
                 output.rmdir()
         if isinstance(error, OSError):
-            raise DistilkitError(f"cannot write '{output}' ({error.strerror or error}): free space or choose another -o") from None
+            raise DistilkitError(
+                f"cannot write '{output}' ({error.strerror or error}): free space or choose another -o"
+            ) from None
         raise
 
 
@@ -145,7 +149,9 @@ def unmet(requirements: tuple[str, ...], metrics: dict[str, float]) -> list[str]
         matching = {key: value for key, value in metrics.items() if key == name or key.endswith("/" + name)}
         if not matching:
             raise DistilkitError(f"--require '{gate}' names no metric: there are {', '.join(sorted(metrics))}")
-        lines += [f"{gate}: {key} is {value:.6g}" for key, value in matching.items() if not COMPARISONS[compare](value, bound)]
+        lines += [
+            f"{gate}: {key} is {value:.6g}" for key, value in matching.items() if not COMPARISONS[compare](value, bound)
+        ]
     return lines
 
 

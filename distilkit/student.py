@@ -91,9 +91,13 @@ def find_layers(model: PreTrainedModel) -> nn.ModuleList:
     Raises DistilkitError where there is none or more than one.
     """
     depth = next((getattr(model.config, name) for name in DEPTHS if getattr(model.config, name, None)), None)
-    stacks = [module for module in model.base_model.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
+    stacks = [
+        module for module in model.base_model.modules() if isinstance(module, nn.ModuleList) and len(module) == depth
+    ]
     if len(stacks) != 1:
-        raise DistilkitError(f"{type(model).__name__} has {len(stacks)} stacks of {depth} layers, not one: it cannot be shortened")
+        raise DistilkitError(
+            f"{type(model).__name__} has {len(stacks)} stacks of {depth} layers, not one: it cannot be shortened"
+        )
     return stacks[0]
 
 
@@ -128,7 +132,9 @@ def prove(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, director
     ids = torch.randint(len(tokenizer), (2, 32), generator=generator)  # (B, T)
     difference = float((_logits(student, ids) - _logits(reloaded, ids)).abs().max())
     if difference > 1e-5:
-        raise DistilkitError(f"the saved student's logits differ by {difference:.3g} after reloading: report this model")
+        raise DistilkitError(
+            f"the saved student's logits differ by {difference:.3g} after reloading: report this model"
+        )
     return difference
 
 

@@ -1,0 +1,35 @@
+# From a fresh clone: `make demo` runs the whole chain, `make test` every check. Both install into .venv, once.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PACKAGED := pyproject.toml constraints.txt LICENSE README.md $(shell find distilkit -name '*.py' -o -name '*.toml' -o -name py.typed)
+
+.PHONY: demo test docs format
+
+demo: .venv/.installed
+	$(BIN)/distilkit demo
+
+test: .venv/.installed-dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+docs: .venv/.installed
+	$(BIN)/python docs/generate.py
+
+format: .venv/.installed-dev
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+.venv/.made:
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/.installed: .venv/.made $(PACKAGED)
+	$(PIP) .
+	touch $@
+
+.venv/.installed-dev: .venv/.made $(PACKAGED)
+	$(PIP) '.[dev]'
+	touch $@ .venv/.installed

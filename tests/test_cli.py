@@ -1,0 +1,190 @@
+"""The command-line contract: streams, exit codes, recipes."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from distilkit import __version__
+from distilkit.cli import app
+
+
+def run(*words: object) -> Result:
+    """Run distilkit in this process."""
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_version() -> None:
+    """One line on stdout."""
+    assert run("--version").stdout == f"distilkit {__version__}\n"
+
+
+def test_json_is_one_record_and_nothing_else(teacher: Path, tmp_path: Path) -> None:
+    """stdout parses as one document with the contract's keys, the same as distilkit.json's last entry."""
+    result = run("init", teacher, "-o", tmp_path / "student", "--json")
+    record = json.loads(result.stdout)
+
+    assert result.exit_code == 0
+    assert record.keys() == {"schema", "command", "config", "metrics", "environment"}
+    assert record["schema"] == 1
+    assert json.loads((tmp_path / "student" / "distilkit.json").read_text()) == [record]
+
+
+def test_table_shows_every_metric(teacher: Path, tmp_path: Path) -> None:
+    """Without --json stdout is a table of the same record."""
+    result = run("init", teacher, "-o", tmp_path / "student")
+    metrics = json.loads((tmp_path / "student" / "distilkit.json").read_text())[0]["metrics"]
+
+    assert all(name in result.stdout for name in metrics)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["init", "t", "-o", "out", "--layers", "0"],
+        ["init", "t", "-o", "out", "--layers", "two"],
+        ["init", "t", "-o", "out", "--strategy", "middle"],
+        ["init", "t", "-o", "out", "--keep", "0,x"],
+        ["init", "t"],
+        ["distill", "s", "-o", "out"],
+        ["init", "--unknown"],
+        ["prune"],
+    ],
+)
+def test_wrong_usage_exits_with_2(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Usage and one line, on stderr; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    result = run(*words)
+
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("Usage: ")
+    assert len(result.stderr.strip().splitlines()[-1]) > 10
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda d: None, "no checkpoint directory"),
+        (lambda d: d.mkdir(), "is not a checkpoint"),
+        (lambda d: (d.mkdir(), (d / "config.json").write_text('{"model_type": "bert"}')), "no model.safetensors"),
+        (lambda d: (d.mkdir(), (d / "config.json").write_text('{"model_type": "nosuch"}')), "cannot read"),
+        (lambda d: (d.mkdir(), (d / "config.json").write_text("{")), "cannot be read"),
+    ],
+)
+def test_a_bad_teacher_is_one_line_and_exit_1(prepare: Callable[[Path], object], words: str, tmp_path: Path) -> None:
+    """Missing, empty and half-made directories are each named, and no output is left."""
+    prepare(tmp_path / "teacher")
+    result = run("init", tmp_path / "teacher", "-o", tmp_path / "student")
+
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("distilkit: error: ")
+    assert result.stderr.count("\n") == 1
+    assert words in result.stderr
+    assert not (tmp_path / "student").exists()
+
+
+def test_hub_id_out_of_reach_names_a_local_directory() -> None:
+    """Offline, a hub id ends in one line."""
+    result = run("init", "some-org/some-bert", "-o", "unused")
+
+    assert result.exit_code == 1
+    assert "give a local directory" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_full_or_unwritable_disk_is_one_line(teacher: Path, tmp_path: Path) -> None:
+    """An output below a file can't be made."""
+    (tmp_path / "file").write_text("")
+    result = run("init", teacher, "-o", tmp_path / "file" / "student")
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("distilkit: error: cannot write")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_leaves_nothing(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk fills while the weights are written, the error is one line and the directory is gone."""
+    import safetensors.torch
+
+    def fill(*args: object, **kwargs: object) -> None:
+        with open("/dev/full", "w") as device:
+            device.write("x")
+            device.flush()
+
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", fill)
+    assert safetensors.torch is not None
+    result = run("init", teacher, "-o", tmp_path / "student")
+
+    assert result.exit_code == 1
+    assert "No space left" in result.stderr
+    assert not (tmp_path / "student").exists()
+
+
+def test_recipe_fills_in_and_the_command_line_wins(teacher: Path, tmp_path: Path) -> None:
+    """default < recipe < typed."""
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('[init]\nlayers = 3\nstrategy = "last"\n')
+    result = run("init", teacher, "-o", tmp_path / "student", "--recipe", recipe, "--layers", 1, "--json")
+    config = json.loads(result.stdout)["config"]
+
+    assert (config["layers"], config["strategy"], config["seed"]) == (1, "last", 42)
+
+
+def test_unknown_recipe_key_is_named(teacher: Path, tmp_path: Path) -> None:
+    """With the nearest one that there is."""
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("[init]\nlayer = 3\n")
+    result = run("init", teacher, "-o", tmp_path / "student", "--recipe", recipe)
+
+    assert result.exit_code == 1
+    assert "unknown recipe key 'layer': did you mean 'layers'?" in result.stderr
+
+
+def test_recipes_lists_and_prints() -> None:
+    """Both shipped recipes are there, and each prints as TOML."""
+    names = run("recipes").stdout.split()
+
+    assert {"distilbert-2019", "smoke"} <= set(names)
+    assert "[distill]" in run("recipes", "distilbert-2019").stdout
+    assert run("recipes", "nosuch").exit_code == 1
+
+
+def test_a_bug_keeps_its_traceback(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only DistilkitError is turned into a line."""
+    monkeypatch.setattr("distilkit.student.extract", lambda *args: 1 / 0)
+    result = run("init", teacher, "-o", tmp_path / "student")
+
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert not (tmp_path / "student").exists()
+
+
+def test_interrupt_exits_with_130(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that names --resume."""
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distilkit.student.extract", interrupt)
+    result = run("init", teacher, "-o", tmp_path / "student")
+
+    assert result.exit_code == 130
+    assert "--resume" in result.stderr
+    assert not (tmp_path / "student").exists()
+
+
+def test_module_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`python -m distilkit` is the same program."""
+    import runpy
+
+    monkeypatch.setattr(sys, "argv", ["distilkit", "--version"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("distilkit", run_name="__main__")
+
+    assert caught.value.code in (0, None)
+    assert capsys.readouterr().out.startswith("distilkit ")

@@ -1,0 +1,137 @@
+"""config: where an option's value comes from, and what a recipe may say."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distilkit.config import (
+    COMMANDS,
+    BenchConfig,
+    DistillConfig,
+    FinetuneConfig,
+    InitConfig,
+    build,
+    missing,
+    options,
+    read_recipe,
+    recipe_names,
+    recipe_text,
+)
+from distilkit.errors import DistilkitError
+
+REQUIRED: dict[str, Any] = {"student": "s", "corpus": "c", "output": Path("o")}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_parse(name: str, command: str) -> None:
+    """Every table of every shipped recipe makes a config, once what is required is given too."""
+    config_class = COMMANDS[command]
+    table = read_recipe(name, command)
+    required = {flag.strip("-").replace("-", "_"): "x" for flag in missing(config_class, {}, table)}
+    config = build(config_class, required, table)
+    for key, value in table.items():
+        found = getattr(config, key.replace("-", "_"))
+        assert (list(found) if isinstance(found, tuple) else found) == value
+
+
+def test_there_are_recipes_to_ship() -> None:
+    """The original settings and a quick trial are shipped."""
+    assert {"distilbert-2019", "smoke"} <= set(recipe_names())
+
+
+def test_the_2019_recipe_has_the_published_settings() -> None:
+    """The losses weigh 5, 2 and 1, and 8 GPUs make updates of 2,000 sequences."""
+    config = build(DistillConfig, REQUIRED, read_recipe("distilbert-2019", "distill"))
+    assert (config.alpha_ce, config.alpha_mlm, config.alpha_cos, config.temperature) == (5, 2, 1, 2)
+    assert (config.lr, config.adam_beta2, config.adam_epsilon, config.max_grad_norm) == (5e-4, 0.98, 1e-6, 5)
+    assert 8 * config.batch_size * config.accumulate == 2000
+
+
+def test_default_gives_way_to_recipe_and_recipe_to_what_is_typed() -> None:
+    """Default < recipe < command line, option by option."""
+    config = build(DistillConfig, {**REQUIRED, "lr": 3e-4, "seed": None}, {"lr": 2e-4, "batch-size": 7})
+    assert (config.lr, config.batch_size, config.warmup, config.seed) == (3e-4, 7, 0.05, 42)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"temprature": 2}, "unknown recipe key 'temprature': did you mean 'temperature'"),
+        ({"batchsize": 2}, "unknown recipe key 'batchsize': did you mean 'batch_size'"),
+        ({"zzz": 2}, "unknown recipe key 'zzz': known keys: "),
+        ({"warmup": 1.5}, r"'warmup' is 1.5: give a number from 0 to 1"),
+        ({"batch-size": 0}, r"'batch_size' is 0: give a number from 1"),
+        ({"batch-size": 2.5}, r"'batch_size' is 2.5: give a value of type int"),
+        ({"batch-size": True}, r"'batch_size' is True: give a value of type int"),
+        ({"lr": "fast"}, r"'lr' is 'fast': give a value of type float"),
+        ({"objective": "double"}, r"'objective' is 'double': give one of triple, mlm"),
+    ],
+)
+def test_a_wrong_recipe_is_told_what_is_right(table: dict[str, Any], message: str) -> None:
+    """An unknown key names the nearest one; a wrong value names the key, the value and what it may be."""
+    with pytest.raises(DistilkitError, match=message):
+        build(DistillConfig, REQUIRED, table)
+
+
+def test_toml_types_become_the_options_own() -> None:
+    """Whole numbers do for floats, one entry does for a list, and text does for a path."""
+    bench = build(BenchConfig, {"models": ("m",)}, {"batch-sizes": 4, "devices": ["cpu"]})
+    assert (bench.batch_sizes, bench.devices) == ((4,), ("cpu",))
+    tuned = build(FinetuneConfig, {"model": "m", "task": "rte"}, {"output": "here", "lr": 1})
+    assert (tuned.output, tuned.lr, type(tuned.lr)) == (Path("here"), 1.0, float)
+    with pytest.raises(DistilkitError, match=r"'batch_sizes' is .*: give a list of int"):
+        build(BenchConfig, {"models": ("m",)}, {"batch-sizes": [1, "two"]})
+
+
+def test_required_options_may_come_from_the_recipe() -> None:
+    """What neither the command line nor the recipe gives is listed as it is typed."""
+    assert missing(DistillConfig, {"student": "s"}, {"corpus": "c"}) == ["--output"]
+    assert missing(DistillConfig, REQUIRED, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[distil]\nlr = 1", "has 'distil': one table a command"),
+        ("lr = 1", "has 'lr': one table a command"),
+        ("[distill\n", "is not TOML"),
+        (b"\xff\xfe", "is not UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(text: str | bytes, message: str, tmp_path: Path) -> None:
+    """A table that is no command, a key outside a table, broken TOML and other encodings are errors in one line."""
+    path = tmp_path / "mine.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DistilkitError, match=message) as error:
+        read_recipe(str(path), "distill")
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipe_file_is_read_like_a_shipped_one(tmp_path: Path) -> None:
+    """A path works where a name does; a command without a table gets none; an unknown name lists the shipped ones."""
+    path = tmp_path / "mine.toml"
+    path.write_text("[distill]\nlr = 0.25\n")
+    assert read_recipe(str(path), "distill") == {"lr": 0.25}
+    assert read_recipe(str(path), "init") == {}
+    with pytest.raises(DistilkitError, match=r"no recipe 'none': .*distilbert-2019"):
+        recipe_text("none")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_are_declared_in_full(command: str) -> None:
+    """Every field has a help text that is a sentence, and a default inside its own bounds."""
+    for item, kind in options(COMMANDS[command]):
+        text = item.metadata["help"]
+        assert text[0].isupper(), item.name
+        assert text[-1] == ".", item.name
+        if kind in (int, float) and isinstance(item.default, (int, float)):
+            assert item.metadata["min"] is None or item.default >= item.metadata["min"], item.name
+            assert item.metadata["max"] is None or item.default <= item.metadata["max"], item.name
+
+
+def test_the_default_student_is_spread() -> None:
+    """The recipe of 2019 and the default agree on which layers to keep."""
+    base = {"teacher": "t", "output": Path("o")}
+    assert build(InitConfig, base, read_recipe("distilbert-2019", "init")) == build(InitConfig, base)

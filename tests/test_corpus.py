@@ -1,0 +1,133 @@
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from distilkit import corpus
+from distilkit.errors import DistilkitError
+
+TEXTS = ["the first document", "a second one", "and the third"]
+
+
+def write(path: Path) -> Path:
+    """Write TEXTS in the format that the file's name says."""
+    content = "".join(text + "\n" for text in TEXTS)
+    if ".jsonl" in path.name:
+        content = "".join(json.dumps({"text": text, "other": 1}) + "\n" for text in TEXTS)
+    if path.suffix == ".parquet":
+        pa.parquet.write_table(pa.table({"text": TEXTS}), path)
+    elif path.suffix == ".gz":
+        path.write_bytes(gzip.compress(content.encode()))
+    else:
+        path.write_text(content, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl", "a.jsonl.gz", "a.parquet"])
+def test_reads_every_format(tmp_path: Path, name: str) -> None:
+    """The same documents come out of every file type, plain and gzipped."""
+    assert corpus.read_documents(str(write(tmp_path / name)))["text"][:] == TEXTS
+
+
+def test_blank_lines_separate_documents(tmp_path: Path) -> None:
+    """A text with blank lines holds a document between two of them, with its line breaks."""
+    (tmp_path / "a.txt").write_text("one\nstill one\n\ntwo\n\n", encoding="utf-8")
+
+    assert [text.strip() for text in corpus.read_documents(str(tmp_path / "a.txt"))["text"]] == ["one\nstill one", "two"]
+
+
+def test_a_folder_is_read_in_name_order(tmp_path: Path) -> None:
+    """Files of a folder, also of its folders, follow each other by name."""
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "2.txt").write_text("two\n", encoding="utf-8")
+    (tmp_path / "a.txt").write_text("one\n", encoding="utf-8")
+
+    assert corpus.read_documents(str(tmp_path))["text"][:] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.txt", b"", "holds no text"),
+        ("a.txt", b"\n\n  \n", "holds no text"),
+        ("a.txt", "caf\u00e9 au lait\n".encode("latin-1"), "not UTF-8"),
+        ("a.jsonl", b'{"body": "x"}\n', "no column 'text'"),
+        ("a.doc", b"x", "holds no .txt"),
+    ],
+)
+def test_unusable_text_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    """Empty, undecodable and unlabelled text each end in one line that says so."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DistilkitError, match=words) as caught:
+        corpus.read_documents(str(tmp_path / name))
+
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["./nowhere.txt", "nowhere.txt", "some/hub-data"])
+def test_absent_text_is_refused_in_one_line(source: str) -> None:
+    """A path that isn't there and a hub id out of reach are told apart from a bug."""
+    with pytest.raises(DistilkitError) as caught:
+        corpus.read_documents(source)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_pack_loses_and_adds_nothing(corpus: Path, prose: list[str], tokenizer: PreTrainedTokenizerFast) -> None:
+    """Blocks are CLS … SEP of one length and hold the documents' tokens in order, SEP between them."""
+    from distilkit import corpus as module
+
+    blocks = module.pack(module.read_documents(str(corpus)), tokenizer, 32).with_format("numpy")["input_ids"][:]
+    stream = [token for text in prose for token in (*tokenizer(text, add_special_tokens=False)["input_ids"], 3)]
+
+    assert blocks.shape == (len(stream) // 30, 32)
+    assert (blocks[:, 0] == 2).all()
+    assert (blocks[:, -1] == 3).all()
+    assert blocks[:, 1:-1].flatten().tolist() == stream[: blocks.shape[0] * 30]
+
+
+def test_text_shorter_than_a_block_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """The line names the length and the flag."""
+    path = write(tmp_path / "a.txt")
+    with pytest.raises(DistilkitError, match="--seq-length"):
+        corpus.pack(corpus.read_documents(str(path)), tokenizer, 96)
+
+
+def test_masking_is_80_10_10_of_exactly_15_percent(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Counted over 200,000 tokens: the share of targets is exact, the three fates within 4 standard deviations."""
+    ids = torch.randint(5, 400, (1000, 200), generator=torch.Generator().manual_seed(3))
+    ids[:, 0], ids[:, -1] = 2, 3
+    corrupted, labels = corpus.mask_tokens(ids, tokenizer, 0.15, torch.Generator().manual_seed(4))
+    targets = labels != -100
+    count = int(targets.sum())
+
+    assert count == 30_000
+    assert not targets[:, 0].any()
+    assert not targets[:, -1].any()
+    assert torch.equal(labels[targets], ids[targets])
+    assert torch.equal(corrupted[~targets], ids[~targets])
+    masked, kept = (corrupted[targets] == 4).sum().item(), (corrupted[targets] == ids[targets]).sum().item()
+    assert masked == pytest.approx(0.8 * count, abs=4 * (0.8 * 0.2 * count) ** 0.5)
+    assert kept == pytest.approx(0.1 * count, abs=4 * (0.1 * 0.9 * count) ** 0.5 + 0.1 * count / 400)
+    per_row = targets.sum(1).float()
+    assert per_row.mean().item() == pytest.approx(30.0)
+    assert per_row.std().item() == pytest.approx((200 * 0.15 * 0.85) ** 0.5, rel=0.1)
+
+
+def test_masking_is_a_function_of_the_generator(tokenizer: PreTrainedTokenizerFast) -> None:
+    """The same seed masks alike, another one differently, and pads are never masked nor counted."""
+    ids = torch.randint(5, 400, (4, 50), generator=torch.Generator().manual_seed(0))
+    ids[:, 25:] = 0
+    first, again, other = (
+        corpus.mask_tokens(ids, tokenizer, 0.2, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[1], other[1])
+    assert (first[1] != -100).sum().item() == 20
+    assert (first[0][:, 25:] == 0).all()

@@ -1,0 +1,98 @@
+"""Metrics against hand arithmetic, scikit-learn, SciPy and the official scripts' documented results."""
+
+import pytest
+from scipy import stats
+from sklearn.metrics import matthews_corrcoef
+
+from distilkit import metrics
+from distilkit.errors import DistilkitError
+
+
+@pytest.mark.parametrize(
+    ("name", "predictions", "references", "expected"),
+    [
+        ("accuracy", [0, 1, 1, 0], [0, 1, 0, 0], 3 / 4),
+        ("f1", [0, 0, 1, 1, 0], [0, 1, 0, 1, 0], 1 / 2),  # one hit, one false alarm, one miss
+        ("f1", [0, 0], [1, 0], 0.0),
+        ("f1_macro", [0, 2, 1, 0, 0, 1], [0, 1, 2, 0, 1, 2], 0.8 / 3),  # class 0: 2 hits, 1 false alarm; others nothing
+        ("matthews_correlation", [1, 2, 2, 0, 3, 3], [1, 3, 2, 0, 3, 2], 0.5384615384615384),  # documented example
+        ("matthews_correlation", [1, 1], [0, 1], 0.0),
+        ("pearson", [1.0, 2.0, 4.0], [1.0, 3.0, 2.0], 0.5 / (7 / 3) ** 0.5),  # covariance 1/2, variances 7/3 and 1
+        ("spearmanr", [10.0, 9.0, 2.5, 6.0, 4.0], [1.0, 2.0, 3.0, 4.0, 5.0], -0.7),  # ranks 5 4 1 3 2
+    ],
+)
+def test_scores(name: str, predictions: list[float], references: list[float], expected: float) -> None:
+    """Each metric gives the value worked out by hand."""
+    assert metrics.compute(name, predictions, references) == pytest.approx({name: expected})
+
+
+def test_matches_libraries() -> None:
+    """The wrapped formulas agree with scikit-learn and SciPy called directly."""
+    predictions, references = [0, 1, 1, 0, 1, 0, 1], [0, 1, 0, 0, 1, 1, 1]
+    found = metrics.compute("matthews_correlation", predictions, references)["matthews_correlation"]
+    assert found == pytest.approx(matthews_corrcoef(references, predictions))
+    numbers, truth = [0.1, 2.5, 3.0, 4.9, 1.0], [0.0, 2.0, 5.0, 4.0, 1.0]
+    assert metrics.compute("pearson", numbers, truth)["pearson"] == pytest.approx(stats.pearsonr(truth, numbers)[0])
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearmanr", "matthews_correlation"])
+@pytest.mark.filterwarnings("error")
+def test_constant_predictions_score_zero(name: str) -> None:
+    """A model that answers the same to everything has no correlation, without a warning."""
+    assert metrics.compute(name, [1, 1, 1], [0, 1, 2]) == {name: 0.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [("The  Cat!", "cat"), ("a-b, an\tc", "ab c"), ("Another theme", "another theme"), ("the", ""), ("U.S.", "us")],
+)
+def test_normalize(text: str, normal: str) -> None:
+    """Case, punctuation, whole-word articles and extra blanks do not count."""
+    assert metrics.normalize(text) == normal
+
+
+def test_squad_takes_the_best_answer() -> None:
+    """Each question counts its best gold answer; F1 is over shared words, and means run over all questions."""
+    texts = {"a": "the Denver Broncos", "b": "gold and blue", "c": "nothing right"}
+    golds = {"a": ["Broncos", "Denver Broncos"], "b": ["gold", "deep blue"], "c": ["1 May"]}
+    # a is exact; b shares 1 word of 3 with 1 of 1: F1 1/2 (with "deep blue" 2/5); c is wrong
+    assert metrics.squad_scores(texts, golds, version=1) == pytest.approx({"exact_match": 100 / 3, "f1": 150 / 3})
+
+
+def test_squad_missing_prediction_counts_zero() -> None:
+    """A question without a prediction counts 0 instead of being left out."""
+    scores = metrics.squad_scores({"a": "x"}, {"a": ["x"], "b": ["y"]}, version=1)
+    assert scores == {"exact_match": 50.0, "f1": 50.0}
+
+
+def test_squad_repeated_words_count_as_often_as_shared() -> None:
+    """Words are a multiset: "x x" against "x" has precision 1/2 and recall 1."""
+    assert metrics.token_f1("x x", "x", version=1) == pytest.approx(2 / 3)
+
+
+def test_squad_v2_scores_answered_and_unanswerable_apart() -> None:
+    """An empty text is right exactly where there is no answer, and both groups have scores of their own."""
+    predictions = [{"id": key, "prediction_text": text} for key, text in (("a", "x y"), ("b", ""), ("c", "z"))]
+    answers = {"a": ["x"], "b": [], "c": []}
+    references = [{"id": key, "answers": {"text": texts, "answer_start": [0] * len(texts)}} for key, texts in answers.items()]
+    assert metrics.compute("squad_v2", predictions, references) == pytest.approx(
+        {
+            "exact_match": 100 / 3,
+            "f1": 100 * (2 / 3 + 1) / 3,
+            "has_answer/exact_match": 0.0,
+            "has_answer/f1": 100 * 2 / 3,
+            "no_answer/exact_match": 50.0,
+            "no_answer/f1": 50.0,
+        }
+    )
+
+
+def test_versions_differ_on_answers_that_are_only_articles() -> None:
+    """2.0 calls "the" and "a" equal, as nothing is left of either; 1.1's F1 is 0 where no word is shared."""
+    assert (metrics.token_f1("the", "a", version=2), metrics.token_f1("the", "a", version=1)) == (1.0, 0.0)
+
+
+def test_squad_refuses_unanswerable_questions() -> None:
+    """SQuAD 1.1 has no question without an answer; the error names the task that has."""
+    with pytest.raises(DistilkitError, match="--task squad_v2"):
+        metrics.squad_scores({"a": ""}, {"a": []}, version=1)

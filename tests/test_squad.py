@@ -1,0 +1,151 @@
+"""SQuAD: windows against the characters they cover, spans against a search of every pair."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerFast
+
+from distilkit import squad
+from distilkit.errors import DistilkitError
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@pytest.fixture(scope="module")
+def rows(prose: list[str]) -> Dataset:
+    """Questions about long contexts: an answer early, one late, one that is missing."""
+    context = " ".join(prose[:12])
+    words = context.split()
+    early, late = " ".join(words[3:5]), " ".join(words[-4:-2])
+    spots = [(early, context.index(early)), (late, context.rindex(late))]
+    answers = [{"text": [text], "answer_start": [start]} for text, start in spots]
+    nothing = {"text": [], "answer_start": []}
+    return Dataset.from_list(
+        [
+            {"id": f"q{n}", "question": f"  what is it {n}?", "context": context, "answers": answer}
+            for n, answer in enumerate([*answers, nothing])
+        ]
+    )
+
+
+def test_windows_cover_the_context(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
+    """A row's windows hold its context from end to end, each sharing `stride` tokens with the next."""
+    windows = squad.encode(rows, tokenizer, INPUTS, 64, 16, training=False)
+    mine = [window for window in windows if window["row"] == 1]
+    parts = [window["offsets"][window["context"][0] : window["context"][1] + 1] for window in mine]
+    assert len(mine) > 2
+    assert all(len(window["input_ids"]) <= 64 for window in mine)
+    assert all(left[-16:] == right[:16] for left, right in zip(parts, parts[1:], strict=False))
+    covered = parts[0] + [token for part in parts[1:] for token in part[16:]]
+    whole = tokenizer(rows[1]["context"], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    assert [tuple(token) for token in covered] == whole["offset_mapping"]
+
+
+def test_training_positions_are_the_answer(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Where a window holds the answer its positions say so; elsewhere, and without an answer, they are CLS."""
+    trained = squad.encode(rows, tokenizer, INPUTS, 64, 16, training=True)
+    windows = squad.encode(rows, tokenizer, INPUTS, 64, 16, training=False)
+    found = {0: [], 1: [], 2: []}
+    for window, positions in zip(windows, trained, strict=True):
+        first, last = positions["start_positions"], positions["end_positions"]
+        if (first, last) != (0, 0):
+            offsets = window["offsets"]
+            text = rows[window["row"]]["context"][offsets[first][0] : offsets[last][1]]
+            found[window["row"]].append(text)
+    for row in (0, 1):
+        assert set(found[row]) == set(rows[row]["answers"]["text"])
+    assert found[2] == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [((2, 5), (1, 1)), ((2, 9), (1, 2)), ((3, 4), (1, 1)), ((0, 5), None), ((10, 14), None), ((10, 12), (3, 3)), (None, None)],
+)
+def test_find(answer: tuple[int, int] | None, expected: tuple[int, int] | None) -> None:
+    """Tokens that contain the answer's characters are its span; an answer that sticks out of the window has none."""
+    offsets = np.array([(0, 0), (2, 5), (6, 9), (10, 12), (0, 0)])
+    assert squad.find(answer, offsets, (1, 3)) == expected
+
+
+def test_best_spans_agree_with_a_search_of_every_pair() -> None:
+    """With n_best as wide as the window, the best span is the one that a search of every pair finds."""
+    generator = torch.Generator().manual_seed(0)
+    start, end = torch.randn(8, 12, generator=generator), torch.randn(8, 12, generator=generator)
+    context = torch.tensor([(2 + n % 3, 11 - n % 4) for n in range(8)])
+    first, last, score = squad.best_spans(start, end, context, n_best=12, max_answer_length=3)
+    for row in range(8):
+        low, high = context[row].tolist()
+        pairs = [(a, b) for a, b in product(range(low, high + 1), repeat=2) if 0 <= b - a < 3]
+        best = max(pairs, key=lambda pair: float(start[row, pair[0]] + end[row, pair[1]]))
+        assert (int(first[row]), int(last[row])) == best
+        assert float(score[row]) == pytest.approx(float(start[row, best[0]] + end[row, best[1]]))
+
+
+def test_best_spans_combine_only_the_n_best() -> None:
+    """With n_best 1 the top start and the top end must fit together; where they don't there is no span."""
+    start, end = torch.tensor([[0.0, 1.0, 5.0, 0.0]]), torch.tensor([[0.0, 4.0, 1.0, 0.0]])
+    limits = {"max_answer_length": 4}
+    assert squad.best_spans(start, end, torch.tensor([[1, 3]]), n_best=1, **limits)[2].item() == -torch.inf
+    first, last, score = squad.best_spans(start, end, torch.tensor([[1, 3]]), n_best=2, **limits)
+    assert (first.item(), last.item(), score.item()) == (2, 2, 6.0)
+
+
+def test_best_spans_of_a_window_without_context() -> None:
+    """A window that holds no context has no span instead of a wrong one."""
+    logits = torch.zeros(1, 4)
+    assert squad.best_spans(logits, logits, torch.tensor([[1, 0]]), n_best=4, max_answer_length=4)[2].item() == -torch.inf
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [(None, "red fox"), (0.0, ""), (1.0, "red fox")],
+)
+def test_answers(threshold: float | None, expected: str) -> None:
+    """The best window wins; for 2.0 the lowest null score is held against it, 1.1 has none."""
+    rows = Dataset.from_list([{"id": "q", "context": "a red fox"}])
+    offsets = [[0, 0], [0, 1], [2, 5], [6, 9]]
+    windows = Dataset.from_list([{"row": 0, "offsets": offsets}] * 2)
+    spans = [(2, 3, 4.0, 5.0), (1, 1, 3.0, 9.0)]  # null score 5.0 is 1.0 above the best span's
+    assert squad.answers(rows, windows, spans, threshold) == {"q": expected}
+
+
+def test_answers_nothing_without_a_span() -> None:
+    """A question none of whose windows has a span is answered with nothing, in 1.1 too."""
+    rows = Dataset.from_list([{"id": "q", "context": "a"}])
+    windows = Dataset.from_list([{"row": 0, "offsets": [[0, 0]]}])
+    assert squad.answers(rows, windows, [(0, 0, -np.inf, 1.0)], None) == {"q": ""}
+
+
+def test_flatten() -> None:
+    """The original nested JSON becomes rows with the hub's columns; a 2.0 question may have no answer."""
+    qas = [
+        {"id": "1", "question": "who?", "answers": [{"text": "Ann", "answer_start": 0}]},
+        {"id": "2", "question": "why?", "answers": [], "is_impossible": True, "plausible_answers": []},
+    ]
+    document = {"version": "v2.0", "data": [{"title": "T", "paragraphs": [{"context": "Ann left.", "qas": qas}]}]}
+    shared = {"title": "T", "context": "Ann left."}
+    assert squad.flatten(document) == [
+        {"id": "1", "question": "who?", "answers": {"text": ["Ann"], "answer_start": [0]}, **shared},
+        {"id": "2", "question": "why?", "answers": {"text": [], "answer_start": []}, **shared},
+    ]
+
+
+def test_long_question_leaves_room_for_the_context(tokenizer: PreTrainedTokenizerFast, prose: list[str]) -> None:
+    """A question longer than the window is cut, so that the context still comes through whole."""
+    row = {"id": "q", "question": " ".join(prose), "context": "a value", "answers": {"text": ["a"], "answer_start": [0]}}
+    windows = squad.encode(Dataset.from_list([row]), tokenizer, INPUTS, 32, 8, training=False)
+    assert len(windows) == 1
+    first, last = windows[0]["context"]
+    assert (windows[0]["offsets"][first][0], windows[0]["offsets"][last][1]) == (0, len("a value"))
+
+
+def test_refuses_what_cannot_be_cut(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A stride as long as the window, and an answer that isn't where its row says, are one-line errors."""
+    row = {"id": "q7", "question": "who?", "context": "Ann left", "answers": {"text": ["Bob"], "answer_start": [0]}}
+    with pytest.raises(DistilkitError, match="--stride 32 leaves no room in windows of 32"):
+        squad.encode(Dataset.from_list([row]), tokenizer, INPUTS, 32, 32, training=True)
+    with pytest.raises(DistilkitError, match="'Bob' of question 'q7' is not at character 0"):
+        squad.encode(Dataset.from_list([row]), tokenizer, INPUTS, 32, 8, training=True)

@@ -1,0 +1,156 @@
+"""The loop against a plain one, and against itself after an interruption."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from distilkit.config import TrainConfig
+from distilkit.errors import DistilkitError
+from distilkit.training import Batches, train
+
+ROWS = [{"x": float(i), "y": 2.0 * i + 1} for i in range(10)]
+
+
+def collate(rows: list[dict[str, Any]], generator: torch.Generator) -> dict[str, Tensor]:
+    """Stack the rows; input_ids is there because the loop counts tokens."""
+    x = torch.tensor([[row["x"] / 10] for row in rows])
+    return {"input_ids": x, "y": torch.tensor([[row["y"]] for row in rows])}
+
+
+class Line(nn.Module):
+    """y = wx + b by least squares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student = nn.Linear(1, 1)
+        with torch.no_grad():
+            self.student.weight.fill_(0.5)
+            self.student.bias.fill_(0.0)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        loss = (self.student(batch["input_ids"]) - batch["y"]).square().mean()
+        return {"loss": loss, "square": loss}
+
+
+def batches(batch_size: int = 2) -> Batches:
+    return Batches(ROWS, collate, batch_size=batch_size, seed=7)
+
+
+def test_an_epoch_is_every_row_once_in_an_order_of_its_own() -> None:
+    """Batches number on across epochs; the last of an epoch may be short; the same number is always the same batch."""
+    numbered = batches(batch_size=4)
+    first, second = ([round(x, 1) for n in range(e * 3, e * 3 + 3) for x in numbered[n]["input_ids"].flatten().tolist()] for e in (0, 1))
+
+    assert numbered.per_epoch == 3
+    assert sorted(first) == sorted(second) == [i / 10 for i in range(10)]
+    assert first != second
+    assert torch.equal(batches(batch_size=4)[4]["input_ids"], numbered[4]["input_ids"])
+
+
+def test_updates_equal_a_plain_loop(tmp_path: Path) -> None:
+    """AdamW, accumulation, clipping, warm-up and decay give the weights of a loop written out here."""
+    config = TrainConfig(steps=6, accumulate=3, lr=0.1, warmup=0.3, weight_decay=0.2, max_grad_norm=1.5, adam_beta2=0.9)
+    model = Line()
+    train(model, batches(), config, tmp_path)
+
+    twin, numbered = Line(), batches()
+    groups = [{"params": [twin.student.weight], "weight_decay": 0.2}, {"params": [twin.student.bias], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.1, betas=(0.9, 0.9), eps=1e-6)
+    for step in range(6):
+        rate = step / 2 if step < 2 else (6 - step) / 4  # warm-up over ceil(0.3 · 6) = 2 updates, then down to 0
+        for group in optimizer.param_groups:
+            group["lr"] = 0.1 * rate
+        for micro in range(3):
+            (twin(numbered[step * 3 + micro])["loss"] / 3).backward()
+        nn.utils.clip_grad_norm_(twin.parameters(), 1.5)
+        optimizer.step()
+        optimizer.zero_grad()
+    torch.testing.assert_close(model.student.weight, twin.student.weight)
+    torch.testing.assert_close(model.student.bias, twin.student.bias)
+
+
+@pytest.mark.parametrize(("epochs", "accumulate", "updates"), [(1, 1, 5), (3, 1, 15), (1, 2, 3), (0.4, 1, 2)])
+def test_epochs_become_updates(tmp_path: Path, epochs: float, accumulate: int, updates: int) -> None:
+    """10 rows in batches of 2 are 5 batches an epoch; no row is left out at the end."""
+    metrics = train(Line(), batches(), TrainConfig(epochs=epochs, accumulate=accumulate), tmp_path)
+
+    assert metrics["updates"] == updates
+
+
+def test_train_jsonl_has_a_line_an_update_and_the_heldout_ones(tmp_path: Path) -> None:
+    """The keys that scripts rely on are there, steps count up, and held-out lines carry heldout_loss."""
+    config = TrainConfig(steps=4, log_every=3)
+    metrics = train(Line(), batches(), config, tmp_path, evaluate=lambda: {"heldout_loss": 0.25}, evaluate_every=2)
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    updates = [line for line in lines if "loss" in line]
+
+    assert [line["step"] for line in updates] == [1, 2, 3, 4]
+    assert updates[0].keys() == {"step", "loss", "square", "lr", "tokens", "seconds", "tokens_per_second"}
+    assert [line["tokens"] for line in updates] == [2, 4, 6, 8]
+    assert [line["step"] for line in lines if "heldout_loss" in line] == [0, 2, 4]
+    assert metrics["heldout_loss"] == 0.25
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
+    """The line names the update and what to change."""
+    model = Line()
+    with torch.no_grad():
+        model.student.weight.fill_(math.nan)
+    with pytest.raises(DistilkitError, match="at update 1: lower --lr"):
+        train(model, batches(), TrainConfig(steps=2), tmp_path)
+
+
+def test_resume_refuses_other_settings(tmp_path: Path) -> None:
+    """An option that changes the result must be the interrupted run's."""
+    train(Line(), batches(), TrainConfig(steps=4, checkpoint_every=2), tmp_path)
+    with pytest.raises(DistilkitError, match=r"--lr was 0.0005 in the interrupted run, now 0.1"):
+        train(Line(), batches(), TrainConfig(steps=4, lr=0.1, resume=True), tmp_path)
+
+
+COMMAND = ["--seq-length", "32", "--batch-size", "4", "--steps", "60", "--checkpoint-every", "5", "--log-every", "2", "--evaluate-every", "20"]
+
+
+def start(student: Path, teacher: Path, corpus: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    """Start `distilkit distill` as a process of its own."""
+    words = ["distill", str(student), "--teacher", str(teacher), "--corpus", str(corpus), "-o", str(out), *COMMAND, *more]
+    return subprocess.Popen(
+        [sys.executable, "-m", "distilkit", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def test_an_interrupted_run_resumes_to_the_bit(make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:
+    """SIGINT exits with 130 and names --resume; the resumed run ends with the very weights of one left alone."""
+    teacher, student = make_checkpoint("bert", 4), make_checkpoint("bert", 2)
+    whole = start(student, teacher, corpus, tmp_path / "whole")
+    broken = start(student, teacher, corpus, tmp_path / "broken")
+    while not list((tmp_path / "broken").glob("checkpoint-*[0-9]")):
+        assert broken.poll() is None, broken.communicate()[1]
+        time.sleep(0.05)
+    broken.send_signal(signal.SIGINT)
+    _, stderr = broken.communicate(timeout=60)
+    assert broken.returncode == 130, stderr
+    assert "--resume" in stderr.splitlines()[-1]
+    assert not (tmp_path / "broken" / "distilkit.json").exists()
+
+    resumed = start(student, teacher, corpus, tmp_path / "broken", "--resume")
+    for process in (whole, resumed):
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    steps = [json.loads(line) for line in (tmp_path / "broken" / "train.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in steps if "loss" in line] == list(range(1, 61))
+    assert not list((tmp_path / "broken").glob("checkpoint-*"))
