@@ -40,7 +40,7 @@ def open_config(name: str) -> PretrainedConfig:
     if not path.is_dir() and (path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise DistilkitError(f"no checkpoint directory '{name}': check the path")
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, HFValidationError) as error:
         raise DistilkitError(_unreachable(name, path, error)) from None
     except (ValueError, KeyError) as error:  # an unknown model type, or code that only trust_remote_code would run
@@ -71,6 +71,7 @@ def open_model(name: str, head: Head, *, new_head: bool = False, **changes: Any)
     config = open_config(name)
     for key, value in changes.items():
         setattr(config, key, value)
+    model: PreTrainedModel
     try:
         model, report = AUTO[head].from_pretrained(
             name, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True

@@ -69,24 +69,18 @@ def _parameter(item: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
     """Turn a field into a typer parameter whose own default is None, so that a recipe can be told from typing."""
     meta = item.metadata
     if meta.get("positional"):
-        annotation = list[str] if get_origin(kind) is tuple else str
-        return _keyword(
-            item.name,
-            Annotated[annotation, typer.Argument(help=meta["help"], metavar=meta["metavar"])],
-            inspect.Parameter.empty,
-        )
+        words: Any = list[str] if get_origin(kind) is tuple else str
+        argument = Annotated[words, typer.Argument(help=meta["help"], metavar=meta["metavar"])]
+        return _keyword(item.name, argument, inspect.Parameter.empty)
     settings: dict[str, Any] = {"help": meta["help"], "metavar": meta["metavar"], "show_default": shown_default(item)}
     if kind in (int, float):
         settings |= {"min": meta["min"], "max": meta["max"]}
-    if get_origin(kind) is tuple and item.name == "require":
-        annotation = list[str]
-    elif get_origin(kind) is tuple:
-        settings["parser"] = _list_of(get_args(kind)[0])
-        annotation = object
-    else:
-        annotation = kind
+    if get_origin(kind) is tuple:
+        repeated = meta["metavar"] is None  # typed once an entry, not as one list
+        kind, parser = (list[str], None) if repeated else (object, _list_of(get_args(kind)[0]))
+        settings |= {"parser": parser}
     names = ([meta["short"]] if meta["short"] else []) + [configs.flag(item.name)]
-    return _keyword(item.name, Annotated[annotation | None, typer.Option(*names, **settings)], None)
+    return _keyword(item.name, Annotated[kind | None, typer.Option(*names, **settings)], None)
 
 
 def shown_default(item: dataclasses.Field[Any]) -> str | bool:

@@ -329,8 +329,7 @@ def read_recipe(name: str, command: str) -> dict[str, Any]:
     for table, content in tables.items():
         if table not in COMMANDS or not isinstance(content, dict):
             raise DistilkitError(f"recipe '{name}' has '{table}': one table a command, of {', '.join(COMMANDS)}")
-    content: dict[str, Any] = tables.get(command, {})
-    return content
+    return dict(tables.get(command, {}))
 
 
 COMMANDS: dict[str, type[CommonConfig]] = {

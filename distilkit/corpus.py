@@ -102,7 +102,8 @@ def pack(documents: Dataset, tokenizer: PreTrainedTokenizerBase, seq_length: int
         rows = stream[: len(stream) // body * body].reshape(-1, body)  # (N, body)
         return {"input_ids": np.pad(rows, ((0, 0), (1, 1)), constant_values=((0, 0), (cls, sep)))}
 
-    fingerprint = Hasher.hash((documents._fingerprint, tokenizer.backend_tokenizer.to_str(), seq_length, 1))
+    corpus = documents._fingerprint  # noqa: SLF001 - what datasets names its own cache files by
+    fingerprint = Hasher.hash((corpus, tokenizer.backend_tokenizer.to_str(), seq_length))
     packed = documents.map(
         blocks,
         batched=True,
@@ -154,7 +155,7 @@ def mask_tokens(
     labels = torch.full_like(flat, -100)
     labels[targets] = flat[targets]
     corrupted = flat.clone()
-    corrupted[targets[fate < 0.8]] = int(tokenizer.mask_token_id)  # type: ignore[arg-type]
+    corrupted[targets[fate < 0.8]] = int(tokenizer.mask_token_id)
     changed = targets[fate >= 0.9]
     corrupted[changed] = torch.randint(len(tokenizer), changed.shape, generator=generator, dtype=flat.dtype)
     return corrupted.view_as(input_ids), labels.view_as(input_ids)

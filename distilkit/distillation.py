@@ -14,7 +14,6 @@ from distilkit.record import Record, claim, read_biography, record, remembered_t
 from distilkit.snapshot import remove_snapshots
 from distilkit.training import Batches, train
 
-
 HELDOUT_BATCH = 32  # fixed, so that held-out masks are the same whatever the run
 
 

@@ -116,7 +116,7 @@ def _score_rows(
     order: list[int] | None,
     name: str,
 ) -> dict[str, float]:
-    inputs = tasks.input_names(model, tokenizer)
+    inputs = tasks.input_names(model)
     encoded = tasks.encode(rows, task, tokenizer, inputs, tasks.window_length(task, config, model))
     logits = torch.empty(len(encoded), len(tasks.output_names(model.config)))  # (N, C)
     for places, output in forward(model, tokenizer, encoded, inputs, config.batch_size, task.name):
@@ -137,7 +137,7 @@ def _score_spans(
     config: EvalConfig | FinetuneConfig,
     name: str,
 ) -> dict[str, float]:
-    inputs = tasks.input_names(model, tokenizer)
+    inputs = tasks.input_names(model)
     length = tasks.window_length(task, config, model)
     windows = squad.encode(rows, tokenizer, inputs, length, config.stride, training=False)
     limits = {"n_best": config.n_best, "max_answer_length": config.max_answer_length}
@@ -155,7 +155,7 @@ def _score_spans(
     found = [(int(first), int(last), best, null) for first, last, best, null in spans.tolist()]
     texts = squad.answers(rows, windows, found, threshold)
     predictions = [{"id": key, "prediction_text": text} for key, text in texts.items()]
-    return metrics.compute(task.name, predictions, rows.select_columns(["id", "answers"])[:])
+    return metrics.compute(task.name, predictions, rows.select_columns(["id", "answers"]).to_list())
 
 
 @torch.inference_mode()

@@ -91,16 +91,15 @@ def prepare(task: Task, config: FinetuneConfig) -> Job:
         task = tasks.learn_labels(task, rows, str(config.data))
     splits = task_data.read_validation(task, config.data)
     student, tokenizer = open_student(task, config), checkpoint.open_tokenizer(config.model)
-    inputs = tasks.input_names(student, tokenizer)
+    inputs = tasks.input_names(student)
     if config.teacher is None:
         length = tasks.window_length(task, config, student)
         return Job(task, tokenizer, _encode(rows, task, tokenizer, inputs, length, config), splits, inputs)
     teacher = checkpoint.open_model(config.teacher, evaluation.HEADS[task.kind])
-    teacher_tokenizer = checkpoint.open_tokenizer(config.teacher)
-    if not checkpoint.same_vocabulary(tokenizer, teacher_tokenizer):
+    if not checkpoint.same_vocabulary(tokenizer, checkpoint.open_tokenizer(config.teacher)):
         raise DistilkitError("--teacher has another vocabulary than the student: give one with the student's tokenizer")
     order = tasks.label_order(task, teacher.config, config.teacher)
-    teacher_inputs = tasks.input_names(teacher, teacher_tokenizer)
+    teacher_inputs = tasks.input_names(teacher)
     union = tuple(name for name in tasks.INPUTS if name in inputs + teacher_inputs)
     encoded = _encode(rows, task, tokenizer, union, tasks.window_length(task, config, student, teacher), config)
     return Job(task, tokenizer, encoded, splits, inputs, teacher, teacher_inputs, tuple(order))

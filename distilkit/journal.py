@@ -69,7 +69,7 @@ class Journal:
 
     def summary(self) -> dict[str, float]:
         """Return the run's totals and its last held-out metrics."""
-        heldout = next((line for line in reversed(self.lines) if "loss" not in line), {})
+        heldout: dict[str, Any] = next((line for line in reversed(self.lines) if "loss" not in line), {})
         totals = {name: float(self.last[name]) for name in ("loss", "tokens", "seconds")}
         return {
             "updates": float(self.last["step"]),

@@ -20,5 +20,5 @@ def mlm(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean over rows of 1 - cos(student, teacher), hidden states (R, H) each (Sanh et al. 2019, section 2)."""
+    """Return the mean over rows of 1 - cos(student, teacher), hidden states (R, H) each (Sanh et al. 2019)."""
     return (1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1)).mean()

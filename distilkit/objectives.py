@@ -1,7 +1,7 @@
 """What to minimise: modules made of losses. A batch goes in, named losses come out, "loss" their weighted sum."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,15 +13,31 @@ from distilkit import losses
 Batch = dict[str, Tensor]
 
 
-class MaskedLM(nn.Module):
-    """Masked LM alone, without a teacher."""
+class Objective(nn.Module):
+    """A student to train, and perhaps a teacher that is only asked.
 
-    def __init__(self, student: PreTrainedModel) -> None:
+    The teacher is not a submodule: it is neither trained nor wrapped nor saved in a checkpoint, but it moves along.
+    """
+
+    teacher: PreTrainedModel | None
+
+    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel | None = None) -> None:
         super().__init__()
         self.student = student
+        self.__dict__["teacher"] = None if teacher is None else teacher.requires_grad_(False).eval()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Objective":
+        if self.teacher is not None:
+            self.teacher._apply(fn, recurse)  # noqa: SLF001 - nn.Module has no other way to follow .to()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+class MaskedLM(Objective):
+    """Masked LM alone, without a teacher."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean masked-LM loss of a batch: input_ids and labels (B, T), attention_mask where there is padding."""
+        """Return the mean masked-LM loss of a batch: input_ids and labels (B, T), attention_mask or none."""
         labels = batch["labels"].flatten()  # (B·T,)
         masked = (labels != -100).nonzero().squeeze(-1)  # (M,)
         _, logits = logits_at(self.student, _inputs(batch), masked)
@@ -29,7 +45,7 @@ class MaskedLM(nn.Module):
         return {"loss": loss, "mlm": loss}
 
 
-class TripleLoss(nn.Module):
+class TripleLoss(Objective):
     """Soft-target cross-entropy + masked LM + cosine between last hidden states (Sanh et al. 2019, sections 2 and 3).
 
     With ce_positions "all" the soft targets are matched at every token that isn't padding, with "masked" only at the
@@ -47,25 +63,18 @@ class TripleLoss(nn.Module):
         temperature: float = 2.0,
         ce_positions: str = "all",
     ) -> None:
-        super().__init__()
-        self.student = student
+        super().__init__(student, teacher)
         self.alphas = {"ce": alpha_ce, "mlm": alpha_mlm, "cos": alpha_cos}
         self.temperature = temperature
         self.ce_positions = ce_positions
-        # Not a submodule: it is neither trained nor wrapped nor saved in a checkpoint, but it moves with the student.
-        self.__dict__["teacher"] = teacher.requires_grad_(False).eval()
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "TripleLoss":
-        self.teacher._apply(fn, recurse)
-        return super()._apply(fn, recurse)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return ce, mlm, cos and their weighted sum for a batch: input_ids and labels (B, T), attention_mask or none."""
+        """Return ce, mlm, cos and their weighted sum for a batch: input_ids, labels (B, T), attention_mask or none."""
         labels, inputs = batch["labels"].flatten(), _inputs(batch)  # (B·T,)
         tokens = inputs["attention_mask"].flatten().nonzero().squeeze(-1) if "attention_mask" in inputs else None
         rows = (labels != -100).nonzero().squeeze(-1) if self.ce_positions == "masked" else tokens
         with torch.no_grad():
-            teacher_hidden, teacher_logits = logits_at(self.teacher, inputs, rows)
+            teacher_hidden, teacher_logits = logits_at(cast(PreTrainedModel, self.teacher), inputs, rows)
         hidden, logits = logits_at(self.student, inputs, rows)  # (B·T, H), (R, V)
         parts = {
             "ce": losses.kl(logits, teacher_logits, self.temperature),
@@ -88,7 +97,7 @@ def logits_at(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> tup
     """
     whole: list[Tensor] = []
 
-    def narrow(module: nn.Module, args: Any, output: Any) -> Any:
+    def narrow(_module: nn.Module, _args: Any, output: Any) -> Any:
         hidden = output.last_hidden_state.flatten(0, 1)  # (B·T, H)
         whole.append(hidden)
         output.last_hidden_state = take(hidden, rows).unsqueeze(0)  # (1, R, H)
@@ -106,15 +115,13 @@ def _inputs(batch: Batch) -> Batch:
     return {name: tensor for name, tensor in batch.items() if name != "labels"}
 
 
-class TaskLoss(nn.Module):
+class TaskLoss(Objective):
     """A labelled task's loss, and beside it, where there is a teacher, how far the student is from its answers.
 
     Cross-entropy for classes, squared error for a number, the mean of two cross-entropies for a span. From the teacher:
     soft targets for classes, squared error to its number, the mean over start and end of soft targets for a span.
     `order` says which of the teacher's outputs stands for each of the student's.
     """
-
-    teacher: PreTrainedModel | None
 
     def __init__(
         self,
@@ -129,17 +136,10 @@ class TaskLoss(nn.Module):
         alpha_ce: float = 0.5,
         temperature: float = 2.0,
     ) -> None:
-        super().__init__()
-        self.student, self.kind = student, kind
+        super().__init__(student, teacher)
+        self.kind = kind
         self.inputs, self.teacher_inputs, self.order = tuple(inputs), tuple(teacher_inputs), list(order)
         self.alpha_task, self.alpha_ce, self.temperature = alpha_task, alpha_ce, temperature
-        # Not a submodule, as in TripleLoss
-        self.__dict__["teacher"] = None if teacher is None else teacher.requires_grad_(False).eval()
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "TaskLoss":
-        if self.teacher is not None:
-            self.teacher._apply(fn, recurse)
-        return super()._apply(fn, recurse)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return task, ce (with a teacher) and their weighted sum for a batch: inputs (B, T) and targets (B,)."""

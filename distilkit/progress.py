@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -17,13 +18,14 @@ def track(label: str, total: int, *, done: int = 0, unit: str = "it", quiet: boo
     """Yield `advance(n=1, text="")`, which moves the bar by n units and shows a few words beside it."""
     started = time.monotonic()
     if quiet:
-        yield lambda n=1, text="": None
+        yield lambda *_args, **_words: None
     elif sys.stderr.isatty():
-        with _bar(unit) as bar:
+        with _bar() as bar:
             task = bar.add_task(label, total=total, completed=done, text="", rate="")
 
             def advance(n: int = 1, text: str = "") -> None:
-                bar.update(task, advance=n, **({"text": text} if text else {}))
+                words: dict[str, Any] = {"text": text} if text else {}
+                bar.update(task, advance=n, **words)
                 moved = bar.tasks[task].completed - done
                 bar.update(task, rate=f"{moved / (time.monotonic() - started + 1e-9):.3g} {unit}/s")
 
@@ -32,7 +34,7 @@ def track(label: str, total: int, *, done: int = 0, unit: str = "it", quiet: boo
         yield _liner(label, total, done, unit, started)
 
 
-def _bar(unit: str) -> Progress:
+def _bar() -> Progress:
     columns = ("[bold]{task.description}", "{task.fields[rate]}", "{task.fields[text]}")
     label, rate, text = (TextColumn(column) for column in columns)
     return Progress(

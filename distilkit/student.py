@@ -43,7 +43,7 @@ def open_teacher(name: str) -> PreTrainedModel:
     """Open the checkpoint whose layers are to be taken."""
     if checkpoint.open_config(name).model_type == "albert":
         raise DistilkitError(
-            f"'{name}' is an ALBERT: all its layers share one set of weights, so none can be dropped: give another teacher"
+            f"'{name}' is an ALBERT: its layers share one set of weights, so none can be dropped: give another teacher"
         )
     return checkpoint.open_model(name, "masked-lm")
 
@@ -63,13 +63,12 @@ def choose(config: InitConfig, depth: int) -> list[int]:
     layers = config.layers or max(1, depth // 2)
     if layers > depth:
         raise DistilkitError(f"--layers {layers} is more than the teacher's {depth}: give fewer")
-    strategies = {
-        "spread": spread,
-        "alternate": alternate,
-        "first": lambda teacher, student: list(range(student)),
-        "last": lambda teacher, student: list(range(teacher - student, teacher)),
-    }
-    return strategies[config.strategy](depth, layers)
+    return {
+        "spread": spread(depth, layers),
+        "alternate": alternate(depth, layers),
+        "first": list(range(layers)),
+        "last": list(range(depth - layers, depth)),
+    }[config.strategy]
 
 
 def spread(teacher_layers: int, student_layers: int) -> list[int]:

@@ -103,7 +103,9 @@ def _from_file(task: Task, path: Path) -> Dataset:
             file.seek(0)
             if nested:
                 return Dataset.from_list(squad.flatten(json.load(file)), features=squad.FEATURES)
-        return datasets.load_dataset(builder, data_files=glob.escape(str(path)), split="train", **options)
+        rows = datasets.load_dataset(builder, data_files=glob.escape(str(path)), split="train", **options)
+        rows.data.table.validate(full=True)  # or bytes that are not UTF-8 come up much later
+        return rows
     except datasets.exceptions.DatasetGenerationError as error:
         reason = str(error.__cause__ or error)
     except (UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid, gzip.BadGzipFile, EOFError) as error:

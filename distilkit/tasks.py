@@ -173,9 +173,12 @@ def _plain(label: Any) -> str:
     return re.sub(r"\W+", "_", str(label).strip().lower())
 
 
-def input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """List the tensors that a model takes: token_type_ids only where it tells two segments apart."""
-    takes = set(inspect.signature(model.forward).parameters) & set(tokenizer.model_input_names)
+def input_names(model: PreTrainedModel) -> tuple[str, ...]:
+    """List the tensors that a model takes: token_type_ids only where it tells two segments apart.
+
+    The model is asked, not the tokenizer: since transformers 5 one of no class of its own names no token_type_ids.
+    """
+    takes = set(inspect.signature(model.forward).parameters)
     if getattr(model.config, "type_vocab_size", None) in (None, 0, 1):
         takes -= {"token_type_ids"}
     return tuple(name for name in INPUTS if name in takes)

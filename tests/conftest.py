@@ -82,7 +82,9 @@ def make_checkpoint(
 ) -> Callable[..., Path]:
     """Return a function that writes a tiny checkpoint (family, layers, auto class, seed) and returns its directory."""
 
-    def make(family: str = "bert", layers: int = 4, auto: type = AutoModelForMaskedLM, seed: int = 0, **changes: object) -> Path:
+    def make(
+        family: str = "bert", layers: int = 4, auto: type = AutoModelForMaskedLM, seed: int = 0, **changes: object
+    ) -> Path:
         torch.manual_seed(seed)
         config = FAMILIES[family](layers)
         for name, value in changes.items():
@@ -90,7 +92,7 @@ def make_checkpoint(
         model = auto.from_config(config)  # type: ignore[attr-defined]
         with torch.no_grad():  # fresh norms and biases are ones and zeros, which hide a swapped tensor
             for parameter in model.parameters():
-                parameter += 0.05 * torch.randn_like(parameter)
+                parameter.add_(0.05 * torch.randn_like(parameter))
         directory = tmp_path_factory.mktemp(f"{family}-{layers}")
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)

@@ -38,7 +38,10 @@ def test_blank_lines_separate_documents(tmp_path: Path) -> None:
     """A text with blank lines holds a document between two of them, with its line breaks."""
     (tmp_path / "a.txt").write_text("one\nstill one\n\ntwo\n\n", encoding="utf-8")
 
-    assert [text.strip() for text in corpus.read_documents(str(tmp_path / "a.txt"))["text"]] == ["one\nstill one", "two"]
+    assert [text.strip() for text in corpus.read_documents(str(tmp_path / "a.txt"))["text"]] == [
+        "one\nstill one",
+        "two",
+    ]
 
 
 def test_a_folder_is_read_in_name_order(tmp_path: Path) -> None:

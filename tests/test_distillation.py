@@ -21,7 +21,12 @@ def config(teacher: Path, corpus: Path, tmp_path: Path) -> DistillConfig:
     """A dozen updates of the teacher's two-layer student."""
     init(InitConfig(teacher=str(teacher), output=tmp_path / "student"))
     return DistillConfig(
-        student=str(tmp_path / "student"), corpus=str(corpus), output=tmp_path / "out", seq_length=32, batch_size=8, steps=12
+        student=str(tmp_path / "student"),
+        corpus=str(corpus),
+        output=tmp_path / "out",
+        seq_length=32,
+        batch_size=8,
+        steps=12,
     )
 
 
@@ -92,7 +97,9 @@ def test_head_rate_moves_the_head_only(config: DistillConfig) -> None:
     for name, tensor in after.items():
         if name.startswith("bert."):
             assert torch.equal(tensor, before[name]), name
-    assert not torch.equal(before["cls.predictions.transform.dense.weight"], after["cls.predictions.transform.dense.weight"])
+    assert not torch.equal(
+        before["cls.predictions.transform.dense.weight"], after["cls.predictions.transform.dense.weight"]
+    )
 
 
 def test_teacher_without_head_is_refused(make_checkpoint: Callable[..., Path], config: DistillConfig) -> None:
@@ -121,7 +128,9 @@ def test_other_vocabulary_is_refused(
         distill(replace(config, teacher=str(other)))
 
 
-def test_other_width_is_refused_unless_the_cosine_is_off(make_checkpoint: Callable[..., Path], config: DistillConfig) -> None:
+def test_other_width_is_refused_unless_the_cosine_is_off(
+    make_checkpoint: Callable[..., Path], config: DistillConfig
+) -> None:
     """Logits compare whatever the widths; last hidden states don't."""
     narrow = make_checkpoint("bert", 2, hidden_size=16)
     with pytest.raises(DistilkitError, match="--alpha-cos 0"):

@@ -74,7 +74,9 @@ def test_squad_v2_scores_answered_and_unanswerable_apart() -> None:
     """An empty text is right exactly where there is no answer, and both groups have scores of their own."""
     predictions = [{"id": key, "prediction_text": text} for key, text in (("a", "x y"), ("b", ""), ("c", "z"))]
     answers = {"a": ["x"], "b": [], "c": []}
-    references = [{"id": key, "answers": {"text": texts, "answer_start": [0] * len(texts)}} for key, texts in answers.items()]
+    references = [
+        {"id": key, "answers": {"text": texts, "answer_start": [0] * len(texts)}} for key, texts in answers.items()
+    ]
     assert metrics.compute("squad_v2", predictions, references) == pytest.approx(
         {
             "exact_match": 100 / 3,

@@ -32,7 +32,9 @@ def padded_batch(seed: int) -> dict[str, Tensor]:
     return {"input_ids": ids * mask, "attention_mask": mask, "labels": torch.where(chosen, ids, -100)}
 
 
-def plain(student: PreTrainedModel, teacher: PreTrainedModel, batch: dict[str, Tensor], masked_only: bool) -> dict[str, Tensor]:
+def plain(
+    student: PreTrainedModel, teacher: PreTrainedModel, batch: dict[str, Tensor], masked_only: bool
+) -> dict[str, Tensor]:
     """The triple loss as written in the paper and its published code, with every logit held."""
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
@@ -54,17 +56,23 @@ def test_triple_loss_equals_the_plain_one(models: Models, positions: str) -> Non
     student, teacher = models
     twin = extract(teacher, [0, 3])
     objective = TripleLoss(student, teacher, ce_positions=positions)
-    ours, theirs = (torch.optim.AdamW(m.parameters(), lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0) for m in (student, twin))
+    ours, theirs = (
+        torch.optim.AdamW(m.parameters(), lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0) for m in (student, twin)
+    )
     for seed in range(4):
         batch = padded_batch(seed)
         found, expected = objective(batch), plain(twin, teacher, batch, positions == "masked")
         for name, value in expected.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                found[name], value, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            )
         found["loss"].backward()
         expected["loss"].backward()
         for (name, mine), other in zip(student.named_parameters(), twin.parameters(), strict=True):
             if other.grad is not None:
-                torch.testing.assert_close(mine.grad, other.grad, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+                torch.testing.assert_close(
+                    mine.grad, other.grad, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+                )
         for optimizer in (ours, theirs):
             optimizer.step()
             optimizer.zero_grad()

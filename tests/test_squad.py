@@ -62,7 +62,15 @@ def test_training_positions_are_the_answer(rows: Dataset, tokenizer: PreTrainedT
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
-    [((2, 5), (1, 1)), ((2, 9), (1, 2)), ((3, 4), (1, 1)), ((0, 5), None), ((10, 14), None), ((10, 12), (3, 3)), (None, None)],
+    [
+        ((2, 5), (1, 1)),
+        ((2, 9), (1, 2)),
+        ((3, 4), (1, 1)),
+        ((0, 5), None),
+        ((10, 14), None),
+        ((10, 12), (3, 3)),
+        (None, None),
+    ],
 )
 def test_find(answer: tuple[int, int] | None, expected: tuple[int, int] | None) -> None:
     """Tokens that contain the answer's characters are its span; an answer that sticks out of the window has none."""
@@ -96,7 +104,9 @@ def test_best_spans_combine_only_the_n_best() -> None:
 def test_best_spans_of_a_window_without_context() -> None:
     """A window that holds no context has no span instead of a wrong one."""
     logits = torch.zeros(1, 4)
-    assert squad.best_spans(logits, logits, torch.tensor([[1, 0]]), n_best=4, max_answer_length=4)[2].item() == -torch.inf
+    assert (
+        squad.best_spans(logits, logits, torch.tensor([[1, 0]]), n_best=4, max_answer_length=4)[2].item() == -torch.inf
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +145,12 @@ def test_flatten() -> None:
 
 def test_long_question_leaves_room_for_the_context(tokenizer: PreTrainedTokenizerFast, prose: list[str]) -> None:
     """A question longer than the window is cut, so that the context still comes through whole."""
-    row = {"id": "q", "question": " ".join(prose), "context": "a value", "answers": {"text": ["a"], "answer_start": [0]}}
+    row = {
+        "id": "q",
+        "question": " ".join(prose),
+        "context": "a value",
+        "answers": {"text": ["a"], "answer_start": [0]},
+    }
     windows = squad.encode(Dataset.from_list([row]), tokenizer, INPUTS, 32, 8, training=False)
     assert len(windows) == 1
     first, last = windows[0]["context"]

@@ -43,7 +43,9 @@ def test_strategies(strategy: str, kept: list[int]) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_student_is_the_teacher_less_its_layers(make_checkpoint: Callable[..., Path], tmp_path: Path, family: str) -> None:
+def test_student_is_the_teacher_less_its_layers(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, family: str
+) -> None:
     """Every tensor is the teacher's own, bit by bit; plain from_pretrained finds no key missing or unexpected."""
     teacher = make_checkpoint(family, 4)
     record = init(InitConfig(teacher=str(teacher), output=tmp_path / "student", keep=(1, 3)))

@@ -51,7 +51,10 @@ def batches(batch_size: int = 2) -> Batches:
 def test_an_epoch_is_every_row_once_in_an_order_of_its_own() -> None:
     """Batches number on across epochs; the last of an epoch may be short; the same number is always the same batch."""
     numbered = batches(batch_size=4)
-    first, second = ([round(x, 1) for n in range(e * 3, e * 3 + 3) for x in numbered[n]["input_ids"].flatten().tolist()] for e in (0, 1))
+    first, second = (
+        [round(x, 1) for n in range(e * 3, e * 3 + 3) for x in numbered[n]["input_ids"].flatten().tolist()]
+        for e in (0, 1)
+    )
 
     assert numbered.per_epoch == 3
     assert sorted(first) == sorted(second) == [i / 10 for i in range(10)]
@@ -66,7 +69,10 @@ def test_updates_equal_a_plain_loop(tmp_path: Path) -> None:
     train(model, batches(), config, tmp_path)
 
     twin, numbered = Line(), batches()
-    groups = [{"params": [twin.student.weight], "weight_decay": 0.2}, {"params": [twin.student.bias], "weight_decay": 0.0}]
+    groups = [
+        {"params": [twin.student.weight], "weight_decay": 0.2},
+        {"params": [twin.student.bias], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=0.1, betas=(0.9, 0.9), eps=1e-6)
     for step in range(6):
         rate = step / 2 if step < 2 else (6 - step) / 4  # warm-up over ceil(0.3 · 6) = 2 updates, then down to 0
@@ -119,18 +125,48 @@ def test_resume_refuses_other_settings(tmp_path: Path) -> None:
         train(Line(), batches(), TrainConfig(steps=4, lr=0.1, resume=True), tmp_path)
 
 
-COMMAND = ["--seq-length", "32", "--batch-size", "4", "--steps", "60", "--checkpoint-every", "5", "--log-every", "2", "--evaluate-every", "20"]
+COMMAND = [
+    "--seq-length",
+    "32",
+    "--batch-size",
+    "4",
+    "--steps",
+    "60",
+    "--checkpoint-every",
+    "5",
+    "--log-every",
+    "2",
+    "--evaluate-every",
+    "20",
+]
 
 
 def start(student: Path, teacher: Path, corpus: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     """Start `distilkit distill` as a process of its own."""
-    words = ["distill", str(student), "--teacher", str(teacher), "--corpus", str(corpus), "-o", str(out), *COMMAND, *more]
+    words = [
+        "distill",
+        str(student),
+        "--teacher",
+        str(teacher),
+        "--corpus",
+        str(corpus),
+        "-o",
+        str(out),
+        *COMMAND,
+        *more,
+    ]
     return subprocess.Popen(
-        [sys.executable, "-m", "distilkit", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [sys.executable, "-m", "distilkit", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
-def test_an_interrupted_run_resumes_to_the_bit(make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_to_the_bit(
+    make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path
+) -> None:
     """SIGINT exits with 130 and names --resume; the resumed run ends with the very weights of one left alone."""
     teacher, student = make_checkpoint("bert", 4), make_checkpoint("bert", 2)
     whole = start(student, teacher, corpus, tmp_path / "whole")

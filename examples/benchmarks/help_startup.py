@@ -1,6 +1,6 @@
-"""Time `distilkit --help` against an empty Typer app's, in turn, whole processes, and print the medians and their ratio.
+"""Time `distilkit --help` against an empty Typer app's, in turn, as whole processes; print medians and ratio.
 
-    python examples/benchmarks/help_startup.py
+python examples/benchmarks/help_startup.py
 """
 
 import json

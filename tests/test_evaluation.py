@@ -1,0 +1,207 @@
+"""Scoring, against predictions made one row at a time with the model called directly."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from sklearn.metrics import accuracy_score, f1_score
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+
+from distilkit import evaluation, tasks
+from distilkit.config import EvalConfig
+from distilkit.errors import DistilkitError
+
+CLASSIFIER = AutoModelForSequenceClassification
+
+
+def write_rows(folder: Path, name: str, rows: list[dict[str, object]]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(prose: list[str]) -> list[dict[str, object]]:
+    """Twenty pairs of very different lengths."""
+    return [
+        {"sentence1": prose[n], "sentence2": prose[-n][: 5 * n + 3], "label": int(n % 3 == 0)} for n in range(1, 21)
+    ]
+
+
+def predictions(directory: Path, texts: list[tuple[str, ...]], family: str) -> torch.Tensor:
+    """Logits (N, C) of a checkpoint, row by row, without padding."""
+    model, tokenizer = CLASSIFIER.from_pretrained(directory).eval(), AutoTokenizer.from_pretrained(directory)
+    encoded = [
+        tokenizer(*text, truncation=True, max_length=64, return_tensors="pt", return_token_type_ids=family != "distilbert")
+        for text in texts
+    ]
+    with torch.no_grad():
+        return torch.cat([model(**inputs).logits for inputs in encoded])
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_scores_are_those_of_single_rows(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, pairs: list[dict[str, object]], family: str
+) -> None:
+    """Batches sorted by length and padded give the scores of rows run one by one, whatever the family."""
+    directory = make_checkpoint(family, 2, CLASSIFIER, seed=3)
+    data = write_rows(tmp_path, "validation.jsonl", pairs)
+    logits = predictions(directory, [(str(row["sentence1"]), str(row["sentence2"])) for row in pairs], family)
+    guesses, labels = logits.argmax(dim=1).tolist(), [row["label"] for row in pairs]
+    config = EvalConfig(models=(str(directory),), task="mrpc", data=data, batch_size=3, max_length=64)
+    done = evaluation.evaluate(config)
+    assert done.command == "eval"
+    assert done.metrics == pytest.approx({"mrpc/f1": f1_score(labels, guesses), "mrpc/accuracy": accuracy_score(labels, guesses)})
+
+
+def test_outputs_are_matched_by_name(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, pairs: list[dict[str, object]]
+) -> None:
+    """A model that names its outputs in the other order has the complementary accuracy."""
+    data = write_rows(tmp_path, "validation.jsonl", pairs)
+    scores = []
+    for names in (("not_equivalent", "equivalent"), ("EQUIVALENT", "not equivalent")):
+        directory = make_checkpoint("bert", 1, CLASSIFIER, seed=1, id2label=dict(enumerate(names)))
+        config = EvalConfig(models=(str(directory),), task="mrpc", data=data)
+        scores.append(evaluation.evaluate(config).metrics["mrpc/accuracy"])
+    assert scores[0] == pytest.approx(1 - scores[1])
+
+
+def test_several_models_and_retention(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str]
+) -> None:
+    """Each model's metrics carry its position; retention is the headline score over the teacher's."""
+    directories = [make_checkpoint("bert", 1, CLASSIFIER, seed=seed) for seed in (0, 1)]
+    rows = []
+    for n, text in enumerate(prose[:20]):
+        guess = int(predictions(directories[0], [(text,)], "bert").argmax())
+        rows.append({"sentence": text, "label": guess if n % 4 else 1 - guess})  # the first model is right in 15 of 20
+    data = write_rows(tmp_path, "validation.jsonl", rows)
+    options = {"task": "sst2", "data": data, "max_length": 64}
+    metrics = evaluation.evaluate(EvalConfig(models=tuple(map(str, directories)), against=str(directories[0]), **options)).metrics
+    assert metrics["0/sst2/accuracy"] == pytest.approx(0.75)
+    assert metrics["0/retention/sst2"] == pytest.approx(1.0)
+    assert metrics["1/retention/sst2"] == pytest.approx(metrics["1/sst2/accuracy"] / 0.75)
+    alone = evaluation.evaluate(EvalConfig(models=(str(directories[1]),), **options)).metrics
+    assert alone == {"sst2/accuracy": metrics["1/sst2/accuracy"]}
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_regression(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, pairs: list[dict[str, object]], family: str
+) -> None:
+    """STS-B's prediction is the one output: labels made from it correlate perfectly, however scaled."""
+    directory = make_checkpoint(family, 2, CLASSIFIER, num_labels=1)
+    numbers = predictions(directory, [(str(row["sentence1"]), str(row["sentence2"])) for row in pairs], family)[:, 0]
+    scaled = 5 * (numbers - numbers.min()) / (numbers.max() - numbers.min())
+    rows = [row | {"label": float(number)} for row, number in zip(pairs, scaled.clamp(0, 5), strict=True)]
+    data = write_rows(tmp_path, "validation.jsonl", rows)
+    config = EvalConfig(models=(str(directory),), task="stsb", data=data, batch_size=4, max_length=64)
+    assert evaluation.evaluate(config).metrics == pytest.approx({"stsb/pearson": 1.0, "stsb/spearmanr": 1.0}, abs=1e-4)
+
+
+def test_custom_labels_come_from_the_model(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str]
+) -> None:
+    """A custom task's strings are matched to the model's label names; one it doesn't know is named with its row."""
+    directory = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "ham", 1: "spam"})
+    names = ("ham", "spam")
+    rows = [{"mail": text, "kind": names[int(predictions(directory, [(text,)], "bert").argmax())]} for text in prose[:9]]
+    data = write_rows(tmp_path, "validation.jsonl", rows)
+    options = {"task": "custom", "text": ("mail",), "label": "kind", "data": data, "max_length": 64}
+    assert evaluation.evaluate(EvalConfig(models=(str(directory),), **options)).metrics["custom/accuracy"] == 1.0
+    write_rows(tmp_path, "validation.jsonl", [*rows, {"mail": "x", "kind": "eggs"}])
+    with pytest.raises(DistilkitError, match="kind 'eggs' in row 10, outside custom's .ham, spam."):
+        evaluation.evaluate(EvalConfig(models=(str(directory),), **options))
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_squad(make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str], family: str) -> None:
+    """A model's own answer, found by trying every span of the unwindowed context, scores 100."""
+    directory = make_checkpoint(family, 2, AutoModelForQuestionAnswering, seed=5)
+    model, tokenizer = AutoModelForQuestionAnswering.from_pretrained(directory).eval(), AutoTokenizer.from_pretrained(directory)
+    rows = []
+    for n, context in enumerate(text for text in prose if 10 < len(tokenizer(text)["input_ids"]) < 60):
+        inputs = tokenizer("what is it?", context, return_tensors="pt", return_offsets_mapping=True)
+        offsets = inputs.pop("offset_mapping")[0].tolist()
+        inputs = {name: tensor for name, tensor in inputs.items() if family == "bert" or name != "token_type_ids"}
+        with torch.no_grad():
+            output = model(**inputs)
+        places = range(len(tokenizer("what is it?")["input_ids"]), len(offsets) - 1)
+        spans = [(first, last) for first in places for last in places if 0 <= last - first < 5]
+        first, last = max(spans, key=lambda span: float(output.start_logits[0, span[0]] + output.end_logits[0, span[1]]))
+        start, end = offsets[first][0], offsets[last][1]
+        rows.append({"id": str(n), "question": "what is it?", "context": context})
+        rows[-1]["answers"] = {"text": [context[start:end]], "answer_start": [start]}
+    data = write_rows(tmp_path, "validation.jsonl", rows[:8])
+    options = {"data": data, "max_length": 90, "stride": 8, "n_best": 90, "max_answer_length": 5, "batch_size": 3}
+    done = evaluation.evaluate(EvalConfig(models=(str(directory),), task="squad", **options))
+    assert done.metrics == {"squad/exact_match": 100.0, "squad/f1": 100.0}
+    never = EvalConfig(models=(str(directory),), task="squad_v2", null_threshold=-1e6, **options)
+    assert evaluation.evaluate(never).metrics["squad_v2/exact_match"] == 0.0
+
+
+def test_glue_average_counts_two_metrics_once() -> None:
+    """A task with two metrics counts their mean, MNLI its matched rows; WNLI can be left out."""
+    scores = {f"{task.name}/{metric}": 0.5 for task in tasks.GLUE for metric in task.metrics}
+    scores |= {"mrpc/f1": 0.9, "mrpc/accuracy": 0.7, "wnli/accuracy": 0.1, "mnli_mismatched/accuracy": 0.0}
+    averages = evaluation.averages(scores, tasks.GLUE)
+    assert averages == pytest.approx({"glue/average": (7 * 0.5 + 0.8 + 0.1) / 9, "glue/average_without_wnli": (7 * 0.5 + 0.8) / 8})
+
+
+def test_glue_reads_a_directory_per_task(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str]
+) -> None:
+    """`--task glue` scores MODEL/<task> on DIR/<task> for all nine, and averages them."""
+    for task in tasks.GLUE:
+        names = {"num_labels": max(1, len(task.labels))}
+        make_checkpoint("bert", 1, CLASSIFIER, **names).rename(tmp_path / task.name)
+        rows = [dict.fromkeys(task.text, text) | {"label": n % names["num_labels"]} for n, text in enumerate(prose[:4])]
+        write_rows(tmp_path / "data" / task.name, f"{task.splits[0][1]}.jsonl", rows)
+    metrics = evaluation.evaluate(EvalConfig(models=(str(tmp_path),), task="glue", data=tmp_path / "data", max_length=64)).metrics
+    expected = {f"{task.name}/{metric}" for task in tasks.GLUE for metric in task.metrics}
+    assert set(metrics) == expected | {"glue/average", "glue/average_without_wnli"}
+
+
+@pytest.mark.parametrize(("teacher", "expected"), [(0.8, {"retention/sst2": 0.75}), (0.0, {}), (-0.1, {})])
+def test_retention_needs_a_teacher_that_knows_something(teacher: float, expected: dict[str, float]) -> None:
+    """Against a teacher's score of 0 or less there is no share to speak of."""
+    found = evaluation.retention({"sst2/accuracy": 0.6}, {"sst2/accuracy": teacher}, [tasks.TASKS["sst2"]])
+    assert found == pytest.approx(expected)
+
+
+def test_refuses_a_diverged_model(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """Outputs that aren't finite are an error that names the model, not the score of a class picked from nan."""
+    directory = make_checkpoint("bert", 1, CLASSIFIER)
+    model = CLASSIFIER.from_pretrained(directory)
+    with torch.no_grad():
+        model.classifier.bias[0] = torch.nan
+    model.save_pretrained(directory)
+    data = write_rows(tmp_path, "validation.jsonl", [{"sentence": "a value", "label": 1}])
+    with pytest.raises(DistilkitError, match=f"'{directory}' gives outputs that are no numbers"):
+        evaluation.evaluate(EvalConfig(models=(str(directory),), task="sst2", data=data))
+
+
+def test_refuses_a_model_without_a_head(teacher: Path, tmp_path: Path) -> None:
+    """A masked-LM checkpoint can't be scored: the error says which command trains a head."""
+    data = write_rows(tmp_path, "validation.jsonl", [{"sentence": "a value", "label": 1}])
+    with pytest.raises(DistilkitError, match="no trained sequence-classification head.*distilkit finetune"):
+        evaluation.evaluate(EvalConfig(models=(str(teacher),), task="sst2", data=data))
+
+
+def test_rows_are_a_dataset_of_any_length(make_checkpoint: Callable[..., Path]) -> None:
+    """A last batch that isn't full is scored like any other."""
+    directory = make_checkpoint("bert", 1, CLASSIFIER)
+    model, tokenizer = CLASSIFIER.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
+    rows = Dataset.from_dict({"sentence": ["a", "the value", "one"], "label": [0, 0, 0]})
+    config = EvalConfig(models=(), task="sst2", batch_size=2)
+    scores = evaluation.score(model, tokenizer, tasks.TASKS["sst2"], {"sst2": rows}, config)
+    guesses = predictions(directory, [("a",), ("the value",), ("one",)], "bert").argmax(dim=1)
+    assert scores == pytest.approx({"sst2/accuracy": float((guesses == 0).float().mean())})
