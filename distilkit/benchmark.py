@@ -110,10 +110,7 @@ def contend(name: str) -> Contender:
 
 def check_lengths(contender: Contender, lengths: Sequence[int]) -> None:
     """Refuse sequences that are longer than a model's positions."""
-    positions = getattr(contender.model.config, "max_position_embeddings", None)
-    for name, module in contender.model.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            positions = module.num_embeddings - module.padding_idx - 1  # RoBERTa counts from behind its padding id
+    positions = checkpoint.max_tokens(contender.model)
     if positions is not None and max(lengths) > positions:
         raise DistilkitError(
             f"--seq-lengths {max(lengths)} is longer than the {positions} positions of '{contender.name}': lower it"

@@ -1,6 +1,5 @@
 """Open and save models and tokenizers: the only caller of from_pretrained and save_pretrained."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +8,7 @@ import torch
 import transformers
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.errors import DistilkitError
@@ -141,12 +141,18 @@ def same_vocabulary(a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase) -> b
     return a.get_vocab() == b.get_vocab()
 
 
+def max_tokens(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a model has positions for, None where there is no limit.
+
+    RoBERTa and its kin count positions from the padding id + 1, and their table says so.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    limit: int | None = getattr(model.config, "max_position_embeddings", None)
+    return limit
+
+
 def weights_bytes(directory: str | Path) -> int:
     """Return the size of a checkpoint's weight files in bytes (0 for a hub id that isn't local)."""
     return sum(path.stat().st_size for path in Path(directory).glob("*.safetensors"))
-
-
-def file_config(directory: str | Path) -> dict[str, Any]:
-    """Return a checkpoint's config.json as it stands."""
-    content: dict[str, Any] = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8"))
-    return content

@@ -72,7 +72,7 @@ def _parameter(item: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
         words: Any = list[str] if get_origin(kind) is tuple else str
         argument = Annotated[words, typer.Argument(help=meta["help"], metavar=meta["metavar"])]
         return _keyword(item.name, argument, inspect.Parameter.empty)
-    settings: dict[str, Any] = {"help": meta["help"], "metavar": meta["metavar"], "show_default": shown_default(item)}
+    settings: dict[str, Any] = {"help": meta["help"] + configs.shown_default(item), "metavar": meta["metavar"]}
     if kind in (int, float):
         settings |= {"min": meta["min"], "max": meta["max"]}
     if get_origin(kind) is tuple:
@@ -81,15 +81,6 @@ def _parameter(item: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
         settings |= {"parser": parser}
     names = ([meta["short"]] if meta["short"] else []) + [configs.flag(item.name)]
     return _keyword(item.name, Annotated[kind | None, typer.Option(*names, **settings)], None)
-
-
-def shown_default(item: dataclasses.Field[Any]) -> str | bool:
-    """Spell a field's default for --help; False where there is none to show."""
-    if item.default in (None, dataclasses.MISSING, (), False):
-        return False
-    if isinstance(item.default, tuple):
-        return ",".join(map(str, item.default))
-    return str(item.default)
 
 
 def _list_of(kind: Any) -> Callable[[str], tuple[Any, ...]]:

@@ -21,6 +21,7 @@ else:
     import tomli as tomllib
 
 C = TypeVar("C", bound="CommonConfig")
+PANELS = ("", "Options", "Objective", "SQuAD", "Training", "Common")  # in the order of --help; "" is positional
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -33,15 +34,21 @@ def option(
     max: float | None = None,
     metavar: str | None = None,
     panel: str = "Options",
+    place: bool = False,
 ) -> Any:
-    """Declare an option: a keyword of the config class and a flag of the command."""
-    metadata = {"help": help, "short": short, "min": min, "max": max, "metavar": metavar, "panel": panel}
+    """Declare an option: a keyword of the config class and a flag of the command.
+
+    `place` marks what names a file or directory (or something on the hub).
+    """
+    metadata = {
+        "help": help, "short": short, "min": min, "max": max, "metavar": metavar, "panel": panel, "place": place,
+    }  # fmt: skip
     return field(default=default, metadata=metadata)
 
 
 def argument(help: str, metavar: str, default: Any = dataclasses.MISSING) -> Any:
     """Declare a positional argument."""
-    return field(default=default, metadata={"help": help, "metavar": metavar, "positional": True})
+    return field(default=default, metadata={"help": help, "metavar": metavar, "positional": True, "place": True})
 
 
 def inherit(parent: type, name: str, default: Any) -> Any:
@@ -104,14 +111,18 @@ class DistillConfig(TrainConfig):
     corpus: str = option(
         "Text to train on: a file or folder of .txt, .jsonl or .parquet (.gz too), or a hub data set name[:config].",
         metavar="TEXT",
+        place=True,
     )
     output: Path = option("Directory to write the trained student to.", short="-o", metavar="DIR")
     heldout: str | None = option(
         "Text for the held-out loss, read like --corpus [default: 2 % of the corpus, at most 256 blocks].",
         None,
         metavar="TEXT",
+        place=True,
     )
-    teacher: str | None = option("Teacher checkpoint [default: the one that the student was made from].", None)
+    teacher: str | None = option(
+        "Teacher checkpoint [default: the one that the student was made from].", None, metavar="MODEL", place=True
+    )
     objective: Literal["triple", "mlm"] = option(
         "What to minimise: the triple loss against the teacher, or masked LM without one.", "triple"
     )
@@ -158,7 +169,9 @@ class FinetuneConfig(TaskConfig, TrainConfig):
 
     model: str = argument("Checkpoint to train: a directory or a hub id.", "MODEL")
     output: Path = option("Directory to write the trained model to.", short="-o", metavar="DIR")
-    teacher: str | None = option("Checkpoint already trained on the task, to learn from as well.", None)
+    teacher: str | None = option(
+        "Checkpoint already trained on the task, to learn from as well.", None, metavar="MODEL", place=True
+    )
     seeds: int = option("Runs with seeds --seed, --seed + 1, …; the median one is kept.", 1, min=1)
     alpha_ce: float = option("Weight of the teacher's soft targets.", 0.5, min=0, panel="Objective")
     alpha_task: float = option("Weight of the labels, where a teacher is given.", 0.5, min=0, panel="Objective")
@@ -175,7 +188,9 @@ class EvalConfig(TaskConfig):
     """Score checkpoints on a task, and say how much of a teacher's score they keep."""
 
     models: tuple[str, ...] = argument("Checkpoints trained on the task: directories or hub ids.", "MODEL…")
-    against: str | None = option("Teacher to compare with (adds retention) [default: none].", None, metavar="MODEL")
+    against: str | None = option(
+        "Teacher to compare with (adds retention) [default: none].", None, metavar="MODEL", place=True
+    )
     require: tuple[str, ...] = option("Gate like 'sst2/accuracy>=0.90'; exit 3 where it is not met.", ())
     batch_size: int = option("Sequences per forward pass.", 32, min=1)
 
@@ -227,7 +242,9 @@ def spell(command: str, config: CommonConfig) -> str:
             words.append(flag(item.name))
         elif value is not None and value != item.default:
             name = item.metadata["short"] or flag(item.name)
-            words += [name, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+            repeated = isinstance(value, tuple) and item.metadata["metavar"] is None
+            entries = value if repeated else [",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+            words += [word for entry in entries for word in (name, entry)]
     return shlex.join(words)
 
 
@@ -239,10 +256,18 @@ def base_type(annotation: Any) -> Any:
 
 
 def options(config_class: type) -> list[tuple[dataclasses.Field[Any], Any]]:
-    """List the fields of a config class with their types: positional ones first, then the class's own."""
+    """List the fields of a config class with their types: positional ones first, then panel by panel."""
     hints = get_type_hints(config_class)
-    fields = sorted(dataclasses.fields(config_class), key=lambda item: not item.metadata.get("positional"))
+    fields = sorted(dataclasses.fields(config_class), key=lambda item: PANELS.index(item.metadata.get("panel", "")))
     return [(item, base_type(hints[item.name])) for item in fields]
+
+
+def shown_default(item: dataclasses.Field[Any]) -> str:
+    """Spell a field's default behind its help, where there is one to show."""
+    default = item.default
+    if default is None or default is False or default is dataclasses.MISSING or default == ():
+        return ""
+    return f" [default: {','.join(map(str, default)) if isinstance(default, tuple) else default}]"
 
 
 def build(config_class: type[C], given: dict[str, Any], recipe: dict[str, Any] | None = None) -> C:

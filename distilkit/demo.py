@@ -74,21 +74,21 @@ def steps(out: Path, seed: int) -> Iterator[tuple[str, Callable[[Any], Record], 
     """Yield the chain: a name, a command and its config."""
     corpus: dict[str, Any] = {
         "corpus": f"{out}/corpus.txt", "heldout": f"{out}/heldout.txt", "seq_length": 64, "seed": seed,
-        "evaluate_every": 400, "max_grad_norm": 1.0,
+        "evaluate_every": 350, "max_grad_norm": 1.0,
     }  # fmt: skip
     teacher = DistillConfig(
-        student=f"{out}/untrained", objective="mlm", steps=1200, lr=1e-3, output=out / "teacher", **corpus
+        student=f"{out}/untrained", objective="mlm", steps=700, lr=2e-3, output=out / "teacher", **corpus
     )
     yield "teacher", distill, teacher
     yield "init", init, InitConfig(teacher=f"{out}/teacher", output=out / "extracted", seed=seed)
-    trained: dict[str, Any] = corpus | {"student": f"{out}/extracted", "steps": 400}
+    trained: dict[str, Any] = corpus | {"student": f"{out}/extracted", "steps": 300}
     yield "student", distill, DistillConfig(output=out / "student", **trained)
     yield "control", distill, DistillConfig(output=out / "control", objective="mlm", **trained)
     task: dict[str, Any] = {
         "task": "custom", "data": out, "text": ("text",), "label": "label", "max_length": 64, "seed": seed,
     }  # fmt: skip
     for model in MODELS:
-        tuned = FinetuneConfig(model=f"{out}/{model}", output=out / f"{model}-tuned", lr=3e-4, epochs=2.0, **task)
+        tuned = FinetuneConfig(model=f"{out}/{model}", output=out / f"{model}-tuned", lr=5e-4, epochs=1.0, **task)
         yield f"{model}-tuned", finetune, tuned
     tuned_models = tuple(f"{out}/{model}-tuned" for model in MODELS)
     yield "eval", evaluate, EvalConfig(models=tuned_models, against=tuned_models[0], **task)

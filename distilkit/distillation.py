@@ -87,14 +87,9 @@ def check_pair(
 
 def check_length(model: PreTrainedModel, seq_length: int) -> None:
     """Refuse blocks that are longer than the model's positions."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None:
-        # RoBERTa and its kin count positions from pad_token_id + 1
-        offset = (model.config.pad_token_id or 0) + 1 if "roberta" in model.config.model_type else 0
-        if seq_length > positions - offset:
-            raise DistilkitError(
-                f"--seq-length {seq_length} is longer than the model's {positions - offset} positions: lower it"
-            )
+    positions = checkpoint.max_tokens(model)
+    if positions is not None and seq_length > positions:
+        raise DistilkitError(f"--seq-length {seq_length} is longer than the model's {positions} positions: lower it")
 
 
 def read_blocks(config: DistillConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:

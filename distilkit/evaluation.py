@@ -96,7 +96,7 @@ def score(
     Raises DistilkitError where the outputs aren't finite.
     """
     model.to(PartialState().device)
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     scores: dict[str, float] = {}
     for prefix, rows in splits.items():
         if task.kind == "span":

@@ -2,7 +2,7 @@
 
 import shutil
 import statistics
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from distilkit import checkpoint, evaluation, squad, task_data, tasks
 from distilkit.config import FinetuneConfig, flag
 from distilkit.errors import DistilkitError
 from distilkit.objectives import TaskLoss
-from distilkit.record import Record, claim, plain, read_biography, record, write_biography
+from distilkit.record import Record, claim, config_json, read_biography, record, write_biography
 from distilkit.snapshot import MAY_CHANGE, remove_snapshots
 from distilkit.tasks import Task
 from distilkit.training import Batches, train
@@ -214,10 +214,10 @@ def finished(config: FinetuneConfig) -> Record | None:
     records = read_biography(config.output)
     if not records:
         return None
-    for name, value in asdict(config).items():
+    for name, value in config_json(config).items():
         before = records[-1].config.get(name)
-        if name not in MAY_CHANGE and before != plain(value):
+        if name not in MAY_CHANGE and before != value:
             raise DistilkitError(
-                f"{flag(name)} was {before} in '{config.output}', now {plain(value)}: --resume needs the same"
+                f"{flag(name)} was {before} in '{config.output}', now {value}: --resume needs the same"
             )
     return records[-1]

@@ -64,7 +64,7 @@ class TripleLoss(Objective):
         ce_positions: str = "all",
     ) -> None:
         super().__init__(student, teacher)
-        self.alphas = {"ce": alpha_ce, "mlm": alpha_mlm, "cos": alpha_cos}
+        self.alphas = (alpha_ce, alpha_mlm, alpha_cos)
         self.temperature = temperature
         self.ce_positions = ce_positions
 
@@ -74,14 +74,11 @@ class TripleLoss(Objective):
         tokens = inputs["attention_mask"].flatten().nonzero().squeeze(-1) if "attention_mask" in inputs else None
         rows = (labels != -100).nonzero().squeeze(-1) if self.ce_positions == "masked" else tokens
         with torch.no_grad():
-            teacher_hidden, teacher_logits = logits_at(cast(PreTrainedModel, self.teacher), inputs, rows)
-        hidden, logits = logits_at(self.student, inputs, rows)  # (B·T, H), (R, V)
-        parts = {
-            "ce": losses.kl(logits, teacher_logits, self.temperature),
-            "mlm": losses.mlm(logits, take(labels, rows)),
-            "cos": losses.cosine(take(hidden, tokens), take(teacher_hidden, tokens)),
-        }
-        return {"loss": sum((self.alphas[name] * part for name, part in parts.items()), labels.new_zeros(())), **parts}
+            teacher_hidden, theirs = head_at(cast(PreTrainedModel, self.teacher), inputs, rows)
+        hidden, ours = head_at(self.student, inputs, rows)  # (B·T, H), heads of R rows
+        total, ce, mlm = losses.kl_and_mlm(ours, theirs, take(labels, rows), self.temperature, *self.alphas[:2])
+        cos = losses.cosine(take(hidden, tokens), take(teacher_hidden, tokens))
+        return {"loss": total + self.alphas[2] * cos, "ce": ce, "mlm": mlm, "cos": cos}
 
 
 def take(rows_of: Tensor, rows: Tensor | None) -> Tensor:
@@ -109,6 +106,26 @@ def logits_at(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> tup
     finally:
         hook.remove()
     return whole[0], logits
+
+
+def head_at(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> tuple[Tensor, losses.Head]:
+    """Run a masked-LM model up to the last layer of its vocabulary head, at some rows only.
+
+    Returns the last hidden state at every row (B·T, H), and what the logits at the rows asked for are computed from.
+    """
+    last = cast(nn.Linear, model.get_output_embeddings())
+    features: list[Tensor] = []
+
+    def divert(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        features.append(args[0].squeeze(0))  # (R, H)
+        return (args[0][:, :1],)
+
+    hook = last.register_forward_pre_hook(divert)
+    try:
+        hidden, _ = logits_at(model, inputs, rows)
+    finally:
+        hook.remove()
+    return hidden, losses.Head(features[0], last.weight, last.bias)
 
 
 def _inputs(batch: Batch) -> Batch:

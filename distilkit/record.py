@@ -9,7 +9,7 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +39,26 @@ def record(command: str, config: Any, metrics: dict[str, float], **environment: 
     """Make the record of a command that has just run; `environment` adds to versions and machine."""
     return Record(
         command=command,
-        config={item.name: plain(getattr(config, item.name)) for item in fields(config)},
+        config=config_json(config),
         metrics=metrics,
         environment=_machine() | environment,
     )
 
 
-def plain(value: Any) -> Any:
-    """Turn an option's value into what JSON holds; a local path is kept absolute, so that it is found again."""
-    if isinstance(value, Path):
-        return str(value.absolute())
-    if isinstance(value, str) and value and Path(value).exists():
-        return str(Path(value).absolute())
+def config_json(config: Any) -> dict[str, Any]:
+    """Return a config's options as JSON holds them; local places are made absolute, so that they are found again."""
+    return {
+        item.name: _plain(getattr(config, item.name), place=item.metadata.get("place", False))
+        for item in fields(config)
+    }
+
+
+def _plain(value: Any, *, place: bool) -> Any:
     if isinstance(value, (tuple, list)):
-        return [plain(entry) for entry in value]
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        return [_plain(entry, place=place) for entry in value]
+    if isinstance(value, Path) or (place and value and Path(value).exists()):
+        return str(Path(value).absolute())
+    return value
 
 
 def _machine() -> dict[str, str]:

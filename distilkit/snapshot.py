@@ -1,18 +1,20 @@
 """The state of a run between two updates, on disk: what --resume goes on from."""
 
 import json
+import logging
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 from accelerate import Accelerator
 
 from distilkit.config import TrainConfig, flag
 from distilkit.errors import DistilkitError
-from distilkit.record import plain, write_text
+from distilkit.record import config_json, write_text
 
 KEPT = 2
 MAY_CHANGE = {"resume", "log_every", "checkpoint_every", "output"}
+
+logging.getLogger("accelerate").setLevel(logging.ERROR)  # it warns of tied weights, which load again as they were
 
 
 def snapshots(out: Path) -> list[Path]:
@@ -46,9 +48,7 @@ def restore(accelerator: Accelerator, out: Path, config: TrainConfig, updates: i
 
     Raises DistilkitError where an option that changes the result differs from the interrupted run's.
     """
-    run = {name: plain(value) for name, value in asdict(config).items() if name not in MAY_CHANGE} | {
-        "updates": updates
-    }
+    run = {name: value for name, value in config_json(config).items() if name not in MAY_CHANGE} | {"updates": updates}
     found = snapshots(out) if config.resume else []
     if not found:
         if accelerator.is_main_process:

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import torch
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from distilkit import checkpoint
 from distilkit.config import TaskConfig
 from distilkit.errors import DistilkitError
 
@@ -184,21 +185,9 @@ def input_names(model: PreTrainedModel) -> tuple[str, ...]:
     return tuple(name for name in INPUTS if name in takes)
 
 
-def max_tokens(model: PreTrainedModel) -> int | None:
-    """Return how many tokens a model has positions for, None where there is no limit.
-
-    RoBERTa and its kin count positions from the padding id + 1, and their table says so.
-    """
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    limit: int | None = getattr(model.config, "max_position_embeddings", None)
-    return limit
-
-
 def window_length(task: Task, config: TaskConfig, *models: PreTrainedModel) -> int:
     """Return the tokens per example: --max-length or the task's, no more than every model has positions for."""
-    limits = [limit for limit in map(max_tokens, models) if limit is not None]
+    limits = [limit for limit in map(checkpoint.max_tokens, models) if limit is not None]
     return min([config.max_length or task.max_length, *limits])
 
 

@@ -34,7 +34,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 def sentences(prose: list[str], names: tuple[object, object] = (0, 1)) -> list[dict[str, Any]]:
     """Rows that are easy to tell apart: the label is said in the words."""
     words = ("return the value", "raise an error if")
-    return [{"sentence": f"{words[n % 2]} {prose[n][:30]}", "label": names[n % 2]} for n in range(32)]
+    return [{"sentence": f"{words[n % 2]} {prose[n][:20]}", "label": names[n % 2]} for n in range(32)]
 
 
 @pytest.fixture(scope="module")
@@ -49,20 +49,27 @@ def sst2(tmp_path_factory: pytest.TempPathFactory, prose: list[str]) -> Path:
 def config(teacher: Path, sst2: Path, tmp_path: Path) -> FinetuneConfig:
     """Ten updates on the easy SST-2, from a masked-LM checkpoint."""
     return FinetuneConfig(
-        model=str(teacher), task="sst2", data=sst2, output=tmp_path / "out", steps=10, batch_size=8, lr=3e-3, max_length=32
+        model=str(teacher),
+        task="sst2",
+        data=sst2,
+        output=tmp_path / "out",
+        steps=10,
+        batch_size=8,
+        lr=3e-3,
+        max_length=32,
     )
 
 
 def test_learns_and_writes_a_checkpoint(config: FinetuneConfig) -> None:
-    """An easy task is learnt, and the output is a checkpoint with labels by name whose own score is the one reported."""
-    done = finetuning.finetune(replace(config, steps=25))
+    """An easy task is learnt, and the output is a checkpoint with named labels that scores what was reported."""
+    done = finetuning.finetune(replace(config, steps=60))
     assert done.metrics["sst2/accuracy"] == 1.0
-    assert done.metrics["updates"] == 25
+    assert done.metrics["updates"] == 60
     assert [entry.to_json() for entry in read_biography(config.output)] == [done.to_json()]
     model, tokenizer = CLASSIFIER.from_pretrained(config.output), AutoTokenizer.from_pretrained(config.output)
     assert model.config.id2label == {0: "negative", 1: "positive"}
     assert len(tokenizer) == model.config.vocab_size
-    again = evaluation.evaluate(EvalConfig(models=(str(config.output),), task="sst2", data=config.data))
+    again = evaluation.evaluate(EvalConfig(models=(str(config.output),), task="sst2", data=config.data, max_length=32))
     assert again.metrics["sst2/accuracy"] == done.metrics["sst2/accuracy"]
     assert not list(config.output.glob("checkpoint-*"))
 
@@ -72,9 +79,9 @@ def test_custom_labels_are_kept(config: FinetuneConfig, prose: list[str], tmp_pa
     data = write_rows(tmp_path / "mine" / "train.jsonl", sentences(prose, ("spam", "ham")))
     write_rows(data / "validation.jsonl", sentences(prose, ("spam", "ham")))
     custom = {"task": "custom", "data": data, "text": ("sentence",), "label": "label"}
-    done = finetuning.finetune(replace(config, steps=25, **custom))
+    done = finetuning.finetune(replace(config, steps=60, **custom))
     assert CLASSIFIER.from_pretrained(config.output).config.id2label == {0: "ham", 1: "spam"}
-    again = evaluation.evaluate(EvalConfig(models=(str(config.output),), **custom))
+    again = evaluation.evaluate(EvalConfig(models=(str(config.output),), max_length=32, **custom))
     assert again.metrics["custom/accuracy"] == done.metrics["custom/accuracy"] == 1.0
 
 
@@ -109,7 +116,7 @@ def test_seeds_resume_skips_finished_runs(config: FinetuneConfig, monkeypatch: p
     many = replace(config, steps=2, seeds=2, seed=1)
     with pytest.raises(KeyboardInterrupt):
         finetuning.finetune(many)
-    with pytest.raises(DistilkitError, match="--lr was 0.003 .* now 0.1: --resume needs the same"):
+    with pytest.raises(DistilkitError, match=r"--lr was 0.003 .* now 0.1: --resume needs the same"):
         finetuning.finetune(replace(many, resume=True, lr=0.1))
     done = finetuning.finetune(replace(many, resume=True))
     assert ran == [1, 2, 2]
@@ -149,7 +156,7 @@ def test_learns_from_a_teacher_that_names_labels_in_another_order(
     config: FinetuneConfig, make_checkpoint: Callable[..., Path]
 ) -> None:
     """With --alpha-task 0 the student takes on the teacher's answers, label by label."""
-    good = finetuning.finetune(replace(config, steps=25, output=config.output.with_name("good")))
+    good = finetuning.finetune(replace(config, steps=60, output=config.output.with_name("good")))
     assert good.metrics["sst2/accuracy"] == 1.0
     expert = CLASSIFIER.from_pretrained(config.output.with_name("good"))
     with torch.no_grad():  # the same model with its two outputs swapped
@@ -157,7 +164,7 @@ def test_learns_from_a_teacher_that_names_labels_in_another_order(
         expert.classifier.bias.copy_(expert.classifier.bias.flip(0))
     expert.config.id2label = {0: "positive", 1: "negative"}
     expert.save_pretrained(config.output.with_name("good"))
-    learner = replace(config, steps=25, teacher=str(config.output.with_name("good")), alpha_task=0.0, alpha_ce=1.0)
+    learner = replace(config, steps=60, teacher=str(config.output.with_name("good")), alpha_task=0.0, alpha_ce=1.0)
     assert finetuning.finetune(learner).metrics["sst2/accuracy"] == 1.0
     line = json.loads((config.output / "train.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert line["loss"] == pytest.approx(line["ce"])
@@ -182,7 +189,7 @@ def test_refuses_teachers_that_do_not_fit(
 def test_squad_with_a_teacher(
     config: FinetuneConfig, make_checkpoint: Callable[..., Path], prose: list[str], tmp_path: Path
 ) -> None:
-    """SQuAD trains on windows of long contexts, here a DistilBERT beside a BERT teacher, and is scored from 0 to 100."""
+    """SQuAD trains on windows of long contexts, here a DistilBERT beside a BERT, and is scored from 0 to 100."""
     context = " ".join(prose[:6])
     answers = {"text": [context[:8]], "answer_start": [0]}
     rows = [{"id": str(n), "question": "what?", "context": context, "answers": answers} for n in range(4)]
@@ -196,14 +203,18 @@ def test_squad_with_a_teacher(
     AutoModelForQuestionAnswering.from_pretrained(config.output)
 
 
-def test_glue_trains_nine(config: FinetuneConfig, make_checkpoint: Callable[..., Path], prose: list[str], tmp_path: Path) -> None:
+def test_glue_trains_nine(
+    config: FinetuneConfig, make_checkpoint: Callable[..., Path], prose: list[str], tmp_path: Path
+) -> None:
     """`--task glue` makes nine checkpoints and a record with the averages, which eval finds again."""
     for task in tasks.GLUE:
         width = max(2, len(task.labels))
         rows = [dict.fromkeys(task.text, text) | {"label": n % width} for n, text in enumerate(prose[:6])]
         write_rows(tmp_path / "glue" / task.name / "train.jsonl", rows)
         write_rows(tmp_path / "glue" / task.name / f"{task.splits[0][1]}.jsonl", rows)
-    whole = replace(config, task="glue", data=tmp_path / "glue", steps=1, batch_size=2, model=str(make_checkpoint("bert", 1)))
+    whole = replace(
+        config, task="glue", data=tmp_path / "glue", steps=1, batch_size=2, model=str(make_checkpoint("bert", 1))
+    )
     done = finetuning.finetune(whole)
     again = evaluation.evaluate(EvalConfig(models=(str(config.output),), task="glue", data=whole.data, max_length=32))
     assert done.metrics == pytest.approx(again.metrics, abs=1e-4)
@@ -219,17 +230,19 @@ class Fixed(torch.nn.Module):
         super().__init__()
         self.output = output
 
-    def forward(self, input_ids: torch.Tensor) -> Any:
+    def forward(self, **_: torch.Tensor) -> Any:
         return type("Output", (), self.output)
 
 
 def test_classification_loss_by_hand() -> None:
-    """Cross-entropy and KL at temperature 1 of (3/4, 1/4) against a teacher's swapped (1/2, 1/2), weighted and added."""
-    student, expert = Fixed(logits=torch.tensor([[math.log(3.0), 0.0]])), Fixed(logits=torch.zeros(1, 2))
+    """Cross-entropy, and KL to a teacher who says the same of its own, swapped outputs, weighted and added."""
+    student, expert = (Fixed(logits=torch.tensor([[math.log(3.0), 0.0]])) for _ in range(2))
     batch = {"input_ids": torch.zeros(1, 1), "labels": torch.tensor([1])}
     options = {"teacher": expert, "teacher_inputs": ("input_ids",), "temperature": 1.0}
-    objective = TaskLoss(student, "classification", ("input_ids",), order=(1, 0), alpha_task=2.0, alpha_ce=3.0, **options)  # type: ignore[arg-type]
-    task, ce = math.log(4), 0.5 * math.log(2 / 3) + 0.5 * math.log(2)
+    objective = TaskLoss(
+        student, "classification", ("input_ids",), order=(1, 0), alpha_task=2.0, alpha_ce=3.0, **options
+    )  # type: ignore[arg-type]
+    task, ce = math.log(4), 1 / 4 * math.log(1 / 3) + 3 / 4 * math.log(3)  # (1/4, 3/4) against (3/4, 1/4)
     expected = {"loss": 2 * task + 3 * ce, "task": task, "ce": ce}
     assert {name: float(value) for name, value in objective(batch).items()} == pytest.approx(expected)
 
@@ -261,11 +274,15 @@ def test_span_loss_leaves_out_padding() -> None:
     assert float(losses["ce"]) == pytest.approx(0.5 * math.log(2 / 3) + 0.5 * math.log(2))
 
 
-def test_teacher_is_neither_trained_nor_saved(tokenizer: PreTrainedTokenizerFast, make_checkpoint: Callable[..., Path]) -> None:
+def test_teacher_is_neither_trained_nor_saved(
+    tokenizer: PreTrainedTokenizerFast, make_checkpoint: Callable[..., Path]
+) -> None:
     """The teacher moves with the objective but is no part of its parameters, and stays in evaluation mode."""
     student, expert = (CLASSIFIER.from_pretrained(make_checkpoint("bert", 1, CLASSIFIER, seed=seed)) for seed in (0, 1))
     objective = TaskLoss(student, "classification", ("input_ids",), teacher=expert).train()
-    assert {id(parameter) for parameter in objective.parameters()} == {id(parameter) for parameter in student.parameters()}
+    assert {id(parameter) for parameter in objective.parameters()} == {
+        id(parameter) for parameter in student.parameters()
+    }
     assert not expert.training
     objective.to(torch.float64)
     assert next(expert.parameters()).dtype == torch.float64

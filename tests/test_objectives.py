@@ -50,9 +50,13 @@ def plain(
     return {"ce": ce, "mlm": mlm, "cos": cos, "loss": 5 * ce + 2 * mlm + cos}
 
 
+@pytest.mark.parametrize("rows", [7, 1000])
 @pytest.mark.parametrize("positions", ["all", "masked"])
-def test_triple_loss_equals_the_plain_one(models: Models, positions: str) -> None:
-    """Losses, gradients and the weights after four updates agree with the plain implementation to 1e-5."""
+def test_triple_loss_equals_the_plain_one(
+    models: Models, positions: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses, gradients and the weights after four updates agree with the plain ones to 1e-5, in one chunk or many."""
+    monkeypatch.setattr("distilkit.losses.CHUNK", (rows * 400, rows * 400))
     student, teacher = models
     twin = extract(teacher, [0, 3])
     objective = TripleLoss(student, teacher, ce_positions=positions)

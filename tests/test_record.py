@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from distilkit import __version__
+from distilkit.config import argument
 from distilkit.errors import DistilkitError
 from distilkit.record import (
     Record,
     claim,
     parse_gate,
-    plain,
     read_biography,
     record,
     remembered_teacher,
@@ -22,10 +22,11 @@ from distilkit.record import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
-    teacher: str
+    teacher: str = argument("A place.", "TEACHER")
     output: Path
+    task: str = "here"
     keep: tuple[int, ...] = (1, 2)
 
 
@@ -97,8 +98,8 @@ def test_an_interrupted_run_with_a_checkpoint_is_kept_for_resume(tmp_path: Path)
 
 def test_a_biography_comes_back_as_it_was(tmp_path: Path) -> None:
     """Records are read as written, oldest first; a directory without one has no past."""
-    first = record("init", Config("teacher", tmp_path), {"layers": 6.0}, kept_layers="0,2")
-    second = record("distill", Config("teacher", tmp_path), {"heldout_loss": 1.5})
+    first = record("init", Config(teacher="teacher", output=tmp_path), {"layers": 6.0}, kept_layers="0,2")
+    second = record("distill", Config(teacher="teacher", output=tmp_path), {"heldout_loss": 1.5})
     write_biography(tmp_path, [first, second])
     assert read_biography(tmp_path) == [first, second]
     content = json.loads((tmp_path / "distilkit.json").read_text())
@@ -117,7 +118,7 @@ def test_a_damaged_biography_is_named(text: str, tmp_path: Path) -> None:
 
 def test_a_later_schema_is_still_read(tmp_path: Path) -> None:
     """Keys that this version doesn't know are left out."""
-    known = record("init", Config("t", tmp_path), {})
+    known = record("init", Config(teacher="t", output=tmp_path), {})
     (tmp_path / "distilkit.json").write_text(json.dumps([known.to_json() | {"later": 1}]))
     assert read_biography(tmp_path) == [known]
 
@@ -126,12 +127,13 @@ def test_local_paths_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.Monke
     """A path typed in one directory is found from another; a hub id stays what it is."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
-    assert record("init", Config("here", Path("out")), {}).config == {
+    assert record("init", Config(teacher="here", output=Path("out")), {}).config == {
         "teacher": str(tmp_path / "here"),
         "output": str(tmp_path / "out"),
+        "task": "here",  # which is no place, though a directory is called so
         "keep": [1, 2],
     }
-    assert plain(("org/model", "here", "")) == ["org/model", str(tmp_path / "here"), ""]
+    assert record("init", Config(teacher="org/model", output=Path("out")), {}).config["teacher"] == "org/model"
 
 
 def test_the_environment_says_what_ran_where() -> None:
@@ -139,7 +141,7 @@ def test_the_environment_says_what_ran_where() -> None:
     import torch
     import transformers
 
-    found = record("init", Config("t", Path("o")), {}, device="cpu").environment
+    found = record("init", Config(teacher="t", output=Path("o")), {}, device="cpu").environment
     assert (found["torch"], found["transformers"]) == (torch.__version__, transformers.__version__)
     assert found["device"] == "cpu"
     assert found.get("distilkit", __version__) == __version__

@@ -1,6 +1,6 @@
 """SQuAD: windows against the characters they cover, spans against a search of every pair."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_windows_cover_the_context(rows: Dataset, tokenizer: PreTrainedTokenizer
     parts = [window["offsets"][window["context"][0] : window["context"][1] + 1] for window in mine]
     assert len(mine) > 2
     assert all(len(window["input_ids"]) <= 64 for window in mine)
-    assert all(left[-16:] == right[:16] for left, right in zip(parts, parts[1:], strict=False))
+    assert all(left[-16:] == right[:16] for left, right in pairwise(parts))
     covered = parts[0] + [token for part in parts[1:] for token in part[16:]]
     whole = tokenizer(rows[1]["context"], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     assert [tuple(token) for token in covered] == whole["offset_mapping"]
