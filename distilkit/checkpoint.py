@@ -74,7 +74,12 @@ def open_model(name: str, head: Head, *, new_head: bool = False, **changes: Any)
     model: PreTrainedModel
     try:
         model, report = AUTO[head].from_pretrained(
-            name, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            name,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=new_head,  # a head of another task's width is replaced
         )
     except (OSError, SafetensorError) as error:
         if Path(name).is_dir() and not list(Path(name).glob("*.safetensors")):
@@ -84,12 +89,18 @@ def open_model(name: str, head: Head, *, new_head: bool = False, **changes: Any)
         raise DistilkitError(f"weights of '{name}' cannot be read ({_first_line(error)})") from None
     except (ValueError, RuntimeError) as error:
         raise DistilkitError(f"weights of '{name}' do not fit its config ({_first_line(error)})") from None
-    _refuse_missing(name, head, model, set(report["missing_keys"]), new_head)
+    _refuse_missing(
+        name,
+        head,
+        model,
+        set(report["missing_keys"]) | {key[0] for key in report["mismatched_keys"]},
+        new_head=new_head,
+    )
     model.eval()
     return model
 
 
-def _refuse_missing(name: str, head: Head, model: PreTrainedModel, missing: set[str], new_head: bool) -> None:
+def _refuse_missing(name: str, head: Head, model: PreTrainedModel, missing: set[str], *, new_head: bool) -> None:
     prefix = model.base_model_prefix + "."
     body = sorted(key for key in missing if key.startswith(prefix) and ".pooler." not in f".{key}")
     if head == "encoder":

@@ -197,7 +197,12 @@ def load(batches: Batches, steps: range, config: TrainConfig, accelerator: Accel
     world, rank = accelerator.num_processes, accelerator.process_index
     first, last = steps.start * config.accumulate, steps.stop * config.accumulate
     numbers = range(first * world + rank, last * world, world)
-    return DataLoader(Subset(batches, numbers), batch_size=None, pin_memory=accelerator.device.type == "cuda")
+    return DataLoader(
+        Subset(batches, numbers),
+        batch_size=None,
+        pin_memory=accelerator.device.type == "cuda",
+        generator=torch.Generator(),  # or it draws a seed from the one that dropout uses
+    )
 
 
 @contextmanager
