@@ -1,5 +1,6 @@
 """Open and save models and tokenizers: the only caller of from_pretrained and save_pretrained."""
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -141,7 +142,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
     except SafetensorError as error:  # safetensors wraps a full disk in an error of its own
-        raise OSError(str(error)) from None
+        raise OSError(errno.ENOSPC, _first_line(error)) from None
     for path in sorted(partial.iterdir()):
         path.replace(directory / path.name)
     partial.rmdir()

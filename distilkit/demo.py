@@ -74,14 +74,14 @@ def steps(out: Path, seed: int) -> Iterator[tuple[str, Callable[[Any], Record], 
     """Yield the chain: a name, a command and its config."""
     corpus: dict[str, Any] = {
         "corpus": f"{out}/corpus.txt", "heldout": f"{out}/heldout.txt", "seq_length": 64, "seed": seed,
-        "evaluate_every": 350, "max_grad_norm": 1.0,
+        "evaluate_every": 275, "max_grad_norm": 1.0,
     }  # fmt: skip
     teacher = DistillConfig(
-        student=f"{out}/untrained", objective="mlm", steps=700, lr=2e-3, output=out / "teacher", **corpus
+        student=f"{out}/untrained", objective="mlm", steps=550, lr=2e-3, output=out / "teacher", **corpus
     )
     yield "teacher", distill, teacher
     yield "init", init, InitConfig(teacher=f"{out}/teacher", output=out / "extracted", seed=seed)
-    trained: dict[str, Any] = corpus | {"student": f"{out}/extracted", "steps": 300}
+    trained: dict[str, Any] = corpus | {"student": f"{out}/extracted", "steps": 200}
     yield "student", distill, DistillConfig(output=out / "student", **trained)
     yield "control", distill, DistillConfig(output=out / "control", objective="mlm", **trained)
     task: dict[str, Any] = {

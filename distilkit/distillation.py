@@ -25,7 +25,7 @@ def distill(config: DistillConfig) -> Record:
     tokenizer = checkpoint.open_tokenizer(config.student)
     check_length(student, config.seq_length)
     objective = make_objective(config, student, tokenizer)
-    with claim(config.output, resume=config.resume, keep="checkpoint-*") as out:
+    with claim(config.output, resume=config.resume, keep="checkpoint-*[0-9]") as out:
         blocks, heldout = read_blocks(config, tokenizer)
         collate = corpus.masked_batch(tokenizer, config.mask_probability)
         metrics = train(

@@ -76,7 +76,7 @@ def _for_task(config: FinetuneConfig, task: Task) -> FinetuneConfig:
 
 def finetune_task(task: Task, config: FinetuneConfig) -> Record:
     """Train a checkpoint on one task with one seed or several."""
-    with claim(config.output, resume=config.resume, keep="checkpoint-*" if config.seeds == 1 else "*/*"):
+    with claim(config.output, resume=config.resume, keep="checkpoint-*[0-9]" if config.seeds == 1 else "*/*"):
         job = prepare(task, config)
         return run(job, config) if config.seeds == 1 else run_seeds(job, config)
 
@@ -177,7 +177,7 @@ def run_seeds(job: Job, config: FinetuneConfig) -> Record:
         done = finished(one)
         if done is None:
             again = config.resume and one.output.is_dir()
-            with claim(one.output, resume=again, keep="checkpoint-*"):
+            with claim(one.output, resume=again, keep="checkpoint-*[0-9]"):
                 done = run(job, replace(one, resume=again))
         records.append(done)
     headline = evaluation.headline(job.task)

@@ -77,6 +77,8 @@ class TripleLoss(Objective):
             teacher_hidden, theirs = head_at(cast(PreTrainedModel, self.teacher), inputs, rows)
         hidden, ours = head_at(self.student, inputs, rows)  # (B·T, H), heads of R rows
         total, ce, mlm = losses.kl_and_mlm(ours, theirs, take(labels, rows), self.temperature, *self.alphas[:2])
+        if not self.alphas[2]:  # the widths may differ
+            return {"loss": total, "ce": ce, "mlm": mlm}
         cos = losses.cosine(take(hidden, tokens), take(teacher_hidden, tokens))
         return {"loss": total + self.alphas[2] * cos, "ce": ce, "mlm": mlm, "cos": cos}
 

@@ -1,6 +1,7 @@
 """What a command did: the Record, a checkpoint's biography made of them, and claiming an output directory."""
 
 import contextlib
+import errno
 import importlib.metadata
 import json
 import operator
@@ -17,6 +18,9 @@ from distilkit.errors import DistilkitError
 
 BIOGRAPHY = "distilkit.json"
 PACKAGES = ("distilkit", "torch", "transformers", "accelerate", "datasets", "tokenizers")
+UNWRITABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG,
+}  # fmt: skip
 COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
@@ -134,7 +138,7 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Ite
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             if not existed and output.is_dir():
                 output.rmdir()
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
             raise DistilkitError(
                 f"cannot write '{output}' ({error.strerror or error}): free space or choose another -o"
             ) from None

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from distilkit.config import TrainConfig, flag
 from distilkit.errors import DistilkitError
@@ -29,7 +30,12 @@ def save_snapshot(accelerator: Accelerator, out: Path, step: int) -> None:
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
+    try:
+        accelerator.save_state(str(partial))
+    except (RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a full disk
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = str(error).splitlines()[0]
+        raise DistilkitError(f"cannot write '{final}' ({reason}): free space and go on with --resume") from None
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         partial.replace(final)
