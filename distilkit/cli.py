@@ -6,6 +6,7 @@ Each command's heavy imports are in its body, so that --help costs nothing.
 import dataclasses
 import inspect
 import json
+import logging
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, get_args, get_origin
@@ -184,6 +185,8 @@ def main(
     ] = False,
 ) -> None:
     """Compress any BERT-family checkpoint the way DistilBERT was made, and measure what it keeps."""
+    # what goes wrong on the way to the hub ends up in our own one line
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 
 
 @command(configs.InitConfig)

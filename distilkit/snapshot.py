@@ -35,7 +35,9 @@ def save_snapshot(accelerator: Accelerator, out: Path, step: int) -> None:
     except (RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a full disk
         shutil.rmtree(partial, ignore_errors=True)
         reason = str(error).splitlines()[0]
-        raise DistilkitError(f"cannot write '{final}' ({reason}): free space and go on with --resume") from None
+        raise DistilkitError(
+            f"cannot write '{final}' ({reason}): free space and run it again, with --resume if an older checkpoint is there"
+        ) from None
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         partial.replace(final)
