@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from distilkit import __version__
+from distilkit import __version__, options
 from distilkit import config as configs
 from distilkit.errors import DistilkitError
 from distilkit.record import Record, parse_gate, unmet
@@ -22,6 +22,7 @@ app = typer.Typer(
     name="distilkit",
     help="Compress any BERT-family checkpoint the way DistilBERT was made, and measure what it keeps.",
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -48,7 +49,7 @@ def command(config_class: type[configs.CommonConfig]) -> Callable[[Callable[[Any
 
 def signature(config_class: type) -> inspect.Signature:
     """Make the signature that typer reads from a config class's fields, with --json and --recipe."""
-    parameters = [_parameter(item, kind) for item, kind in configs.options(config_class)]
+    parameters = [_parameter(item, kind) for item, kind in options.fields_of(config_class)]
     common = {
         "json": (bool, typer.Option("--json", help="Print exactly one JSON document, the record, on stdout.")),
         "recipe": (
@@ -73,14 +74,14 @@ def _parameter(item: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
         words: Any = list[str] if get_origin(kind) is tuple else str
         argument = Annotated[words, typer.Argument(help=meta["help"], metavar=meta["metavar"])]
         return _keyword(item.name, argument, inspect.Parameter.empty)
-    settings: dict[str, Any] = {"help": meta["help"] + configs.shown_default(item), "metavar": meta["metavar"]}
+    settings: dict[str, Any] = {"help": meta["help"] + options.shown_default(item), "metavar": meta["metavar"]}
     if kind in (int, float):
         settings |= {"min": meta["min"], "max": meta["max"]}
     if get_origin(kind) is tuple:
         repeated = meta["metavar"] is None  # typed once an entry, not as one list
         kind, parser = (list[str], None) if repeated else (object, _list_of(get_args(kind)[0]))
         settings |= {"parser": parser}
-    names = ([meta["short"]] if meta["short"] else []) + [configs.flag(item.name)]
+    names = ([meta["short"]] if meta["short"] else []) + [options.flag(item.name)]
     return _keyword(item.name, Annotated[kind | None, typer.Option(*names, **settings)], None)
 
 
@@ -110,10 +111,10 @@ def execute(
     typed = {key: tuple(value) if isinstance(value, list) else value for key, value in typed.items()}
     typed = {key: value for key, value in typed.items() if value not in (None, ())}
     table = configs.read_recipe(recipe, name) if recipe else {}
-    missing = configs.missing(config_class, typed, table)
+    missing = options.missing(config_class, typed, table)
     if missing:
         raise typer.BadParameter(f"missing option '{missing[0]}'")
-    config = configs.build(config_class, typed, table)
+    config = options.build(config_class, typed, table)
     requirements: tuple[str, ...] = getattr(config, "require", ())
     for gate in requirements:  # a gate that can't be read should not cost an evaluation
         parse_gate(gate)
@@ -172,19 +173,14 @@ def readable(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.6g}"
 
 
-def _version(value: bool) -> None:
-    if value:
-        print(f"distilkit {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def main(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
 ) -> None:
     """Compress any BERT-family checkpoint the way DistilBERT was made, and measure what it keeps."""
+    if version:
+        print(f"distilkit {__version__}")
+        raise typer.Exit
     # what goes wrong on the way to the hub ends up in our own one line
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 

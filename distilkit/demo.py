@@ -26,11 +26,11 @@ from distilkit.config import (
     EvalConfig,
     FinetuneConfig,
     InitConfig,
-    spell,
 )
 from distilkit.distillation import distill
 from distilkit.evaluation import evaluate
 from distilkit.finetuning import finetune
+from distilkit.options import spell
 from distilkit.record import Record, claim, record, write_biography
 from distilkit.student import init
 

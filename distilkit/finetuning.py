@@ -12,9 +12,10 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint, evaluation, squad, task_data, tasks
-from distilkit.config import FinetuneConfig, flag
+from distilkit.config import FinetuneConfig
 from distilkit.errors import DistilkitError
 from distilkit.objectives import TaskLoss
+from distilkit.options import flag
 from distilkit.record import Record, claim, config_json, read_biography, record, write_biography
 from distilkit.snapshot import MAY_CHANGE, remove_snapshots
 from distilkit.tasks import Task

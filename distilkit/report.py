@@ -11,8 +11,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from distilkit import checkpoint
-from distilkit.config import COMMANDS, CommonConfig, ReportConfig, build, options, spell
+from distilkit.config import COMMANDS, CommonConfig, ReportConfig
 from distilkit.errors import DistilkitError
+from distilkit.options import build, fields_of, spell
 from distilkit.record import Record, claim, read_biography, record, write_biography, write_text
 
 PICTURE = "learning-curve"
@@ -174,6 +175,6 @@ def details(directory: Path, name: str) -> str:
 def command_line(step: Record) -> str:
     """Spell a record as the command that made it."""
     config_class = COMMANDS.get(step.command, CommonConfig)
-    known = {item.name for item, _ in options(config_class)}
+    known = {item.name for item, _ in fields_of(config_class)}
     given = {name: value for name, value in step.config.items() if name in known and value is not None}
     return spell(step.command, build(config_class, {}, given))

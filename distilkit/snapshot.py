@@ -8,8 +8,9 @@ from pathlib import Path
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from distilkit.config import TrainConfig, flag
+from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
+from distilkit.options import flag
 from distilkit.record import config_json, write_text
 
 KEPT = 2
@@ -36,7 +37,7 @@ def save_snapshot(accelerator: Accelerator, out: Path, step: int) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         reason = str(error).splitlines()[0]
         raise DistilkitError(
-            f"cannot write '{final}' ({reason}): free space and run it again, with --resume if an older checkpoint is there"
+            f"cannot write '{final}' ({reason}): free space and run it again, with --resume where an older one is"
         ) from None
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from distilkit.config import COMMANDS, CommonConfig, flag, options, recipe_names
+from distilkit.config import COMMANDS, CommonConfig, recipe_names
+from distilkit.options import fields_of, flag
 
 PAGE = Path(__file__).parent / "cli.md"
 HEADER = """# Commands
@@ -36,7 +37,7 @@ def page() -> str:
 
 def section(name: str, config_class: type[CommonConfig]) -> str:
     """Describe a command: usage, what it does, its arguments, and its options by panel."""
-    fields = options(config_class)
+    fields = fields_of(config_class)
     arguments = [item.metadata for item, _ in fields if item.metadata.get("positional")]
     panels: dict[str, list[tuple[str, ...]]] = {"Options": []}
     for item, kind in fields:

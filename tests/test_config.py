@@ -11,14 +11,12 @@ from distilkit.config import (
     DistillConfig,
     FinetuneConfig,
     InitConfig,
-    build,
-    missing,
-    options,
     read_recipe,
     recipe_names,
     recipe_text,
 )
 from distilkit.errors import DistilkitError
+from distilkit.options import build, fields_of, missing
 
 REQUIRED: dict[str, Any] = {"student": "s", "corpus": "c", "output": Path("o")}
 
@@ -122,7 +120,7 @@ def test_a_recipe_file_is_read_like_a_shipped_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_options_are_declared_in_full(command: str) -> None:
     """Every field has a help text that ends like a sentence, and a default inside its own bounds."""
-    for item, kind in options(COMMANDS[command]):
+    for item, kind in fields_of(COMMANDS[command]):
         assert item.metadata["help"].endswith("."), item.name
         if kind in (int, float) and isinstance(item.default, (int, float)):
             assert item.metadata["min"] is None or item.default >= item.metadata["min"], item.name

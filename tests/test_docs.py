@@ -8,7 +8,8 @@ from types import ModuleType
 import pytest
 
 from distilkit import __version__
-from distilkit.config import COMMANDS, flag, options, recipe_names
+from distilkit.config import COMMANDS, recipe_names
+from distilkit.options import fields_of, flag
 
 ROOT = Path(__file__).parent.parent
 CLI = ROOT / "docs/cli.md"
@@ -64,7 +65,7 @@ def test_every_option_is_described_with_its_default(command: str) -> None:
         for name in re.findall(r"`([^`]+)`", line.split(" | ")[0])
     }
     assert {"--json", "--recipe", "--help"} <= set(rows)
-    for item, _ in options(COMMANDS[command]):
+    for item, _ in fields_of(COMMANDS[command]):
         if item.metadata.get("positional"):
             assert f"`{item.metadata['metavar']}`: {item.metadata['help']}" in section(command)
             continue

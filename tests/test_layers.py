@@ -11,7 +11,7 @@ import distilkit
 HOUSE = Path(distilkit.__file__).parent
 FLOORS = [
     {"errors", "__init__"},
-    {"config", "record", "progress"},
+    {"config", "options", "record", "progress"},
     {
         *("checkpoint", "corpus", "losses", "objectives", "training", "journal", "snapshot"),
         *("tasks", "task_data", "squad", "metrics"),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from distilkit import __version__
-from distilkit.config import argument
 from distilkit.errors import DistilkitError
+from distilkit.options import argument
 from distilkit.record import (
     Record,
     claim,
