@@ -5,8 +5,6 @@ Each command's heavy imports are in its body, so that --help costs nothing.
 
 import dataclasses
 import inspect
-import json
-import logging
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, get_args, get_origin
@@ -16,7 +14,7 @@ import typer
 from distilkit import __version__, options
 from distilkit import config as configs
 from distilkit.errors import DistilkitError
-from distilkit.record import Record, parse_gate, unmet
+from distilkit.record import Record, json_text, parse_gate, unmet
 
 app = typer.Typer(
     name="distilkit",
@@ -145,7 +143,7 @@ def with_exit_codes(work: Callable[[], int]) -> None:
 def show(done: Record, *, as_json: bool) -> None:
     """Print a record on stdout: as one JSON document, or as a table."""
     if as_json:
-        print(json.dumps(done.to_json(), indent=2))
+        print(json_text(done.to_json()))
         return
     from rich.console import Console
     from rich.table import Table
@@ -181,6 +179,8 @@ def main(
     if version:
         print(f"distilkit {__version__}")
         raise typer.Exit
+    import logging
+
     # what goes wrong on the way to the hub ends up in our own one line
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 

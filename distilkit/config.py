@@ -8,20 +8,16 @@ from typing import Any, Literal
 from distilkit.errors import DistilkitError
 from distilkit.options import argument, inherit, option
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 RECIPES = Path(__file__).parent / "recipes"
 
 
-@dataclass(frozen=True, kw_only=True)
+# eq and repr: what a dataclass would also write nobody asks for, and every --help would pay for it
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CommonConfig:
     seed: int = option("Seed of every random choice.", 42, min=0, panel="Common")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class InitConfig(CommonConfig):
     """Extract a student from a teacher by keeping some of its layers."""
 
@@ -38,7 +34,7 @@ class InitConfig(CommonConfig):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TrainConfig(CommonConfig):
     batch_size: int = option("Sequences per device and forward pass.", 32, min=1, panel="Training")
     accumulate: int = option("Forward passes per update.", 1, min=1, panel="Training")
@@ -62,7 +58,7 @@ class TrainConfig(CommonConfig):
     resume: bool = option("Go on from the newest checkpoint in the output directory.", False, panel="Training")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DistillConfig(TrainConfig):
     """Train a student against its teacher on plain text (Sanh et al. 2019: soft targets, masked LM, cosine)."""
 
@@ -100,7 +96,7 @@ class DistillConfig(TrainConfig):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TaskConfig(CommonConfig):
     task: str = option(
         "cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli, glue (all nine), squad, squad_v2, imdb or custom.",
@@ -122,7 +118,7 @@ class TaskConfig(CommonConfig):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FinetuneConfig(TaskConfig, TrainConfig):
     """Train a checkpoint on a labelled task, with or without a teacher that already knows it."""
 
@@ -142,7 +138,7 @@ class FinetuneConfig(TaskConfig, TrainConfig):
     max_grad_norm: float = inherit(TrainConfig, "max_grad_norm", 1.0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class EvalConfig(TaskConfig):
     """Score checkpoints on a task, and say how much of a teacher's score they keep."""
 
@@ -154,7 +150,7 @@ class EvalConfig(TaskConfig):
     batch_size: int = option("Sequences per forward pass.", 32, min=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BenchConfig(CommonConfig):
     """Measure parameters, size, latency, throughput and memory of checkpoints."""
 
@@ -168,7 +164,7 @@ class BenchConfig(CommonConfig):
     require: tuple[str, ...] = option("Gate like 'speedup>=1.6'; exit 3 where it is not met.", ())
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ReportConfig(CommonConfig):
     """Make Markdown tables and a learning-curve picture from the records of checkpoints."""
 
@@ -176,7 +172,7 @@ class ReportConfig(CommonConfig):
     output: Path = option("Directory to write report.md and the pictures to.", short="-o", metavar="DIR")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DemoConfig(CommonConfig):
     """Run the whole chain, offline, on the documentation that comes with Python."""
 
@@ -208,6 +204,10 @@ def read_recipe(name: str, command: str) -> dict[str, Any]:
 
     Raises DistilkitError where the recipe is missing, isn't TOML, or names a table that is no command.
     """
+    if sys.version_info >= (3, 11):  # here, because --help would pay for it
+        import tomllib
+    else:
+        import tomli as tomllib
     try:
         tables = tomllib.loads(recipe_text(name))
     except tomllib.TOMLDecodeError as error:

@@ -4,8 +4,6 @@ The command line, the recipes, the records and docs/cli.md are all made from the
 """
 
 import dataclasses
-import difflib
-import shlex
 import types
 from dataclasses import field
 from pathlib import Path
@@ -56,6 +54,8 @@ def flag(name: str) -> str:
 
 def spell(command: str, config: Any) -> str:
     """Spell the command line that gives this config, leaving out what is default anyway."""
+    import shlex
+
     words = ["distilkit", command]
     for item, _ in fields_of(type(config)):
         value = getattr(config, item.name)
@@ -103,6 +103,8 @@ def build(config_class: type[C], given: dict[str, Any], recipe: dict[str, Any] |
     for key, value in (recipe or {}).items():
         name = key.replace("-", "_")
         if name not in known:
+            import difflib  # here, like shlex below, because --help would pay for it
+
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(known))}"
             raise DistilkitError(f"unknown recipe key '{key}': {hint}")

@@ -2,11 +2,8 @@
 
 import contextlib
 import errno
-import importlib.metadata
-import json
 import operator
 import os
-import platform
 import re
 import shutil
 from collections.abc import Iterator
@@ -66,6 +63,9 @@ def _plain(value: Any, *, place: bool) -> Any:
 
 
 def _machine() -> dict[str, str]:
+    import importlib.metadata  # here, because --help would pay for them
+    import platform
+
     versions = {}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -79,6 +79,8 @@ def read_biography(directory: str | Path) -> list[Record]:
     path = Path(directory) / BIOGRAPHY
     if not path.is_file():
         return []
+    import json  # here and below, because --help would pay for it
+
     names = {item.name for item in fields(Record)}
     try:
         return [
@@ -90,7 +92,14 @@ def read_biography(directory: str | Path) -> list[Record]:
 
 def write_biography(directory: Path, records: list[Record]) -> None:
     """Write distilkit.json, atomically and last: present means that the directory is finished."""
-    write_text(directory / BIOGRAPHY, json.dumps([entry.to_json() for entry in records], indent=2) + "\n")
+    write_text(directory / BIOGRAPHY, json_text([entry.to_json() for entry in records]) + "\n")
+
+
+def json_text(document: Any) -> str:
+    """Spell a JSON document the way that every command writes it."""
+    import json
+
+    return json.dumps(document, indent=2)
 
 
 def write_text(path: Path, text: str) -> None:
