@@ -1,0 +1,95 @@
+"""checkpoint: what is opened has all of its weights, or is refused by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AlbertConfig, AlbertForMaskedLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from distilkit import checkpoint
+from distilkit.config import InitConfig
+from distilkit.errors import DistilkitError
+from distilkit.student import init
+
+
+def test_pickled_weights_are_not_read(make_checkpoint: Callable[..., Path]) -> None:
+    """A directory with pytorch_model.bin alone is refused with the reason."""
+    directory = make_checkpoint("bert", 1)
+    torch.save(load_file(directory / "model.safetensors"), directory / "pytorch_model.bin")
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(DistilkitError, match="pickles are not read"):
+        checkpoint.open_model(str(directory), "masked-lm")
+
+
+def test_a_missing_layer_is_damage_even_with_a_new_head(make_checkpoint: Callable[..., Path]) -> None:
+    """Only a head may be fresh."""
+    directory = make_checkpoint("bert", 2)
+    weights = load_file(directory / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if ".layer.1.output.dense.weight" not in name}
+    save_file(kept, directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DistilkitError, match=r"lacks weights of its body.*layer\.1\.output\.dense\.weight"):
+        checkpoint.open_model(str(directory), "masked-lm", new_head=True)
+
+
+def test_damaged_weights_are_one_line(make_checkpoint: Callable[..., Path]) -> None:
+    """A file that was cut off."""
+    directory = make_checkpoint("bert", 1)
+    whole = (directory / "model.safetensors").read_bytes()
+    (directory / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DistilkitError, match="cannot be read") as caught:
+        checkpoint.open_model(str(directory), "masked-lm")
+
+    assert "\n" not in str(caught.value)
+
+
+def test_a_head_of_another_width_is_replaced_only_when_asked(make_checkpoint: Callable[..., Path]) -> None:
+    """A 2-label classifier becomes a 3-label one with the same body."""
+    directory = make_checkpoint("bert", 1, auto=AutoModelForSequenceClassification)
+    labels = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
+    with pytest.raises(DistilkitError):
+        checkpoint.open_model(str(directory), "sequence-classification", **labels)
+    model = checkpoint.open_model(str(directory), "sequence-classification", new_head=True, **labels)
+
+    assert model.classifier.out_features == 3
+    assert torch.equal(
+        model.bert.embeddings.word_embeddings.weight,
+        load_file(directory / "model.safetensors")["bert.embeddings.word_embeddings.weight"],
+    )
+
+
+def test_albert_is_refused_with_the_reason(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Its layers share one set of weights."""
+    small = AlbertConfig(
+        vocab_size=400,
+        embedding_size=16,
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=64,
+    )
+    AlbertForMaskedLM(small).save_pretrained(tmp_path / "albert")
+    tokenizer.save_pretrained(tmp_path / "albert")
+    with pytest.raises(DistilkitError, match="ALBERT: its layers share one set of weights"):
+        init(InitConfig(teacher=str(tmp_path / "albert"), output=tmp_path / "student"))
+
+
+def test_saving_goes_through_a_temporary_name(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """What fails half-way leaves no model.safetensors under its final name."""
+    model = checkpoint.open_model(str(make_checkpoint("bert", 1)), "masked-lm")
+
+    class Broken:
+        def save_pretrained(self, directory: Path) -> None:
+            assert (Path(directory) / "model.safetensors").exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(model, Broken(), tmp_path)  # type: ignore[arg-type]
+
+    assert not (tmp_path / "model.safetensors").exists()
+    checkpoint.save(model, tokenizer, tmp_path)
+    assert (tmp_path / "model.safetensors").exists()
+    assert not (tmp_path / ".partial").exists()

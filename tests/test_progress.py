@@ -1,0 +1,37 @@
+"""progress: quiet lines when piped, nothing when told so; never on stdout."""
+
+import pytest
+
+from distilkit.progress import LINES, track
+
+
+def test_a_piped_run_prints_ten_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each with the count, the rate and the time left; the last says that all is done."""
+    with track("work", 40, unit="rows") as advance:
+        for number in range(40):
+            advance(1, f"loss {number}")
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+
+    assert captured.out == ""
+    assert len(lines) == LINES
+    assert lines[0].startswith("work: 4/40 rows, ")
+    assert lines[-1].startswith("work: 40/40 rows, ")
+    assert lines[-1].endswith("0 s left, loss 39")
+
+
+def test_a_resumed_run_counts_what_was_done(capsys: pytest.CaptureFixture[str]) -> None:
+    """The count goes on from there, in fewer lines."""
+    with track("work", 40, done=20) as advance:
+        advance(10)
+        advance(10)
+
+    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["30/40", "40/40"]
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """As every process but the main one."""
+    with track("work", 2, quiet=True) as advance:
+        advance(2, "text")
+
+    assert capsys.readouterr().err == ""
