@@ -74,10 +74,10 @@ def steps(out: Path, seed: int) -> Iterator[tuple[str, Callable[[Any], Record], 
     """Yield the chain: a name, a command and its config."""
     corpus: dict[str, Any] = {
         "corpus": f"{out}/corpus.txt", "heldout": f"{out}/heldout.txt", "seq_length": 64, "seed": seed,
-        "evaluate_every": 275, "max_grad_norm": 1.0,
+        "evaluate_every": 250, "max_grad_norm": 1.0,
     }  # fmt: skip
     teacher = DistillConfig(
-        student=f"{out}/untrained", objective="mlm", steps=550, lr=2e-3, output=out / "teacher", **corpus
+        student=f"{out}/untrained", objective="mlm", steps=500, lr=2e-3, output=out / "teacher", **corpus
     )
     yield "teacher", distill, teacher
     yield "init", init, InitConfig(teacher=f"{out}/teacher", output=out / "extracted", seed=seed)
