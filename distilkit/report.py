@@ -114,23 +114,26 @@ def curve(directory: Path) -> list[dict[str, Any]]:
 
 
 def plot_curves(directories: Sequence[str], path: Path) -> list[Path]:
-    """Draw training losses (faint) and held-out losses (bold) over tokens, a colour a directory.
+    """Draw training losses (faint; of masked LM where it is a part) and held-out ones (bold) over tokens.
 
     Writes path.png and path.svg and returns them; [] where no directory has a train.jsonl.
     Raises DistilkitError without matplotlib.
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import EngFormatter
     except ImportError:
         raise DistilkitError("report draws with matplotlib, which is missing: pip install 'distilkit[plots]'") from None
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="tokens", ylabel="loss")
     for number, (label, directory) in enumerate(zip(labels(directories), directories, strict=True)):
         lines, color = curve(Path(directory)), f"C{number}"
-        draw(axes, lines, "loss", label=f"{label}, training", color=color, alpha=0.35, linewidth=0.8)
-        draw(axes, lines, "heldout_loss", label=f"{label}, held out", color=color, linewidth=2.2)
+        part = "mlm" if any("mlm" in line for line in lines) else "loss"  # what the held-out loss compares with
+        draw(axes, lines, part, label=f"{label}, training", color=color, alpha=0.35, linewidth=0.8)
+        draw(axes, lines, "heldout_loss", label=f"{label}, held out", color=color, linewidth=2.2, marker="o")
     if not axes.lines:
         return []
+    axes.xaxis.set_major_formatter(EngFormatter())
     axes.legend()
     pictures = [path.with_name(path.name + suffix) for suffix in (".png", ".svg")]
     for picture in pictures:
