@@ -74,14 +74,14 @@ def steps(out: Path, seed: int) -> Iterator[tuple[str, Callable[[Any], Record], 
     """Yield the chain: a name, a command and its config."""
     corpus: dict[str, Any] = {
         "corpus": f"{out}/corpus.txt", "heldout": f"{out}/heldout.txt", "seq_length": 64, "seed": seed,
-        "evaluate_every": 250, "max_grad_norm": 1.0,
+        "evaluate_every": 175, "max_grad_norm": 1.0,
     }  # fmt: skip
     teacher = DistillConfig(
-        student=f"{out}/untrained", objective="mlm", steps=500, lr=2e-3, output=out / "teacher", **corpus
+        student=f"{out}/untrained", objective="mlm", steps=350, lr=2e-3, output=out / "teacher", **corpus
     )
     yield "teacher", distill, teacher
     yield "init", init, InitConfig(teacher=f"{out}/teacher", output=out / "extracted", seed=seed)
-    trained: dict[str, Any] = corpus | {"student": f"{out}/extracted", "steps": 200}
+    trained: dict[str, Any] = corpus | {"student": f"{out}/extracted", "steps": 120}
     yield "student", distill, DistillConfig(output=out / "student", **trained)
     yield "control", distill, DistillConfig(output=out / "control", objective="mlm", **trained)
     task: dict[str, Any] = {
