@@ -7,7 +7,7 @@ import dataclasses
 import types
 from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from distilkit.errors import DistilkitError
 
@@ -80,9 +80,8 @@ def base_type(annotation: Any) -> Any:
 
 def fields_of(config_class: type) -> list[tuple[dataclasses.Field[Any], Any]]:
     """List the fields of a config class with their types: positional ones first, then panel by panel."""
-    hints = get_type_hints(config_class)
     fields = sorted(dataclasses.fields(config_class), key=lambda item: PANELS.index(item.metadata.get("panel", "")))
-    return [(item, base_type(hints[item.name])) for item in fields]
+    return [(item, base_type(item.type)) for item in fields]
 
 
 def shown_default(item: dataclasses.Field[Any]) -> str:

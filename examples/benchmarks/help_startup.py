@@ -9,12 +9,14 @@ import statistics
 import subprocess
 import sys
 
-EMPTY = "import typer; app = typer.Typer(rich_markup_mode=None); app.callback()(lambda: None); app()"
+EMPTY = "import typer; app = typer.Typer({}); app.callback()(lambda: None); app()"
 OURS = "from distilkit.cli import app; app()"  # what the installed script holds
-COMMANDS = {
-    "empty_typer_app": [sys.executable, "-c", EMPTY, "--help"],
-    "distilkit": [sys.executable, "-c", OURS, "--help"],
+PROGRAMS = {
+    "empty_typer_app": EMPTY.format(""),
+    "empty_without_rich": EMPTY.format("rich_markup_mode=None"),
+    "distilkit": OURS,
 }
+COMMANDS = {name: [sys.executable, "-c", program, "--help"] for name, program in PROGRAMS.items()}
 RUNS = 25
 
 
@@ -35,8 +37,12 @@ def main() -> None:
         for name, command in COMMANDS.items():
             times[name].append(seconds(command))
     medians = {name: statistics.median(values) for name, values in times.items()}
-    ratios = [b / a for a, b in zip(*times.values(), strict=True)]
-    print(json.dumps({**medians, "ratio": statistics.median(ratios), "runs": RUNS}, indent=2))
+    ratios = {
+        f"ratio_to_{name}": statistics.median(b / a for a, b in zip(times[name], times["distilkit"], strict=True))
+        for name in COMMANDS
+        if name != "distilkit"
+    }
+    print(json.dumps({**medians, **ratios, "runs": RUNS}, indent=2))
 
 
 main()
