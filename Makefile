@@ -17,6 +17,7 @@ test: .venv/.installed-dev
 
 docs: .venv/.installed
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/generate.py architectures
 
 format: .venv/.installed-dev
 	$(BIN)/ruff format

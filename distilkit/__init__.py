@@ -8,8 +8,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "DistilkitError": "errors",
     "Record": "record",
-    "spread": "student",
-    "extract": "student",
+    "spread": "selection",
+    "extract": "layers",
     "train": "training",
     "TripleLoss": "objectives",
 }

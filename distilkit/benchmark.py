@@ -28,13 +28,6 @@ Seconds = npt.NDArray[np.float64]
 DEVICES = ("cpu", "cuda")
 WARM_UP = 3
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-HEADS: dict[str, checkpoint.Head] = {
-    "ForMaskedLM": "masked-lm",
-    "ForPreTraining": "masked-lm",
-    "WithLMHead": "masked-lm",
-    "ForSequenceClassification": "sequence-classification",
-    "ForQuestionAnswering": "question-answering",
-}
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler talks on stderr
 
@@ -102,8 +95,7 @@ def present(devices: Sequence[str]) -> list[str]:
 
 def contend(name: str) -> Contender:
     """Open a checkpoint as its config's `architectures` says."""
-    architecture = (checkpoint.open_config(name).architectures or [""])[0]
-    head: checkpoint.Head = next((head for ending, head in HEADS.items() if ending in architecture), "encoder")
+    head = checkpoint.head_of(checkpoint.open_config(name))
     model = checkpoint.open_model(name, head)
     return Contender(name, model, model.base_model if head in ("masked-lm", "encoder") else model)
 

@@ -1,28 +1,42 @@
 """Open and save models and tokenizers: the only caller of from_pretrained and save_pretrained."""
 
 import errno
+import pickle
 import shutil
+import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import transformers
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.errors import DistilkitError
 
-Head = Literal["masked-lm", "sequence-classification", "question-answering", "encoder"]
+Head = Literal[
+    "masked-lm", "sequence-classification", "question-answering", "token-classification", "multiple-choice", "encoder"
+]
 
 AUTO = {
     "masked-lm": transformers.AutoModelForMaskedLM,
     "sequence-classification": transformers.AutoModelForSequenceClassification,
     "question-answering": transformers.AutoModelForQuestionAnswering,
+    "token-classification": transformers.AutoModelForTokenClassification,
+    "multiple-choice": transformers.AutoModelForMultipleChoice,
     "encoder": transformers.AutoModel,
 }
-ENCODER_DECODERS = ("ForConditionalGeneration", "ForSpeechSeq2Seq")
+HEADS: dict[str, Head] = {
+    "ForMaskedLM": "masked-lm",
+    "ForPreTraining": "masked-lm",
+    "WithLMHead": "masked-lm",
+    "ForSequenceClassification": "sequence-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForTokenClassification": "token-classification",
+    "ForMultipleChoice": "multiple-choice",
+}
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -46,11 +60,22 @@ def open_config(name: str) -> PretrainedConfig:
         raise DistilkitError(_unreachable(name, path, error)) from None
     except (ValueError, KeyError) as error:  # an unknown model type, or code that only trust_remote_code would run
         raise DistilkitError(f"'{name}' has a config that transformers cannot read ({_first_line(error)})") from None
-    if type(config) not in transformers.MODEL_FOR_MASKED_LM_MAPPING or config.is_encoder_decoder:
-        raise DistilkitError(
-            f"'{name}' is a {config.model_type} checkpoint, not a masked-LM encoder: give a BERT-like one"
-        )
+    kind = None
+    if type(config) not in transformers.MODEL_FOR_MASKED_LM_MAPPING:
+        kind = "not a masked-LM encoder"
+    elif config.is_encoder_decoder:
+        kind = "an encoder-decoder, not a masked-LM encoder"
+    elif hasattr(config, "vision_config"):
+        kind = "a vision-language model, not a masked-LM encoder of text alone"
+    if kind:
+        raise DistilkitError(f"'{name}' is a {config.model_type} checkpoint, {kind}: give a BERT-like one")
     return config
+
+
+def head_of(config: PretrainedConfig) -> Head:
+    """Return the head that a checkpoint's config says it has, "encoder" for none."""
+    architecture = (config.architectures or ["ForMaskedLM"])[0]
+    return next((head for ending, head in HEADS.items() if ending in architecture), "encoder")
 
 
 def _unreachable(name: str, path: Path, error: Exception) -> str:
@@ -63,42 +88,83 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip(".:")
 
 
-def open_model(name: str, head: Head, *, new_head: bool = False, **changes: Any) -> PreTrainedModel:
-    """Load a checkpoint in fp32 with a head; `changes` go into its config.
+def open_model(
+    name: str,
+    head: Head,
+    *,
+    new_head: bool = False,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
+    allow_pickle: bool = False,
+    **changes: Any,
+) -> PreTrainedModel:
+    """Load a checkpoint with a head, in fp32 or as it was saved ("auto"); `changes` go into its config.
 
+    In its own dtype, safetensors are mapped, not read: a weight costs time and memory when it is first looked at.
     Raises DistilkitError where weights are missing (unless `new_head` lets the head be fresh), where they are only
-    pickled, or where they are damaged.
+    pickled (unless `allow_pickle`; nothing but tensors is unpickled), or where they are damaged.
     """
     config = open_config(name)
     for key, value in changes.items():
         setattr(config, key, value)
+    pickled = Path(name).is_dir() and not list(Path(name).glob("*.safetensors"))
     model: PreTrainedModel
     try:
         model, report = AUTO[head].from_pretrained(
             name,
             config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
+            dtype=dtype,
+            use_safetensors=not (pickled and allow_pickle),
+            weights_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=new_head,  # a head of another task's width is replaced
         )
+    except pickle.UnpicklingError as error:
+        raise DistilkitError(f"weights of '{name}' hold more than tensors ({_first_line(error)}): not read") from None
     except (OSError, SafetensorError) as error:
-        if Path(name).is_dir() and not list(Path(name).glob("*.safetensors")):
+        if pickled and not allow_pickle:
             raise DistilkitError(
-                f"'{name}' has no model.safetensors: convert its weights, pickles are not read"
+                f"'{name}' has no model.safetensors, and pickles are not read: convert its weights"
+                " (distilkit init … --allow-pickle does)"
             ) from None
         raise DistilkitError(f"weights of '{name}' cannot be read ({_first_line(error)})") from None
     except (ValueError, RuntimeError) as error:
         raise DistilkitError(f"weights of '{name}' do not fit its config ({_first_line(error)})") from None
-    _refuse_missing(
-        name,
-        head,
-        model,
-        set(report["missing_keys"]) | {key[0] for key in report["mismatched_keys"]},
-        new_head=new_head,
-    )
+    missing = set(report["missing_keys"]) | {key[0] for key in report["mismatched_keys"]}
+    _refuse_missing(name, head, model, missing, new_head=new_head)
+    if any(".pooler." in f".{key}" for key in missing) and not new_head and hasattr(model.base_model, "pooler"):
+        model.base_model.register_module("pooler", None)  # not in the checkpoint: better none than a random one
     model.eval()
     return model
+
+
+def open_as_saved(name: str, *, allow_pickle: bool = False) -> PreTrainedModel:
+    """Load a checkpoint with the head, or lack of one, and the dtype that it was saved with."""
+    return open_model(name, head_of(open_config(name)), dtype="auto", allow_pickle=allow_pickle)
+
+
+def reopen(directory: Path, like: PreTrainedModel) -> PreTrainedModel:
+    """Load what was saved as anyone would, and compare it with the model that it was saved from.
+
+    Raises DistilkitError where a weight is missing, unexpected, of another shape or not bit by bit the same.
+    """
+    head = head_of(open_config(str(directory)))
+    model, report = AUTO[head].from_pretrained(directory, dtype="auto", output_loading_info=True)
+    ours, theirs = like.state_dict(), model.state_dict()
+    fresh = {name for name in theirs if name not in ours and ".pooler." in f".{name}"}  # `like` has none
+    wrong = {*report["missing_keys"], *report["unexpected_keys"], *(key[0] for key in report["mismatched_keys"])}
+    wrong |= {name for name in ours.keys() | theirs.keys() if not _same(ours.get(name), theirs.get(name))}
+    if wrong - fresh:
+        raise DistilkitError(
+            f"the saved student does not load as it was: '{min(wrong - fresh)}' differs: report this model"
+        )
+    if fresh:
+        model.base_model.register_module("pooler", None)
+    model.eval()
+    return cast(PreTrainedModel, model)
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is not None and b is not None and a.dtype == b.dtype and torch.equal(a, b)
 
 
 def _refuse_missing(name: str, head: Head, model: PreTrainedModel, missing: set[str], *, new_head: bool) -> None:
@@ -133,6 +199,17 @@ def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def redefine(tokenizer: PreTrainedTokenizerBase, definition: str) -> PreTrainedTokenizerBase:
+    """Return a tokenizer with another tokenizer.json and the same settings."""
+    with tempfile.TemporaryDirectory() as directory:
+        tokenizer.save_pretrained(directory)
+        for path in Path(directory).iterdir():
+            if path.name not in ("tokenizer_config.json", "special_tokens_map.json"):
+                path.unlink()  # vocab.txt and its like, which tokenizer.json stands for
+        (Path(directory) / "tokenizer.json").write_text(definition, encoding="utf-8")
+        return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(directory, trust_remote_code=False))
+
+
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     """Write model and tokenizer into a directory: under a temporary name first, then moved in."""
     partial = directory / ".partial"
@@ -158,13 +235,21 @@ def max_tokens(model: PreTrainedModel) -> int | None:
 
     RoBERTa and its kin count positions from the padding id + 1, and their table says so.
     """
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     limit: int | None = getattr(model.config, "max_position_embeddings", None)
+    for name, table in model.named_modules():
+        rows, padding = getattr(table, "weight", None), getattr(table, "padding_idx", None)
+        if name.endswith("position_embeddings") and isinstance(rows, Tensor):
+            usable = len(rows) - (0 if padding is None else padding + 1)
+            return usable if limit is None else min(limit, usable)
     return limit
 
 
 def weights_bytes(directory: str | Path) -> int:
     """Return the size of a checkpoint's weight files in bytes (0 for a hub id that isn't local)."""
     return sum(path.stat().st_size for path in Path(directory).glob("*.safetensors"))
+
+
+def tensor_bytes(model: PreTrainedModel) -> int:
+    """Return how many bytes a model's weights come to when saved, tied ones once."""
+    tensors = {(t.data_ptr(), t.shape): t.nbytes for t in model.state_dict().values()}
+    return sum(tensors.values())

@@ -148,26 +148,64 @@ def show(done: Record, *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    header, rows = tabulate(done)
-    table = Table(*header, box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, *values in rows:
-        table.add_row(name, *("" if value is None else readable(value) for value in values))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for header, rows in tabulate(done):
+        table = Table(*header, box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in rows:
+            table.add_row(*(readable(cell) for cell in row))
+        console.print(table)
+    if command := next_command(done):
+        print(f"next: {command}", file=sys.stderr)
 
 
-def tabulate(done: Record) -> tuple[list[str], list[tuple[Any, ...]]]:
+Rows = list[tuple[Any, ...]]
+
+
+def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
     """Lay a record's metrics out: a column a model where names start with a model, else one column of values."""
+    if done.command == "init":
+        return [*ranking(done), sizes(done)]
     models = list(dict.fromkeys(name.partition("/")[0] for name in done.metrics))
     if done.command != "demo" and not all(model.isdigit() for model in models):
-        return ["metric", "value"], [(name, value) for name, value in done.metrics.items()]
+        return [(["metric", "value"], list(done.metrics.items()))]
     names = list(dict.fromkeys(name.partition("/")[2] for name in done.metrics))
-    return ["metric", *models], [(name, *(done.metrics.get(f"{model}/{name}") for model in models)) for name in names]
+    return [
+        (["metric", *models], [(name, *(done.metrics.get(f"{model}/{name}") for model in models)) for name in names])
+    ]
 
 
-def readable(value: float) -> str:
+def ranking(done: Record) -> list[tuple[list[str], Rows]]:
+    """Lay out what a search measured, best first; nothing where there was none."""
+    chosen = {name: layers for name, layers in done.environment.items() if name.startswith("strategies/")}
+    rows = [
+        (name.partition("/")[2], layers, done.metrics[f"{name}/loss"], done.metrics[f"{name}/agreement"])
+        for name, layers in chosen.items()
+    ]
+    return [(["strategy", "layers", "masked-LM loss", "agreement"], [*rows, ("",) * 4])] if rows else []
+
+
+def sizes(done: Record) -> tuple[list[str], Rows]:
+    """Lay out teacher and student side by side, with the layers that were kept and dropped."""
+    parts = [name.partition("/")[2] for name in done.metrics if name.startswith("teacher/")]
+    rows: Rows = [(part, *(done.metrics.get(f"{model}/{part}") for model in ("teacher", "student"))) for part in parts]
+    choice = [(f"layers {name}", "", done.environment.get(f"{name}_layers")) for name in ("kept", "dropped")]
+    others = [(name, None, value) for name, value in done.metrics.items() if "/" not in name]
+    return ["", "teacher", "student"], [*choice, *rows, *others]
+
+
+def next_command(done: Record) -> str:
+    """Return the command that the result of this one was made for."""
+    if done.command != "init" or done.config["dry_run"]:
+        return ""
+    return f"distilkit distill {done.config['output']} --corpus TEXT -o DIR"
+
+
+def readable(value: float | str | None) -> str:
     """Spell a number for a person: whole ones with thousands separators, others to 6 digits."""
+    if not isinstance(value, (int, float)):
+        return value or ""
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.6g}"
 
 

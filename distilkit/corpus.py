@@ -35,7 +35,7 @@ def read_documents(source: str) -> Dataset:
             f"corpus '{source}' has no column 'text' (it has {', '.join(documents.column_names)}): rename it"
         )
     if not any(text and text.strip() for text in documents[:1000]["text"]):
-        raise DistilkitError(f"corpus '{source}' holds no text: give another --corpus")
+        raise DistilkitError(f"corpus '{source}' holds no text: give other text")
     return documents.select_columns("text")
 
 
@@ -43,7 +43,7 @@ def _files(path: Path) -> list[Path]:
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     readable = [p for p in files if _suffix(p) in READERS]
     if not readable:
-        raise DistilkitError(f"corpus '{path}' holds no {', '.join(READERS)} file (.gz too): give another --corpus")
+        raise DistilkitError(f"corpus '{path}' holds no {', '.join(READERS)} file (.gz too): give other text")
     if len({_suffix(p) for p in readable}) > 1:
         raise DistilkitError(f"corpus '{path}' mixes file types: give files of one type")
     return readable
@@ -65,7 +65,7 @@ def _read_files(source: str, files: list[Path]) -> Dataset:
         return lines
     except datasets.exceptions.DatasetGenerationError as error:
         if isinstance(error.__cause__, SchemaInferenceError):  # not a single row
-            raise DistilkitError(f"corpus '{source}' holds no text: give another --corpus") from None
+            raise DistilkitError(f"corpus '{source}' holds no text: give other text") from None
         if isinstance(error.__cause__, UnicodeDecodeError):
             raise DistilkitError(f"corpus '{source}' is not UTF-8 text: convert it (iconv -t utf-8)") from None
         raise DistilkitError(f"corpus '{source}' cannot be read ({error.__cause__}): check its files") from None
@@ -80,7 +80,7 @@ def _read_hub(source: str) -> Dataset:
     except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
         reason = str(error).splitlines()[0][:120]
         raise DistilkitError(
-            f"no file '{source}', and the hub gives no such data set ({reason}): give a local --corpus"
+            f"no file '{source}', and the hub gives no such data set ({reason}): give local text"
         ) from None
 
 

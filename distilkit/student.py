@@ -1,51 +1,143 @@
-"""`init`: choose layers, extract them, and prove by reloading that the student is what it should be."""
+"""`init`: choose layers, extract them, and prove that the student is what it should be."""
 
-import copy
-from collections.abc import Sequence
-from pathlib import Path
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import checkpoint
+from distilkit import checkpoint, corpus, distilbert, selection, vocabulary
 from distilkit.config import InitConfig
 from distilkit.errors import DistilkitError
+from distilkit.layers import find_stack, is_shared, passed_over, share
 from distilkit.record import Record, claim, read_biography, record, write_biography
+from distilkit.selection import STRATEGIES, Candidate, Gauge, near
 
-DEPTHS = ("num_hidden_layers", "n_layers", "num_layers")
+SEARCH_BLOCKS, SEARCH_LENGTH, SEARCH_BATCH = 32, 128, 8  # 4,096 tokens
+PROOF_LENGTH = 192  # tokens: more than the window of ModernBERT's local layers
+EXACT = 1e-5  # of the largest output: rounding, where a factor had to be folded into weights
+TRIED = 60  # other choices of layers to try before a refusal names none
+# Inputs without which some forwards do not run, by name (X-MOD: a language for each sequence).
+NEEDED: dict[str, Callable[[Tensor], Tensor]] = {"lang_ids": lambda ids: torch.zeros(len(ids), dtype=torch.long)}
+
+
+class Student(NamedTuple):
+    """What init makes before it is written: model, tokenizer, and which of the teacher's ids it kept (None: all)."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    kept_ids: list[int] | None
 
 
 def init(config: InitConfig) -> Record:
     """Extract a student from a teacher, save it, reload it and compare, then write its record."""
-    teacher = open_teacher(config.teacher)
+    check_options(config)
+    teacher = checkpoint.open_as_saved(config.teacher, allow_pickle=config.allow_pickle)
     tokenizer = checkpoint.open_tokenizer(config.teacher)
-    depth = len(find_layers(teacher))
-    kept = choose(config, depth)
-    student = extract(teacher, kept)
-    with claim(config.output) as out:
-        checkpoint.save(student, tokenizer, out)
-        difference = prove(student, tokenizer, out)
-        metrics = {
-            "layers": float(len(kept)),
-            "teacher_layers": float(depth),
-            "parameters": float(student.num_parameters()),
-            "teacher_parameters": float(teacher.num_parameters()),
-            "bytes": float(checkpoint.weights_bytes(out)),
-            "max_logit_difference": difference,
+    depth = len(find_stack(teacher).layers)
+    refuse_shared(config, teacher)
+    ranked = ranking(config, teacher, tokenizer) if config.strategy == "search" else []
+    kept = choose(config, depth) if not ranked else ranked[0].layers
+    try:
+        shorter = share(teacher, kept)
+    except DistilkitError as error:
+        raise refusal(str(error), teacher, kept) from None
+    student = convert(config, shorter, tokenizer)
+    with nullcontext(config.output) if config.dry_run else claim(config.output) as out:
+        model = student.model
+        if not config.dry_run:
+            checkpoint.save(model, student.tokenizer, out)
+            model = model if config.no_verify else checkpoint.reopen(out, model)
+        metrics = compare_sizes(teacher, student.model) | {
+            f"strategies/{candidate.strategy}/{name}": getattr(candidate, name)
+            for candidate in ranked
+            for name in ("loss", "agreement")
         }
-        done = record("init", config, metrics, kept_layers=",".join(map(str, kept)))
-        write_biography(out, [*read_biography(config.teacher), done])
+        if not config.no_verify:
+            difference, scale = prove(teacher, model, kept, student.kept_ids)
+            if difference > EXACT * max(1.0, scale):
+                reason = (
+                    f"here a layer depends on its place, and layers {listed(kept)} alone compute something else"
+                    f" (by {difference:.2g})"
+                )
+                raise refusal(reason, teacher, kept)
+            metrics["max_difference"] = difference
+        done = record("init", config, metrics, **describe(kept, depth, ranked))
+        if not config.dry_run:
+            write_biography(out, [*read_biography(config.teacher), done])
     return done
 
 
-def open_teacher(name: str) -> PreTrainedModel:
-    """Open the checkpoint whose layers are to be taken."""
-    if checkpoint.open_config(name).model_type == "albert":
+def check_options(config: InitConfig) -> None:
+    """Refuse options that do not go together."""
+    if config.strategy == "search" and (config.corpus is None or config.keep is not None):
+        raise DistilkitError("--strategy search measures on text and chooses itself: give --corpus and no --keep")
+    if config.vocabulary and config.vocabulary.isdigit() and config.corpus is None:
+        raise DistilkitError("--vocabulary N counts tokens: give the text to count them in as --corpus")
+
+
+def refuse_shared(config: InitConfig, teacher: PreTrainedModel) -> None:
+    """Refuse to halve, unasked, a stack whose layers are one and the same."""
+    stack = find_stack(teacher)
+    if is_shared(stack) and config.layers is None and config.keep is None:
         raise DistilkitError(
-            f"'{name}' is an ALBERT: its layers share one set of weights, so none can be dropped: give another teacher"
+            f"the {len(stack.layers)} layers of this {teacher.config.model_type} share one set of weights, so a student"
+            " would be faster but not smaller: give --layers N to repeat them less often all the same"
         )
-    return checkpoint.open_model(name, "masked-lm")
+
+
+def convert(config: InitConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Student:
+    """Give a shortened teacher the architecture and the vocabulary that the student is to have."""
+    kept_ids = None
+    if config.architecture == "distilbert":
+        model = distilbert.convert(model)
+    if config.vocabulary:
+        tokenizer, kept_ids = fewer_tokens(config, tokenizer)
+        model = vocabulary.prune(model, kept_ids)
+    return Student(model, tokenizer, kept_ids)
+
+
+def fewer_tokens(config: InitConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, list[int]]:
+    """Return the tokenizer of --vocabulary and the ids that it kept.
+
+    Raises DistilkitError where it would split the text of --vocabulary TEXT in another way.
+    """
+    wanted = str(config.vocabulary)
+    most = int(wanted) if wanted.isdigit() else None
+    documents = corpus.read_documents(wanted if most is None else str(config.corpus))
+    counts = vocabulary.count(documents, tokenizer)
+    kept = vocabulary.choose(counts, tokenizer, most)
+    definition = tokenizer.backend_tokenizer.to_str()
+    smaller = checkpoint.redefine(tokenizer, vocabulary.rewrite(definition, kept))
+    if most is not None:
+        return smaller, kept
+    differing = list(vocabulary.differing(documents, tokenizer, smaller, kept))
+    if differing:  # a word that ends as unknown was split on the way, into tokens that nobody counted
+        kept = sorted({*kept, *vocabulary.contained(differing, tokenizer)})
+        smaller = checkpoint.redefine(tokenizer, vocabulary.rewrite(definition, kept))
+        if any(vocabulary.differing(documents, tokenizer, smaller, kept)):
+            raise DistilkitError("--vocabulary would split its own text in another way: leave it out, and report this")
+    return smaller, kept
+
+
+def ranking(config: InitConfig, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[Candidate]:
+    """Measure the strategies on --corpus, best first."""
+    if checkpoint.head_of(teacher.config) != "masked-lm":
+        raise DistilkitError("--strategy search needs a masked-LM head to measure with: name another --strategy")
+    depth = len(find_stack(teacher).layers)
+    documents = corpus.read_documents(str(config.corpus)).shuffle(seed=config.seed)
+    sample = documents.select(range(min(len(documents), 50 * SEARCH_BLOCKS)))
+    length = min(SEARCH_LENGTH, checkpoint.max_tokens(teacher) or SEARCH_LENGTH)
+    blocks = corpus.pack(sample, tokenizer, length)
+    collate = corpus.masked_batch(tokenizer, 0.15)
+    generator = torch.Generator().manual_seed(config.seed)
+    rows = [blocks[i] for i in range(min(len(blocks), SEARCH_BLOCKS))]
+    batches = [collate(rows[i : i + SEARCH_BATCH], generator) for i in range(0, len(rows), SEARCH_BATCH)]
+    return selection.search(Gauge(teacher, batches), depth, wanted_layers(config, depth))
 
 
 def choose(config: InitConfig, depth: int) -> list[int]:
@@ -60,84 +152,100 @@ def choose(config: InitConfig, depth: int) -> list[int]:
         if config.layers not in (None, len(kept)):
             raise DistilkitError(f"--keep names {len(kept)} layers and --layers {config.layers}: give one of them")
         return kept
+    return STRATEGIES[config.strategy](depth, wanted_layers(config, depth))
+
+
+def wanted_layers(config: InitConfig, depth: int) -> int:
+    """Return how many layers the student has: --layers, else half the teacher's."""
     layers = config.layers or max(1, depth // 2)
     if layers > depth:
         raise DistilkitError(f"--layers {layers} is more than the teacher's {depth}: give fewer")
+    return layers
+
+
+def refusal(reason: str, teacher: PreTrainedModel, kept: Sequence[int]) -> DistilkitError:
+    """Return the error with the nearest choice of as many layers that would be exact, where one is found."""
+    for layers in itertools.islice(near(kept, len(find_stack(teacher).layers)), TRIED):
+        try:
+            difference, scale = prove(teacher, share(teacher, layers), layers, None)
+        except DistilkitError:
+            continue
+        if difference <= EXACT * max(1.0, scale):
+            return DistilkitError(f"{reason}: --keep {listed(layers)} would be exact")
+    return DistilkitError(f"{reason}: no {len(kept)} layers near them would be exact, so keep another number")
+
+
+@torch.inference_mode()
+def prove(
+    teacher: PreTrainedModel, student: PreTrainedModel, kept: Sequence[int], kept_ids: Sequence[int] | None
+) -> tuple[float, float]:
+    """Return how far a student's outputs are from those of its teacher with the other layers passed over.
+
+    Both in fp32, on random tokens; the first number is the largest difference (0.0 on a CPU where nothing had to be
+    folded), the second the largest output.
+    """
+    size = len(kept_ids) if kept_ids else teacher.config.vocab_size
+    length = min(PROOF_LENGTH, checkpoint.max_tokens(teacher) or PROOF_LENGTH)
+    ids = torch.randint(size, (2, length), generator=torch.Generator().manual_seed(0))  # (B, T)
+    index = torch.tensor(kept_ids) if kept_ids else torch.arange(size)
+    with passed_over(teacher, kept):
+        expected = outputs(teacher.float(), index[ids])
+    if checkpoint.head_of(teacher.config) == "masked-lm":
+        expected = [tensor[..., index] if tensor.shape[-1] > len(index) else tensor for tensor in expected]
+    found = outputs(student.float(), ids)
+    pairs = [(a, b) for a, b in zip(expected, found, strict=False) if a.shape == b.shape]
+    if not pairs:
+        raise DistilkitError("the student's outputs have another shape than the teacher's: report this model")
+    return max(float((a - b).abs().max()) for a, b in pairs), max(float(a.abs().max()) for a, _ in pairs)
+
+
+def outputs(model: PreTrainedModel, ids: Tensor) -> list[Tensor]:
+    """Return what a model puts out for token ids (B, T), tensor by tensor."""
+    accepted = {name for part in (model, model.base_model) for name in inspect.signature(part.forward).parameters}
+    extra = {name: make_input(ids) for name, make_input in NEEDED.items() if name in accepted}
+    model.eval()
+    output = model(input_ids=ids, **extra)
+    return [value for value in output.values() if isinstance(value, Tensor)]
+
+
+def compare_sizes(teacher: PreTrainedModel, student: PreTrainedModel) -> dict[str, float]:
+    """Return what teacher and student are made of: layers, tokens, parameters by part, bytes of weights."""
+    metrics: dict[str, float] = {}
+    for name, model in (("teacher", teacher), ("student", student)):
+        parts = parameters_by_part(model)
+        metrics |= {
+            f"{name}/layers": float(len(find_stack(model).layers)),
+            f"{name}/vocabulary": float(model.config.vocab_size),
+            **{f"{name}/parameters_{part}": float(number) for part, number in parts.items() if number},
+            f"{name}/parameters": float(sum(parts.values())),
+            f"{name}/bytes": float(checkpoint.tensor_bytes(model)),
+        }
+    return metrics
+
+
+def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:
+    """Count a model's parameters, tied ones once: embeddings, layers, head, and what else the body has."""
+    layers = {path for row in find_stack(model).layers for path in row}
+    body = {id(parameter) for parameter in model.base_model.parameters()}
+    tables = {id(module.weight) for module in model.base_model.modules() if isinstance(module, nn.Embedding)}
+    counts = {"embeddings": 0, "layers": 0, "head": 0, "other": 0}
+    for name, parameter in model.named_parameters():
+        in_layer = any(name.startswith(f"{path}.") for path in layers)
+        part = "layers" if in_layer else "embeddings" if id(parameter) in tables else "other"
+        counts[part if id(parameter) in body else "head"] += parameter.numel()
+    return counts
+
+
+def describe(kept: Sequence[int], depth: int, ranked: Sequence[Candidate]) -> dict[str, str]:
+    """Return which layers were kept and dropped, and which each strategy would have kept."""
+    dropped = [i for i in range(depth) if i not in kept]
     return {
-        "spread": spread(depth, layers),
-        "alternate": alternate(depth, layers),
-        "first": list(range(layers)),
-        "last": list(range(depth - layers, depth)),
-    }[config.strategy]
+        "kept_layers": listed(kept),
+        "dropped_layers": listed(dropped),
+        **{f"strategies/{candidate.strategy}": listed(candidate.layers) for candidate in ranked},
+    }
 
 
-def spread(teacher_layers: int, student_layers: int) -> list[int]:
-    """Space the kept layers evenly from the first to the last: 12, 6 -> [0, 2, 4, 7, 9, 11] (DistilBERT's choice)."""
-    if student_layers == 1:
-        return [0]
-    return [round(i * (teacher_layers - 1) / (student_layers - 1)) for i in range(student_layers)]
-
-
-def alternate(teacher_layers: int, student_layers: int) -> list[int]:
-    """Keep every n-th layer, counted from the first: 12, 6 -> [0, 2, 4, 6, 8, 10]."""
-    step = teacher_layers // student_layers
-    return [i * step for i in range(student_layers)]
-
-
-def find_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """Return the model's stack of layers: the one module list as long as its config says it is deep.
-
-    Raises DistilkitError where there is none or more than one.
-    """
-    depth = next((getattr(model.config, name) for name in DEPTHS if getattr(model.config, name, None)), None)
-    stacks = [
-        module for module in model.base_model.modules() if isinstance(module, nn.ModuleList) and len(module) == depth
-    ]
-    if len(stacks) != 1:
-        raise DistilkitError(
-            f"{type(model).__name__} has {len(stacks)} stacks of {depth} layers, not one: it cannot be shortened"
-        )
-    return stacks[0]
-
-
-def extract(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """Return a copy of the teacher with only those of its layers, and the config shrunk alike.
-
-    Every list in the config that is as long as the teacher is deep is a list by layer and is shrunk too.
-    """
-    depth = len(find_layers(teacher))
-    student = copy.deepcopy(teacher)
-    stack = find_layers(student)
-    kept = [stack[index] for index in layers]
-    while len(stack):
-        del stack[-1]
-    stack.extend(kept)
-    for name, value in list(vars(student.config).items()):
-        if isinstance(value, list) and len(value) == depth:
-            setattr(student.config, name, [value[index] for index in layers])
-    for name in DEPTHS:
-        if getattr(student.config, name, None) == depth:
-            setattr(student.config, name, len(kept))
-    return student
-
-
-def prove(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> float:
-    """Reload a saved student and return how far its logits are from the one in memory (0.0 on CPU in fp32).
-
-    Raises DistilkitError where they differ or a weight is missing.
-    """
-    reloaded = checkpoint.open_model(str(directory), "masked-lm")
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(len(tokenizer), (2, 32), generator=generator)  # (B, T)
-    difference = float((_logits(student, ids) - _logits(reloaded, ids)).abs().max())
-    if difference > 1e-5:
-        raise DistilkitError(
-            f"the saved student's logits differ by {difference:.3g} after reloading: report this model"
-        )
-    return difference
-
-
-def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    with torch.inference_mode():
-        logits: Tensor = model.eval()(input_ids=ids).logits  # (B, T, V)
-    return logits
+def listed(layers: Sequence[int]) -> str:
+    """Spell layers as --keep takes them."""
+    return ",".join(map(str, layers))

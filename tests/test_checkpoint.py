@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AlbertConfig, AlbertForMaskedLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from distilkit import checkpoint
-from distilkit.config import InitConfig
 from distilkit.errors import DistilkitError
-from distilkit.student import init
 
 
 def test_pickled_weights_are_not_read(make_checkpoint: Callable[..., Path]) -> None:
@@ -57,22 +55,6 @@ def test_a_head_of_another_width_is_replaced_only_when_asked(make_checkpoint: Ca
         model.bert.embeddings.word_embeddings.weight,
         load_file(directory / "model.safetensors")["bert.embeddings.word_embeddings.weight"],
     )
-
-
-def test_albert_is_refused_with_the_reason(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Its layers share one set of weights."""
-    small = AlbertConfig(
-        vocab_size=400,
-        embedding_size=16,
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=64,
-    )
-    AlbertForMaskedLM(small).save_pretrained(tmp_path / "albert")
-    tokenizer.save_pretrained(tmp_path / "albert")
-    with pytest.raises(DistilkitError, match="ALBERT: its layers share one set of weights"):
-        init(InitConfig(teacher=str(tmp_path / "albert"), output=tmp_path / "student"))
 
 
 def test_saving_goes_through_a_temporary_name(

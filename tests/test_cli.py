@@ -38,7 +38,10 @@ def test_table_shows_every_metric(teacher: Path, tmp_path: Path) -> None:
     result = run("init", teacher, "-o", tmp_path / "student")
     metrics = json.loads((tmp_path / "student" / "distilkit.json").read_text())[0]["metrics"]
 
-    assert all(name in result.stdout for name in metrics)
+    assert all(name.rpartition("/")[2] in result.stdout for name in metrics)
+    assert all(f"{value:,.0f}" in result.stdout for value in metrics.values())
+    assert result.stdout.splitlines()[1].split() == ["layers", "kept", "0,3"]
+    assert result.stderr.endswith(f"next: distilkit distill {tmp_path}/student --corpus TEXT -o DIR\n")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +160,7 @@ def test_recipes_lists_and_prints() -> None:
 
 def test_a_bug_keeps_its_traceback(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only DistilkitError is turned into a line."""
-    monkeypatch.setattr("distilkit.student.extract", lambda *args: 1 / 0)
+    monkeypatch.setattr("distilkit.student.share", lambda *args: 1 / 0)
     result = run("init", teacher, "-o", tmp_path / "student")
 
     assert isinstance(result.exception, ZeroDivisionError)
@@ -170,7 +173,7 @@ def test_interrupt_exits_with_130(teacher: Path, tmp_path: Path, monkeypatch: py
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distilkit.student.extract", interrupt)
+    monkeypatch.setattr("distilkit.student.share", interrupt)
     result = run("init", teacher, "-o", tmp_path / "student")
 
     assert result.exit_code == 130

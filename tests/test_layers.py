@@ -14,6 +14,7 @@ FLOORS = [
     {"config", "options", "record", "progress"},
     {
         *("checkpoint", "corpus", "losses", "objectives", "training", "journal", "snapshot"),
+        *("layers", "selection", "vocabulary", "distilbert"),
         *("tasks", "task_data", "squad", "metrics"),
     },
     {"student", "distillation", "finetuning", "evaluation", "benchmark", "export", "report"},

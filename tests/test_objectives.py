@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
+from distilkit.layers import extract
 from distilkit.objectives import MaskedLM, TripleLoss
-from distilkit.student import extract
 
 FAMILIES = ["bert", "roberta", "distilbert"]
 Models = tuple[PreTrainedModel, PreTrainedModel]

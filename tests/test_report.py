@@ -34,7 +34,7 @@ def distilled(make_checkpoint: Callable[..., Path]) -> Path:
     directory = make_checkpoint("bert", 2)
     made = InitConfig(teacher="some/teacher", output=directory)
     trained = DistillConfig(student="some/student", corpus="text", output=directory, lr=1e-3)
-    first = record("init", made, {"max_logit_difference": 0.0, "heldout_loss": 9.0})
+    first = record("init", made, {"max_difference": 0.0, "heldout_loss": 9.0})
     write_biography(directory, [first, record("distill", trained, {"heldout_loss": 4.25, "loss": 3.5})])
     (directory / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
     return directory

@@ -1,0 +1,81 @@
+"""BERT's weights in DistilBERT's published form: no token types, no pooler, the vocabulary head's transform kept."""
+
+import re
+
+import transformers
+from transformers import BertConfig, DistilBertConfig, PreTrainedModel
+
+from distilkit import layers
+from distilkit.errors import DistilkitError
+
+CLASSES = {
+    "BertForMaskedLM": transformers.DistilBertForMaskedLM,
+    "BertForQuestionAnswering": transformers.DistilBertForQuestionAnswering,
+    "BertForTokenClassification": transformers.DistilBertForTokenClassification,
+    "BertModel": transformers.DistilBertModel,
+}
+FIELDS = {
+    "hidden_size": "dim",
+    "intermediate_size": "hidden_dim",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "hidden_act": "activation",
+    "hidden_dropout_prob": "dropout",
+    "attention_probs_dropout_prob": "attention_dropout",
+}
+SAME = (
+    "vocab_size", "max_position_embeddings", "pad_token_id", "initializer_range", "tie_word_embeddings", "id2label",
+    "label2id", "dtype",
+)  # fmt: skip
+# A BERT tensor's name and what it is in DistilBERT, as the original extraction script has it; the first match counts.
+NAMES = (
+    (r"^bert\.", "distilbert."),
+    (r"encoder\.layer\.(\d+)\.attention\.self\.(query|key|value)\.", r"transformer.layer.\1.attention.\2_lin."),
+    (r"encoder\.layer\.(\d+)\.attention\.output\.dense\.", r"transformer.layer.\1.attention.out_lin."),
+    (r"encoder\.layer\.(\d+)\.attention\.output\.LayerNorm\.", r"transformer.layer.\1.sa_layer_norm."),
+    (r"encoder\.layer\.(\d+)\.intermediate\.dense\.", r"transformer.layer.\1.ffn.lin1."),
+    (r"encoder\.layer\.(\d+)\.output\.dense\.", r"transformer.layer.\1.ffn.lin2."),
+    (r"encoder\.layer\.(\d+)\.output\.LayerNorm\.", r"transformer.layer.\1.output_layer_norm."),
+    (r"attention\.(q|k|v)(?:uery|ey|alue)_lin\.", r"attention.\1_lin."),
+    (r"^cls\.predictions\.transform\.dense\.", "vocab_transform."),
+    (r"^cls\.predictions\.transform\.LayerNorm\.", "vocab_layer_norm."),
+    (r"^cls\.predictions\.decoder\.", "vocab_projector."),
+    (r"^cls\.predictions\.bias$", "vocab_projector.bias"),
+)
+LAYER_NORM_EPS = 1e-12  # which DistilBERT has written into its code
+
+
+def convert(bert: PreTrainedModel) -> PreTrainedModel:
+    """Return the DistilBERT that computes what a BERT does on single segments; it shares the BERT's memory.
+
+    Token type 0, which BERT adds everywhere, is added to the positions (the original extraction dropped it).
+    Raises DistilkitError where DistilBERT has no such form.
+    """
+    source = bert.config
+    if type(bert).__name__ not in CLASSES or not isinstance(source, BertConfig):
+        raise DistilkitError(
+            f"--architecture distilbert cannot hold a {type(bert).__name__}: give a BERT for masked LM, questions, "
+            "tokens or without a head, or leave it out"
+        )
+    if source.layer_norm_eps != LAYER_NORM_EPS or source.is_decoder or source.hidden_act not in ("gelu", "relu"):
+        raise DistilkitError(
+            "--architecture distilbert needs layer_norm_eps 1e-12 and gelu or relu, and this teacher has others:"
+            " leave it out"
+        )
+    values = {new: getattr(source, old) for old, new in FIELDS.items()}
+    values |= {name: getattr(source, name) for name in SAME}
+    student = layers.skeleton(CLASSES[type(bert).__name__], DistilBertConfig(**values))
+    tensors = dict(bert.state_dict())
+    prefix = "" if bert.base_model is bert else "bert."
+    types = tensors.pop(f"{prefix}embeddings.token_type_embeddings.weight")  # (2, H)
+    positions = f"{prefix}embeddings.position_embeddings.weight"
+    tensors[positions] = tensors[positions] + types[0]  # (P, H)
+    renamed = {rename(name): tensor for name, tensor in tensors.items() if ".pooler." not in f".{name}"}
+    return layers.fill(student, renamed)
+
+
+def rename(name: str) -> str:
+    """Return a BERT tensor's name in DistilBERT."""
+    for pattern, replacement in NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name

@@ -1,0 +1,269 @@
+"""The stack of layers in an encoder: find it, take some of them into a smaller model, or pass over the others.
+
+Nothing here knows a model family. Where one needs an exception, it is one row of the tables at the top.
+"""
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import torch
+from accelerate import init_empty_weights
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from distilkit.errors import DistilkitError
+
+# Encoders whose layers are no stack that a hidden state runs through, by model type.
+REFUSED = {
+    "perceiver": "its layers are repeated blocks over a latent array, not a stack",
+    "reformer": "its reversible layers pass on two streams, so a layer has no output of its own",
+}
+# By the class of a layer: a factor that depends on the depth and divides the output of these of its parts. It is folded
+# into their weights, so that a shorter model computes the same (ESM C: residual branches over √(layers / 36)).
+FOLDED = {"EsmcLayer": ("scaling_factor", ("self_attn.o_proj", "mlp.down_proj"))}
+
+
+class Stack(NamedTuple):
+    """The layers of a model, each the names of the modules that make it up (one; several in XLM's side-by-side lists).
+
+    `blocks` holds the lengths of the blocks that the layers lie in (Funnel), () where they lie in none.
+    """
+
+    layers: list[tuple[str, ...]]
+    blocks: tuple[int, ...] = ()
+
+
+def find_stack(model: PreTrainedModel) -> Stack:
+    """Return a model's layers: what the module lists hold that are as long as its config says it is deep.
+
+    Raises DistilkitError where there is no one such stack.
+    """
+    config, name = model.config, type(model).__name__
+    if config.model_type in REFUSED:
+        raise DistilkitError(f"{name} cannot be shortened: {REFUSED[config.model_type]}: give another teacher")
+    depth = getattr(config, "num_hidden_layers", 0)
+    lists = {path: rows for path, rows in _lists(model) if len(rows) == depth}
+    outermost = [path for path in lists if not any(path.startswith(f"{other}.") for other in lists)]
+    if len({path.rpartition(".")[0] for path in outermost}) == 1:
+        layers = list(zip(*(lists[path] for path in outermost), strict=True))
+        children = model.get_submodule(outermost[0]).children()
+        return Stack(layers, tuple(len(block) for block in children if isinstance(block, nn.ModuleList)))
+    shared = [rows for _, rows in _lists(model) if len(rows) == 1 == getattr(config, "num_hidden_groups", 0)]
+    if shared and not outermost:  # ALBERT: one layer, repeated
+        return Stack([(shared[0][0],)] * depth)
+    groups = getattr(config, "num_hidden_groups", None)
+    reason = f"its {depth} layers share {groups} sets of weights" if groups else f"{len(outermost)} stacks of {depth}"
+    raise DistilkitError(f"{name} cannot be shortened: {reason}: give another teacher")
+
+
+def _lists(model: nn.Module) -> Iterator[tuple[str, list[str]]]:
+    """Yield each module list with the names of its modules, those of lists within it in their stead."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module):
+            rows = []
+            for index, child in enumerate(module):
+                inner = range(len(child)) if isinstance(child, nn.ModuleList) else ()
+                rows += [f"{path}.{index}.{number}" for number in inner] or [f"{path}.{index}"]
+            yield path, rows
+
+
+def is_shared(stack: Stack) -> bool:
+    """Say whether all layers of a stack are one and the same (ALBERT)."""
+    return len(stack.layers) > 1 and len(set(stack.layers)) == 1
+
+
+def extract(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+    """Return a model with only those layers of the teacher, and the config shrunk alike; it shares no memory with it.
+
+    Raises DistilkitError where the layers don't fit the places that they come to.
+    """
+    return copy.deepcopy(share(teacher, layers))
+
+
+def share(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+    """Return what extract() does, with the teacher's own memory for weights: nothing is copied."""
+    stack = find_stack(teacher)
+    refusals = []
+    for changes in shrink(teacher.config, stack, layers):
+        try:
+            student = skeleton(type(teacher), changed(teacher.config, changes))
+            return fill(student, _taken(teacher, student, stack, layers))
+        except DistilkitError as error:
+            refusals.append(error)
+    raise refusals[0]
+
+
+def shrink(config: PretrainedConfig, stack: Stack, layers: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield what a model with only those layers changes in the config, likeliest first.
+
+    Every list as long as the model is deep is taken for a list by layer; then each in turn for one that isn't.
+    """
+    values, depth = config.to_dict(), len(stack.layers)
+    lists = [name for name, value in values.items() if isinstance(value, (list, tuple)) and len(value) == depth]
+    for spared in (None, *lists):
+        changes: dict[str, Any] = {name: [values[name][i] for i in layers] for name in lists if name != spared}
+        if overrides := values.get("per_layer_config"):
+            by_layer = {int(i): override for i, override in overrides.items()}
+            changes["per_layer_config"] = {new: by_layer[i] for new, i in enumerate(layers) if i in by_layer}
+        if stack.blocks:
+            ends = list(itertools.accumulate(stack.blocks))
+            counts = [sum(end - size <= i < end for i in layers) for size, end in zip(stack.blocks, ends, strict=True)]
+            if not all(counts):
+                raise DistilkitError(f"layers {_listed(layers)} leave a block without any")
+            changes |= {name: counts for name, value in values.items() if value == list(stack.blocks)}
+        else:
+            changes[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(layers)
+        yield changes
+
+
+def changed(config: PretrainedConfig, changes: Mapping[str, Any]) -> PretrainedConfig:
+    """Return a copy of a config with other values, checked as a whole.
+
+    Raises DistilkitError where the architecture doesn't allow them.
+    """
+    try:
+        return type(config).from_dict(copy.deepcopy(config.to_dict()) | dict(changes))
+    except (StrictDataclassError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise DistilkitError(f"{config.model_type} does not allow these layers ({reason})") from None
+
+
+def skeleton(model_class: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
+    """Make a model whose parameters have shapes but no memory.
+
+    Raises DistilkitError where the architecture doesn't allow the config.
+    """
+    try:
+        with init_empty_weights(include_buffers=False):
+            return cast(PreTrainedModel, model_class(config).eval())
+    except (ValueError, IndexError) as error:  # NeoMME: IndexError or ValueError where no layer attends to everything
+        raise DistilkitError(f"{config.model_type} does not allow these layers ({error})") from None
+
+
+def fill(student: PreTrainedModel, tensors: Mapping[str, Tensor]) -> PreTrainedModel:
+    """Give a skeleton its tensors; those that share memory stay tied.
+
+    Raises DistilkitError where one is missing, left over or of another shape.
+    """
+    expected = {name: tensor.shape for name, tensor in student.state_dict().items()}
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors or name not in expected or tensors[name].shape != expected[name]:
+            what = "lacks" if name not in tensors else "has no place for" if name not in expected else "resizes"
+            raise DistilkitError(f"a model of these layers {what} '{name}'")
+    tied: dict[tuple[int, torch.Size], nn.Parameter] = {}
+    parameters = dict(student.named_parameters(remove_duplicate=False))
+
+    def parameter(tensor: Tensor) -> nn.Parameter:
+        fresh = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+        return tied.setdefault((tensor.data_ptr(), tensor.shape), fresh)
+
+    student.load_state_dict(
+        {name: parameter(tensor) if name in parameters else tensor for name, tensor in tensors.items()}, assign=True
+    )
+    return student
+
+
+def _taken(
+    teacher: PreTrainedModel, student: PreTrainedModel, stack: Stack, layers: Sequence[int]
+) -> dict[str, Tensor]:
+    """Return the student's tensors by name: the teacher's own, but for what depends on the depth."""
+    theirs = teacher.state_dict()
+    names = dict(sources(student, stack, layers))
+    dropped = {name for i, row in enumerate(stack.layers) if i not in layers for name in row} - {
+        name for i in layers for name in stack.layers[i]
+    }
+    left_over = {name for name in theirs if not any(name.startswith(f"{path}.") for path in dropped)}
+    for name in sorted(left_over - set(names.values())):
+        raise DistilkitError(f"layers {_listed(layers)} put '{name}' where this architecture has no such weight")
+    for source in sorted(set(names.values()) - theirs.keys()):
+        raise DistilkitError(f"layers {_listed(layers)} need '{source}', which this teacher doesn't have")
+    shapes = {name: tensor.shape for name, tensor in student.state_dict().items()}
+    tensors = {
+        name: by_layer(theirs[source], shapes[name], len(stack.layers), layers) for name, source in names.items()
+    }
+    return tensors | dict(_folded(teacher, student, stack, layers, tensors))
+
+
+def sources(student: PreTrainedModel, stack: Stack, layers: Sequence[int]) -> Iterator[tuple[str, str]]:
+    """Yield each of the student's tensors with the name of the teacher's that it is."""
+    ours = [path for row in find_stack(student).layers for path in row]
+    theirs = [path for i in layers for path in stack.layers[i]]
+    for name in student.state_dict():
+        at = next((n for n, path in enumerate(ours) if name.startswith(f"{path}.")), None)
+        yield name, name if at is None else theirs[at] + name[len(ours[at]) :]
+
+
+def by_layer(tensor: Tensor, shape: torch.Size, depth: int, layers: Sequence[int]) -> Tensor:
+    """Return a tensor with the columns of those layers only, where every layer has its own (ESM's contact head)."""
+    for axis, (size, wanted) in enumerate(zip(tensor.shape, shape, strict=False)):
+        if size != wanted and size * len(layers) == wanted * depth:
+            index = torch.arange(size, device=tensor.device).view(depth, -1)[list(layers)].flatten()
+            return tensor.index_select(axis, index)
+    return tensor
+
+
+def _folded(
+    teacher: PreTrainedModel, student: PreTrainedModel, stack: Stack, layers: Sequence[int], tensors: dict[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    for row, at in zip(find_stack(student).layers, layers, strict=True):
+        layer, source = student.get_submodule(row[0]), teacher.get_submodule(stack.layers[at][0])
+        attribute, parts = FOLDED.get(type(layer).__name__, ("", ()))
+        if not attribute:
+            return
+        ratio = getattr(layer, attribute) / getattr(source, attribute)
+        names = [f"{row[0]}.{part}.{kind}" for part in parts for kind in ("weight", "bias")]
+        for name in set(names) & tensors.keys():
+            if tensors[name].itemsize < 4 and math.frexp(ratio)[0] != 0.5:  # a power of two would not round
+                raise DistilkitError(
+                    f"{attribute} depends on the depth, and folding it into {tensors[name].dtype} weights would round"
+                    " them: keep a quarter of the layers, or save the teacher in fp32 first"
+                )
+            yield name, tensors[name] * ratio
+
+
+@contextmanager
+def passed_over(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[None]:
+    """Within it, a model computes as if it had only those layers: the others hand on what they are given."""
+    kept: dict[nn.Module, list[bool]] = {}
+    branches = {path for row in find_stack(model).layers for path in row if len(row) > 1}
+    for index, row in enumerate(find_stack(model).layers):
+        for path in row:
+            kept.setdefault(model.get_submodule(path), []).append(index in layers)
+    names = {module: path for path, module in model.named_modules()}
+    changed = [module for module, calls in kept.items() if not all(calls)]
+    try:
+        for module in changed:
+            # what lies beside other lists is added to the hidden state: it hands on nothing, but for the norms
+            silent = names[module] in branches and not isinstance(module, nn.LayerNorm)
+            module.forward = _passing(module.forward, kept[module], silent=silent)
+        yield
+    finally:
+        for module in changed:
+            module.__dict__.pop("forward", None)
+
+
+def _passing(forward: Callable[..., Any], kept: list[bool], *, silent: bool) -> Callable[..., Any]:
+    turns = itertools.cycle(kept)
+
+    def run(*args: Any, **inputs: Any) -> Any:
+        output = forward(*args, **inputs)
+        if next(turns):
+            return output
+        hidden = args[0] if args else inputs["hidden_states"]
+        passed = torch.zeros_like(hidden) if silent else hidden
+        if isinstance(output, Tensor):
+            return passed
+        if isinstance(output, dict):
+            return output | {next(iter(output)): passed}
+        return (passed, *output[1:])
+
+    return run
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ",".join(map(str, layers))

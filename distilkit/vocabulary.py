@@ -1,0 +1,166 @@
+"""Fewer tokens: which of them a text uses, a tokenizer with those alone, and a model with their rows alone."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from datasets import Dataset
+from tokenizers.pre_tokenizers import ByteLevel
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distilkit import layers
+from distilkit.errors import DistilkitError
+from distilkit.progress import track
+
+Ids = npt.NDArray[np.int64]
+BATCH = 200  # documents
+
+
+def count(documents: Dataset, tokenizer: PreTrainedTokenizerBase) -> Ids:
+    """Return how often each token of a vocabulary comes up in documents, (V,)."""
+    total: Ids = np.zeros(1 + max(tokenizer.get_vocab().values()), dtype=np.int64)
+    for texts in _batches(documents, "count tokens"):
+        ids = np.concatenate([[], *_split(texts, tokenizer)]).astype(np.int64)
+        total += np.bincount(ids, minlength=len(total))
+    return total
+
+
+def _batches(documents: Dataset, label: str) -> Iterator[list[str]]:
+    with track(label, len(documents), unit="documents") as advance:
+        for start in range(0, len(documents), BATCH):
+            texts = [text or "" for text in documents[start : start + BATCH]["text"]]
+            yield texts
+            advance(len(texts))
+
+
+def _split(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def choose(counts: Ids, tokenizer: PreTrainedTokenizerBase, most: int | None = None) -> list[int]:
+    """Return the ids to keep, rising: the tokens that were counted (the `most` commonest), and what they rest on.
+
+    Those are special and added tokens; the single characters that kept tokens are made of, so that new words of known
+    letters still have tokens; bytes where the tokenizer falls back on them; and the tokens that merges go through.
+    """
+    vocabulary = tokenizer.get_vocab()
+    used = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]][:most]
+    kept = {*used, *tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    names = {i: token for token, i in vocabulary.items()}
+    letters = {letter for i in kept if i in names for letter in names[i]} | set(ByteLevel.alphabet())
+    prefix = model.get("continuing_subword_prefix") or ""
+    single = {*letters, *(prefix + letter for letter in letters), *(f"<0x{byte:02X}>" for byte in range(256))}
+    tokens = {names[i] for i in kept if i in names} | (single & vocabulary.keys())
+    parts = dict[str, set[str]]()
+    for left, right in _merges(model):
+        parts.setdefault(left + right.removeprefix(prefix), set()).update((left, right))
+    waiting = list(tokens)
+    while waiting:
+        new = parts.get(waiting.pop(), set()) - tokens
+        tokens |= new
+        waiting += new
+    return sorted(kept | {vocabulary[token] for token in tokens})
+
+
+def _merges(model: dict[str, Any]) -> list[tuple[str, str]]:
+    pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model.get("merges") or ())
+    return [(left, right) for left, right in pairs]
+
+
+def rewrite(definition: str, kept: Sequence[int]) -> str:
+    """Return a tokenizer.json with the kept ids alone, numbered anew from 0 in their order.
+
+    Raises DistilkitError for a kind of tokenizer other than WordPiece, BPE, Unigram and WordLevel.
+    """
+    document = json.loads(definition)
+    model, new = document["model"], {old: number for number, old in enumerate(kept)}
+    kind = model.get("type")
+    if kind == "Unigram":
+        model["vocab"] = [model["vocab"][old] for old in kept if old < len(model["vocab"])]
+        model["unk_id"] = new.get(model["unk_id"])
+    elif kind in ("WordPiece", "BPE", "WordLevel"):
+        model["vocab"] = {token: new[old] for token, old in model["vocab"].items() if old in new}
+    else:
+        raise DistilkitError(f"--vocabulary cannot rewrite a {kind} tokenizer: leave it out")
+    if kind == "BPE":
+        prefix = model.get("continuing_subword_prefix") or ""
+        known = model["vocab"]
+        model["merges"] = [
+            [left, right]
+            for left, right in _merges(model)
+            if {left, right, left + right.removeprefix(prefix)} <= known.keys()
+        ]
+    document["added_tokens"] = [
+        token | {"id": new[token["id"]]} for token in document["added_tokens"] if token["id"] in new
+    ]
+    document["padding"] = None  # it names an id, and every caller sets its own
+    document["post_processor"] = _renumbered(document["post_processor"], new)
+    return json.dumps(document, ensure_ascii=False)
+
+
+def _renumbered(node: Any, new: dict[int, int]) -> Any:
+    """Number the ids in a post-processor anew: {"ids": […]} in templates, ["</s>", 2] elsewhere."""
+    if isinstance(node, list):
+        if len(node) == 2 and isinstance(node[0], str) and isinstance(node[1], int):
+            return [node[0], new[node[1]]]
+        return [_renumbered(item, new) for item in node]
+    if isinstance(node, dict):
+        return {
+            key: [new[i] for i in value] if key == "ids" else _renumbered(value, new) for key, value in node.items()
+        }
+    return node
+
+
+def differing(
+    documents: Dataset, before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase, kept: Sequence[int]
+) -> Iterator[str]:
+    """Yield the documents that two tokenizers split differently, where the second has only the kept ids."""
+    old = np.array(kept)
+    for texts in _batches(documents, "compare tokens"):
+        for text, ours, theirs in zip(texts, _split(texts, before), _split(texts, after), strict=True):
+            if ours != old[theirs].tolist():
+                yield text
+
+
+def contained(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the ids of every token that is a part of one of the texts' words: what a split can go through."""
+    backend = tokenizer.backend_tokenizer
+    words = set[str]()
+    for text in texts:
+        normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
+        words |= (
+            {word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal)} if backend.pre_tokenizer else {text}
+        )
+    vocabulary, prefix = tokenizer.get_vocab(), getattr(backend.model, "continuing_subword_prefix", None) or ""
+    found = set[int]()
+    for word in words:
+        spans = {word[i:j] for i in range(len(word)) for j in range(i + 1, min(len(word), i + 40) + 1)}
+        found |= {vocabulary[form] for span in spans for form in (span, prefix + span) if form in vocabulary}
+    return found
+
+
+def prune(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
+    """Return a model with the kept ids' rows of every tensor that has one a token; the rest is shared."""
+    config, index = model.config, torch.tensor(kept)
+    size, new = config.vocab_size, {old: number for number, old in enumerate(kept)}
+    changes: dict[str, Any] = {config.attribute_map.get("vocab_size", "vocab_size"): len(kept)}
+    for name, value in config.to_dict().items():
+        if name.endswith(("_token_id", "_index")) and isinstance(value, int) and value in new:
+            changes[name] = new[value]
+    student = layers.skeleton(type(model), layers.changed(config, changes))
+    shapes = {name: tensor.shape for name, tensor in student.state_dict().items()}
+    memory: dict[int, Tensor] = {}  # tied tensors are cut once and stay tied
+
+    def rows(tensor: Tensor, shape: torch.Size) -> Tensor:
+        for axis, (had, wanted) in enumerate(zip(tensor.shape, shape, strict=True)):
+            if had != wanted and (had, wanted) == (size, len(kept)):
+                return memory.setdefault(tensor.data_ptr(), tensor.index_select(axis, index))
+        return tensor
+
+    return layers.fill(student, {name: rows(tensor, shapes[name]) for name, tensor in model.state_dict().items()})
