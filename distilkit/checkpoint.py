@@ -251,5 +251,4 @@ def weights_bytes(directory: str | Path) -> int:
 
 def tensor_bytes(model: PreTrainedModel) -> int:
     """Return how many bytes a model's weights come to when saved, tied ones once."""
-    tensors = {(t.data_ptr(), t.shape): t.nbytes for t in model.state_dict().values()}
-    return sum(tensors.values())
+    return sum({id(tensor): tensor.nbytes for tensor in model.state_dict(keep_vars=True).values()}.values())

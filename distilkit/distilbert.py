@@ -64,8 +64,8 @@ def convert(bert: PreTrainedModel) -> PreTrainedModel:
         )
     values = {new: getattr(source, old) for old, new in FIELDS.items()}
     values |= {name: getattr(source, name) for name in SAME}
-    student = layers.skeleton(CLASSES[type(bert).__name__], DistilBertConfig(**values))
-    tensors = dict(bert.state_dict())
+    student = layers.skeleton(bert, DistilBertConfig(**values), CLASSES[type(bert).__name__])
+    tensors = layers.weights(bert)
     prefix = "" if bert.base_model is bert else "bert."
     types = tensors.pop(f"{prefix}embeddings.token_type_embeddings.weight")  # (2, H)
     positions = f"{prefix}embeddings.position_embeddings.weight"

@@ -91,7 +91,7 @@ def share(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
     refusals = []
     for changes in shrink(teacher.config, stack, layers):
         try:
-            student = skeleton(type(teacher), changed(teacher.config, changes))
+            student = skeleton(teacher, changed(teacher.config, changes))
             return fill(student, _taken(teacher, student, stack, layers))
         except DistilkitError as error:
             refusals.append(error)
@@ -133,20 +133,31 @@ def changed(config: PretrainedConfig, changes: Mapping[str, Any]) -> PretrainedC
         raise DistilkitError(f"{config.model_type} does not allow these layers ({reason})") from None
 
 
-def skeleton(model_class: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
-    """Make a model whose parameters have shapes but no memory.
+def skeleton(
+    like: PreTrainedModel, config: PretrainedConfig, model_class: type[PreTrainedModel] | None = None
+) -> PreTrainedModel:
+    """Make a model of another one's class (or of `model_class`) whose parameters have shapes but no memory.
 
     Raises DistilkitError where the architecture doesn't allow the config.
     """
     try:
         with init_empty_weights(include_buffers=False):
-            return cast(PreTrainedModel, model_class(config).eval())
+            model = cast(PreTrainedModel, (model_class or type(like))(config).eval())
     except (ValueError, IndexError) as error:  # NeoMME: IndexError or ValueError where no layer attends to everything
         raise DistilkitError(f"{config.model_type} does not allow these layers ({error})") from None
+    if hasattr(model.base_model, "pooler") and like.base_model.pooler is None:
+        model.base_model.register_module("pooler", None)
+    return model
+
+
+def weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return a model's tensors by name; tied ones are one and the same object."""
+    once: dict[int, Tensor] = {}
+    return {name: once.setdefault(id(t), t.detach()) for name, t in model.state_dict(keep_vars=True).items()}
 
 
 def fill(student: PreTrainedModel, tensors: Mapping[str, Tensor]) -> PreTrainedModel:
-    """Give a skeleton its tensors; those that share memory stay tied.
+    """Give a skeleton its tensors; names with one and the same tensor are tied.
 
     Raises DistilkitError where one is missing, left over or of another shape.
     """
@@ -155,12 +166,11 @@ def fill(student: PreTrainedModel, tensors: Mapping[str, Tensor]) -> PreTrainedM
         if name not in tensors or name not in expected or tensors[name].shape != expected[name]:
             what = "lacks" if name not in tensors else "has no place for" if name not in expected else "resizes"
             raise DistilkitError(f"a model of these layers {what} '{name}'")
-    tied: dict[tuple[int, torch.Size], nn.Parameter] = {}
+    tied: dict[int, nn.Parameter] = {}
     parameters = dict(student.named_parameters(remove_duplicate=False))
 
     def parameter(tensor: Tensor) -> nn.Parameter:
-        fresh = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
-        return tied.setdefault((tensor.data_ptr(), tensor.shape), fresh)
+        return tied.setdefault(id(tensor), nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
 
     student.load_state_dict(
         {name: parameter(tensor) if name in parameters else tensor for name, tensor in tensors.items()}, assign=True
@@ -172,7 +182,7 @@ def _taken(
     teacher: PreTrainedModel, student: PreTrainedModel, stack: Stack, layers: Sequence[int]
 ) -> dict[str, Tensor]:
     """Return the student's tensors by name: the teacher's own, but for what depends on the depth."""
-    theirs = teacher.state_dict()
+    theirs = weights(teacher)
     names = dict(sources(student, stack, layers))
     dropped = {name for i, row in enumerate(stack.layers) if i not in layers for name in row} - {
         name for i in layers for name in stack.layers[i]

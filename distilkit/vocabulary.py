@@ -153,14 +153,14 @@ def prune(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     for name, value in config.to_dict().items():
         if name.endswith(("_token_id", "_index")) and isinstance(value, int) and value in new:
             changes[name] = new[value]
-    student = layers.skeleton(type(model), layers.changed(config, changes))
+    student = layers.skeleton(model, layers.changed(config, changes))
     shapes = {name: tensor.shape for name, tensor in student.state_dict().items()}
-    memory: dict[int, Tensor] = {}  # tied tensors are cut once and stay tied
+    cut: dict[int, Tensor] = {}  # tied tensors are cut once and stay tied
 
     def rows(tensor: Tensor, shape: torch.Size) -> Tensor:
         for axis, (had, wanted) in enumerate(zip(tensor.shape, shape, strict=True)):
             if had != wanted and (had, wanted) == (size, len(kept)):
-                return memory.setdefault(tensor.data_ptr(), tensor.index_select(axis, index))
+                return cut.setdefault(id(tensor), tensor.index_select(axis, index))
         return tensor
 
-    return layers.fill(student, {name: rows(tensor, shapes[name]) for name, tensor in model.state_dict().items()})
+    return layers.fill(student, {name: rows(tensor, shapes[name]) for name, tensor in layers.weights(model).items()})

@@ -34,7 +34,8 @@ def truncate(teacher: PreTrainedModel, student: PreTrainedModel, kept: list[int]
         if hasattr(module, "config"):
             module.config = student.config
         for attribute in {"layer_idx", "layer_id"} & vars(module).keys():  # XLM: a place in a cache
-            setattr(module, attribute, kept.index(getattr(module, attribute)))
+            if getattr(module, attribute) in kept:
+                setattr(module, attribute, kept.index(getattr(module, attribute)))
     if hasattr(teacher.base_model, "value_embedding_layers"):  # NeoMME: by their old places
         old = teacher.base_model.value_embedding_layers
         teacher.base_model.value_embedding_layers = {new for new, i in enumerate(kept) if i in old}

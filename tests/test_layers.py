@@ -1,108 +1,107 @@
-"""The imports obey the floors of the house, and what has one place is in that place."""
+"""layers: what is shared is the teacher's, what is passed over does nothing, and what cannot be is refused."""
 
-import ast
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import (
+    AutoModelForMaskedLM,
+    DebertaV2Config,
+    DebertaV2ForMaskedLM,
+    EsmcConfig,
+    EsmcForMaskedLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    TapasConfig,
+    TapasForMaskedLM,
+    XmodConfig,
+    XmodForMaskedLM,
+)
 
-import distilkit
+from distilkit.errors import DistilkitError
+from distilkit.layers import extract, find_stack, passed_over, share
 
-HOUSE = Path(distilkit.__file__).parent
-FLOORS = [
-    {"errors", "__init__"},
-    {"config", "options", "record", "progress"},
-    {
-        *("checkpoint", "corpus", "losses", "objectives", "training", "journal", "snapshot"),
-        *("layers", "selection", "vocabulary", "distilbert"),
-        *("tasks", "task_data", "squad", "metrics"),
-    },
-    {"student", "distillation", "finetuning", "evaluation", "benchmark", "export", "report"},
-    {"demo"},
-    {"cli"},
-    {"__main__"},
-]
-LIGHT = FLOORS[0] | FLOORS[1]
-NEIGHBOURS = {("finetuning", "evaluation")}
-OPENERS = {"from_pretrained", "save_pretrained"}
-MODULES = sorted(path.stem for path in HOUSE.glob("*.py"))
-
-
-def floor(module: str) -> int:
-    return next(number for number, names in enumerate(FLOORS) if module in names)
+TINY = {"vocab_size": 60, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
+IDS = torch.randint(5, 60, (2, 12), generator=torch.Generator().manual_seed(0))
 
 
-def tree(module: str) -> ast.Module:
-    return ast.parse((HOUSE / f"{module}.py").read_text(encoding="utf-8"))
+def test_share_copies_nothing_and_extract_everything(make_checkpoint: Callable[..., Path]) -> None:
+    """A shared student's weights lie where the teacher's do, an extracted one's elsewhere; both keep ties."""
+    teacher = AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", 4))
+    layer = teacher.bert.encoder.layer[3].output.dense.weight
+    shared, copied = share(teacher, [0, 3]), extract(teacher, [0, 3])
+
+    assert shared.bert.encoder.layer[1].output.dense.weight.data_ptr() == layer.data_ptr()
+    assert copied.bert.encoder.layer[1].output.dense.weight.data_ptr() != layer.data_ptr()
+    assert torch.equal(copied.bert.encoder.layer[1].output.dense.weight, layer)
+    for student in (shared, copied):
+        assert student.cls.predictions.decoder.weight is student.bert.embeddings.word_embeddings.weight
 
 
-def imports(module: str) -> Iterator[str]:
-    """Yield the dotted names that a module imports, anywhere in it."""
-    for node in ast.walk(tree(module)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module} imports relatively"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+def test_passing_over_ends_with_the_block(make_checkpoint: Callable[..., Path]) -> None:
+    """Afterwards the teacher is whole again, even where the block failed."""
+    teacher = AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", 4)).eval()
+    ids = IDS % 60
+    with torch.no_grad():
+        before = teacher(input_ids=ids).logits
+        with contextlib.suppress(ZeroDivisionError), passed_over(teacher, [0]):
+            assert not torch.equal(teacher(input_ids=ids).logits, before)
+            _ = 1 / 0
+        assert torch.equal(teacher(input_ids=ids).logits, before)
 
 
-def rooms(module: str) -> set[str]:
-    """Return the modules of the package that a module imports."""
-    parts = (name.split(".") for name in imports(module))
-    return {name[1] if len(name) > 1 and name[1] in MODULES else "__init__" for name in parts if name[0] == "distilkit"}
+def test_modernbert_s_first_layer_has_no_attention_norm() -> None:
+    """No other layer can come first, and the first nowhere else: the weight in question is named."""
+    model = ModernBertForMaskedLM(ModernBertConfig(num_hidden_layers=6, pad_token_id=0, **TINY))
+    with pytest.raises(DistilkitError, match=r"layers 3,4,5 put 'model\.layers\.3\.attn_norm\.weight'"):
+        share(model, [3, 4, 5])
+
+    assert share(model, [0, 4, 5]).config.layer_types == [model.config.layer_types[i] for i in (0, 4, 5)]
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_go_down(module: str) -> None:
-    """A module imports from lower floors; on its own floor only where that is a helper's floor or said so here."""
-    mine = floor(module)
-    for room in rooms(module) - {module}:
-        same_floor_is_fine = mine in (1, 2) or (module, room) in NEIGHBOURS
-        assert floor(room) < mine or (floor(room) == mine and same_floor_is_fine), f"{module} imports {room}"
+def test_a_list_that_only_looks_like_one_by_layer_stays_whole() -> None:
+    """X-MOD with as many languages as layers, TAPAS with as many token types."""
+    languages = [f"l{i}" for i in range(4)]
+    xmod = XmodForMaskedLM(XmodConfig(num_hidden_layers=4, languages=languages, default_language="l0", **TINY))
+    tapas = TapasForMaskedLM(TapasConfig(num_hidden_layers=3, type_vocab_sizes=[3, 5, 7], **TINY))
+
+    assert share(xmod, [0, 3]).config.languages == languages
+    assert share(tapas, [0, 2]).config.type_vocab_sizes == [3, 5, 7]
 
 
-@pytest.mark.parametrize("module", sorted(LIGHT & set(MODULES)))
-def test_lower_floors_are_light(module: str) -> None:
-    """errors, config, record and progress import the standard library, tomli for old Pythons, and rich."""
-    import sys
+def test_esmc_folds_its_residual_scaling() -> None:
+    """The branch weights take the factor √(new depth / old depth); half-precision ones only where nothing rounds."""
+    model = EsmcForMaskedLM(EsmcConfig(num_hidden_layers=8, num_key_value_heads=2, **TINY)).eval()
+    student = share(model, [0, 7])
+    old, new = model.esmc.layers[7].mlp.down_proj.weight, student.esmc.layers[1].mlp.down_proj.weight
+    torch.testing.assert_close(new, old * 0.5, rtol=0, atol=0)
+    with torch.no_grad(), passed_over(model, [0, 7]):
+        torch.testing.assert_close(student(input_ids=IDS).logits, model(input_ids=IDS).logits, rtol=0, atol=1e-5)
+    half = model.to(torch.bfloat16)
 
-    outside = {name.split(".")[0] for name in imports(module)} - set(sys.stdlib_module_names) - {"distilkit"}
-    assert outside <= ({"rich"} if module == "progress" else {"tomli"})
-
-
-def test_typer_lives_in_the_command_line_alone() -> None:
-    """No other module imports typer or click."""
-    users = {module for module in MODULES if {"typer", "click"} & {name.split(".")[0] for name in imports(module)}}
-    assert users == {"cli"}
-
-
-def test_models_and_tokenizers_are_opened_and_saved_in_one_place() -> None:
-    """Only checkpoint.py calls from_pretrained and save_pretrained, on whatever class."""
-    users = {
-        module
-        for module in MODULES
-        for node in ast.walk(tree(module))
-        if isinstance(node, ast.Attribute) and node.attr in OPENERS
-    }
-    assert users == {"checkpoint"}
+    assert share(half, [0, 7]).dtype == torch.bfloat16
+    with pytest.raises(DistilkitError, match="would round them"):
+        share(half, [0, 2, 4, 6])
 
 
-def test_cli_imports_nothing_heavy_at_its_top() -> None:
-    """What a command needs is imported in its body."""
-    heavy = {name for names in FLOORS[2:5] for name in names}
-    top = [node for node in tree("cli").body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    assert top
-    for node in top:
-        names = {alias.name for alias in node.names} | set((getattr(node, "module", "") or "").split("."))
-        assert not names & (heavy | {"torch", "transformers", "datasets", "accelerate", "evaluate", "numpy", "rich"})
+def test_deberta_s_convolution_belongs_to_the_first_layer() -> None:
+    """It runs beside whichever layer comes first, so passing over layer 0 and leaving it out are two things."""
+    model = DebertaV2ForMaskedLM(DebertaV2Config(num_hidden_layers=4, conv_kernel_size=3, **TINY)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        for layers, same in (([0, 2], True), ([1, 2], False)):
+            with passed_over(model, layers):
+                expected = model(input_ids=IDS).logits
+            assert torch.equal(share(model, layers)(input_ids=IDS).logits, expected) is same
 
 
-def test_nothing_else_prints() -> None:
-    """Functions return; print() is called in cli.py, and in progress.py on stderr."""
-    users = {
-        module
-        for module in MODULES
-        for node in ast.walk(tree(module))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
-    }
-    assert users <= {"cli", "progress"}
+def test_two_stacks_are_refused(make_checkpoint: Callable[..., Path]) -> None:
+    """Which one to shorten would be a guess."""
+    model = AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", 4))
+    model.bert.other = torch.nn.Module()
+    model.bert.other.layer = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(4))
+    with pytest.raises(DistilkitError, match="2 stacks of 4"):
+        find_stack(model)

@@ -1,0 +1,86 @@
+"""selection: what the search measures is the loss, and what it finds is the best that it saw."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForMaskedLM, PreTrainedModel
+
+from distilkit.config import InitConfig
+from distilkit.errors import DistilkitError
+from distilkit.selection import STRATEGIES, Gauge, near, search
+from distilkit.student import init
+
+
+def make_batch(seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, 400, (3, 16), generator=generator)
+    labels = torch.where(torch.rand(3, 16, generator=generator) < 0.3, ids, -100)
+    return {"input_ids": ids.masked_fill(labels != -100, 4), "labels": labels}
+
+
+@pytest.fixture(scope="module")
+def model(make_checkpoint: Callable[..., Path]) -> PreTrainedModel:
+    """A 6-layer BERT."""
+    loaded: PreTrainedModel = AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", 6)).eval()
+    return loaded
+
+
+def test_loss_and_agreement_are_the_plain_ones(model: PreTrainedModel) -> None:
+    """Of a model whose stack was cut by hand, with full logits and textbook cross-entropy."""
+    batches = [make_batch(0), make_batch(1)]
+    loss, agreement = Gauge(model, batches).measure([1, 4])
+    ids, labels = (torch.cat([batch[name] for batch in batches]) for name in ("input_ids", "labels"))
+    with torch.no_grad():
+        answers = model(input_ids=ids).logits.argmax(-1)
+        whole = model.bert.encoder.layer
+        model.bert.encoder.layer = torch.nn.ModuleList([whole[1], whole[4]])
+        logits = model(input_ids=ids).logits
+        model.bert.encoder.layer = whole
+    masked = labels != -100
+
+    assert loss == pytest.approx(float(F.cross_entropy(logits[masked], labels[masked])), abs=1e-5)
+    assert agreement == pytest.approx(float((logits.argmax(-1) == answers)[masked].float().mean()))
+    assert Gauge(model, batches).measure(range(6))[1] == 1.0
+
+
+def test_search_drops_the_cheapest_layer_each_time(model: PreTrainedModel) -> None:
+    """The greedy path, walked by hand; all strategies are ranked with it, lowest loss first."""
+    gauge = Gauge(model, [make_batch(2)])
+    kept = list(range(6))
+    while len(kept) > 3:
+        kept = min(([i for i in kept if i != dropped] for dropped in kept), key=lambda layers: gauge.measure(layers)[0])
+    ranked = search(gauge, 6, 3)
+
+    assert {candidate.strategy for candidate in ranked} == {*STRATEGIES, "search"}
+    assert next(candidate.layers for candidate in ranked if candidate.strategy == "search") == kept
+    assert [candidate.loss for candidate in ranked] == sorted(gauge.measure(c.layers)[0] for c in ranked)
+
+
+def test_search_by_command_records_the_table(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    """The student has the layers of the first row; every row is in the record."""
+    done = init(
+        InitConfig(teacher=str(teacher), output=tmp_path / "s", strategy="search", corpus=str(corpus), layers=2)
+    )
+    losses = {name: done.metrics[f"strategies/{name}/loss"] for name in (*STRATEGIES, "search")}
+
+    assert done.environment["kept_layers"] == done.environment[f"strategies/{min(losses, key=losses.__getitem__)}"]
+    assert all(0 <= done.metrics[f"strategies/{name}/agreement"] <= 1 for name in losses)
+
+
+def test_search_needs_text(teacher: Path, tmp_path: Path) -> None:
+    """Without --corpus there is nothing to measure on."""
+    with pytest.raises(DistilkitError, match="give --corpus"):
+        init(InitConfig(teacher=str(teacher), output=tmp_path / "s", strategy="search"))
+
+
+def test_near_yields_every_choice_within_two_exchanges_once() -> None:
+    """Nearest first, never the choice itself."""
+    choices = [tuple(layers) for layers in near([0, 2, 5], 6)]
+
+    assert len(choices) == len(set(choices)) == 9 + 9
+    assert (0, 2, 5) not in choices
+    assert set(choices[:2]) <= {(0, 1, 5), (1, 2, 5), (0, 3, 5), (0, 2, 4)}
+    assert all(len(layers) == 3 and list(layers) == sorted(layers) for layers in choices)

@@ -1,0 +1,167 @@
+"""vocabulary: the same text splits the same, and the kept tokens' logits stay what they were."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import SentencePieceUnigramTokenizer, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+)
+
+from distilkit import vocabulary
+from distilkit.config import InitConfig
+from distilkit.errors import DistilkitError
+from distilkit.student import init
+
+SPECIAL = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
+SPECIAL |= {"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
+NAMES = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+
+
+def byte_level(prose: list[str]) -> PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer like RoBERTa's."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(
+        prose, trainers.BpeTrainer(vocab_size=600, special_tokens=NAMES, initial_alphabet=alphabet)
+    )
+    core.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return PreTrainedTokenizerFast(tokenizer_object=core, **SPECIAL)
+
+
+def unigram(prose: list[str]) -> PreTrainedTokenizerBase:
+    """A SentencePiece Unigram tokenizer like XLM-R's."""
+    core = SentencePieceUnigramTokenizer()
+    core.train_from_iterator(prose, vocab_size=500, special_tokens=NAMES, unk_token="<unk>", show_progress=False)
+    core._tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=core._tokenizer, **SPECIAL)
+
+
+KINDS: dict[str, Callable[[list[str]], PreTrainedTokenizerBase]] = {"BPE": byte_level, "Unigram": unigram}
+
+
+@pytest.fixture(params=["WordPiece", "BPE", "Unigram"])
+def full(
+    request: pytest.FixtureRequest, prose: list[str], tokenizer: PreTrainedTokenizerFast
+) -> PreTrainedTokenizerBase:
+    """A tokenizer of each kind."""
+    return tokenizer if request.param == "WordPiece" else KINDS[request.param](prose)
+
+
+@pytest.fixture
+def teacher_of(tmp_path: Path) -> Callable[[PreTrainedTokenizerBase], Path]:
+    """Return a function that writes a tiny XLM-R with a tokenizer's vocabulary."""
+
+    def write(full: PreTrainedTokenizerBase) -> Path:
+        torch.manual_seed(0)
+        config = XLMRobertaConfig(
+            vocab_size=len(full), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+            max_position_embeddings=98, pad_token_id=full.pad_token_id,
+        )  # fmt: skip
+        model = XLMRobertaForMaskedLM(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        model.save_pretrained(tmp_path / "teacher")
+        full.save_pretrained(tmp_path / "teacher")
+        return tmp_path / "teacher"
+
+    return write
+
+
+def test_a_text_s_own_tokens_are_enough(
+    full: PreTrainedTokenizerBase,
+    teacher_of: Callable[[PreTrainedTokenizerBase], Path],
+    prose: list[str],
+    tmp_path: Path,
+) -> None:
+    """With fewer tokens the text gives the same strings, and the model the same logits for them."""
+    part = prose[:12]
+    text = tmp_path / "part.txt"
+    text.write_text("\n".join(part) + "\n", encoding="utf-8")
+    teacher = teacher_of(full)
+    done = init(InitConfig(teacher=str(teacher), output=tmp_path / "student", layers=2, vocabulary=str(text)))
+    smaller = AutoTokenizer.from_pretrained(tmp_path / "student")
+    before, after = (AutoModelForMaskedLM.from_pretrained(tmp_path / name).eval() for name in ("teacher", "student"))
+
+    assert done.metrics["student/vocabulary"] == len(smaller) == after.config.vocab_size < len(full)
+    kept = [full.convert_tokens_to_ids(token) for token in smaller.convert_ids_to_tokens(range(len(smaller)))]
+    for line in part:
+        old, new = (tok(line, truncation=True, max_length=96, return_tensors="pt") for tok in (full, smaller))
+        assert old.tokens() == new.tokens()
+        with torch.no_grad():
+            wanted = before(input_ids=old["input_ids"]).logits[..., kept]
+            assert torch.equal(after(input_ids=new["input_ids"]).logits, wanted)
+    assert smaller.decode(smaller(part[0])["input_ids"]) == full.decode(full(part[0])["input_ids"])
+
+
+def test_specials_keep_their_roles(full: PreTrainedTokenizerBase, prose: list[str]) -> None:
+    """Their ids change, their names and places don't."""
+    from distilkit import checkpoint
+
+    kept = vocabulary.choose(vocabulary.count(Dataset.from_dict({"text": prose[:3]}), full), full)
+    smaller = checkpoint.redefine(full, vocabulary.rewrite(full.backend_tokenizer.to_str(), kept))
+
+    assert smaller.special_tokens_map == full.special_tokens_map
+    assert smaller(prose[0], prose[1]).tokens() == full(prose[0], prose[1]).tokens()
+    assert smaller.convert_ids_to_tokens(smaller.all_special_ids) == full.convert_ids_to_tokens(full.all_special_ids)
+
+
+def test_counts_are_the_plain_ones(full: PreTrainedTokenizerBase, prose: list[str]) -> None:
+    """As counted by hand."""
+    counts = vocabulary.count(Dataset.from_dict({"text": prose[:5]}), full)
+    ids = [i for line in prose[:5] for i in full(line, add_special_tokens=False)["input_ids"]]
+
+    assert counts.tolist() == [ids.count(i) for i in range(len(counts))]
+
+
+def test_the_commonest_tokens_of_a_corpus(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    """--vocabulary N keeps N tokens and what they rest on, and needs a text to count in."""
+    options = {"teacher": str(teacher), "layers": 2, "vocabulary": "100"}
+    with pytest.raises(DistilkitError, match="--vocabulary N counts tokens"):
+        init(InitConfig(output=tmp_path / "a", **options))  # type: ignore[arg-type]
+    done = init(InitConfig(output=tmp_path / "b", corpus=str(corpus), **options))  # type: ignore[arg-type]
+
+    assert 105 <= done.metrics["student/vocabulary"] < 250
+    assert done.metrics["max_difference"] == 0
+
+
+def test_a_word_that_ends_as_unknown_stays_so() -> None:
+    """WordPiece goes through tokens that nobody counts before it gives up: without them it might not."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ab", "a", "##b", "##c", "##bc", "c"]
+    core = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    full = PreTrainedTokenizerFast(tokenizer_object=core, **special)
+    assert full.tokenize("abx") == ["[UNK]"]
+    ids = vocabulary.contained(["abc"], full)
+
+    assert {full.convert_ids_to_tokens(i) for i in ids} == {"ab", "a", "##b", "##c", "##bc", "c"}
+
+
+def test_size_of_an_xlm_r() -> None:
+    """Half the layers leave most of XLM-R-base; a fifth of its tokens as well does not (counted, nothing allocated)."""
+    from distilkit.layers import share
+
+    config = XLMRobertaConfig(vocab_size=250_002, max_position_embeddings=514, type_vocab_size=1)
+    with torch.device("meta"):
+        teacher = XLMRobertaForMaskedLM(config)
+    half = share(teacher, range(6))
+    fewer = vocabulary.prune(half, np.arange(50_000).tolist())
+
+    assert teacher.num_parameters() == 278_295_186
+    assert half.num_parameters() == 278_295_186 - 6 * 7_087_872
+    assert fewer.num_parameters() == half.num_parameters() - 200_002 * (768 + 1)
