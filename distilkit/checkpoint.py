@@ -131,8 +131,8 @@ def open_model(
         raise DistilkitError(f"weights of '{name}' do not fit its config ({_first_line(error)})") from None
     missing = set(report["missing_keys"]) | {key[0] for key in report["mismatched_keys"]}
     _refuse_missing(name, head, model, missing, new_head=new_head)
-    if any(".pooler." in f".{key}" for key in missing) and not new_head and hasattr(model.base_model, "pooler"):
-        model.base_model.register_module("pooler", None)  # not in the checkpoint: better none than a random one
+    if any(".pooler." in f".{key}" for key in missing) and not new_head:
+        drop_pooler(model)  # not in the checkpoint: better none than a random one
     model.eval()
     return model
 
@@ -158,9 +158,15 @@ def reopen(directory: Path, like: PreTrainedModel) -> PreTrainedModel:
             f"the saved student does not load as it was: '{min(wrong - fresh)}' differs: report this model"
         )
     if fresh:
-        model.base_model.register_module("pooler", None)
+        drop_pooler(model)
     model.eval()
     return cast(PreTrainedModel, model)
+
+
+def drop_pooler(model: PreTrainedModel) -> None:
+    """Take out a body's pooler."""
+    body: Any = model.base_model
+    body.pooler = None
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:

@@ -16,6 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from distilkit.checkpoint import drop_pooler
 from distilkit.errors import DistilkitError
 
 # Encoders whose layers are no stack that a hidden state runs through, by model type.
@@ -145,8 +146,8 @@ def skeleton(
             model = cast(PreTrainedModel, (model_class or type(like))(config).eval())
     except (ValueError, IndexError) as error:  # NeoMME: IndexError or ValueError where no layer attends to everything
         raise DistilkitError(f"{config.model_type} does not allow these layers ({error})") from None
-    if hasattr(model.base_model, "pooler") and like.base_model.pooler is None:
-        model.base_model.register_module("pooler", None)
+    if getattr(cast(Any, like).base_model, "pooler", ...) is None:
+        drop_pooler(model)
     return model
 
 
