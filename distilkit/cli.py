@@ -199,7 +199,9 @@ def next_command(done: Record) -> str:
     """Return the command that the result of this one was made for."""
     if done.command != "init" or done.config["dry_run"]:
         return ""
-    return f"distilkit distill {done.config['output']} --corpus TEXT -o DIR"
+    if done.environment.get("head") == "masked-lm":
+        return f"distilkit distill {done.config['output']} --corpus TEXT -o DIR"
+    return f"distilkit finetune {done.config['output']} --task NAME -o DIR"
 
 
 def readable(value: float | str | None) -> str:

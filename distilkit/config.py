@@ -29,7 +29,8 @@ class InitConfig(CommonConfig):
     )
     strategy: Literal["spread", "alternate", "first", "last", "search"] = option(
         "Which layers to keep: evenly spread from first to last (12 to 6: 0,2,4,7,9,11), "
-        "every other one (0,2,4,6,8,10), the first, the last, or those that a search on --corpus finds best.",
+        "every other one (0,2,4,6,8,10), the first, the last, or those that a search on --corpus finds closest to the "
+        "teacher.",
         "spread",
     )
     corpus: str | None = option(

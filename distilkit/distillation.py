@@ -6,7 +6,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import checkpoint, corpus
+from distilkit import checkpoint, corpus, vocabulary
 from distilkit.config import DistillConfig
 from distilkit.errors import DistilkitError
 from distilkit.objectives import MaskedLM, TripleLoss
@@ -52,7 +52,10 @@ def make_objective(config: DistillConfig, student: PreTrainedModel, tokenizer: P
     if name is None:
         raise DistilkitError(f"'{config.student}' does not say what it was made from: name the teacher with --teacher")
     teacher = checkpoint.open_model(name, "masked-lm")
-    check_pair(config, student, teacher, checkpoint.same_vocabulary(tokenizer, checkpoint.open_tokenizer(name)))
+    theirs = checkpoint.open_tokenizer(name)
+    if has_fewer_tokens(config.student):
+        teacher, theirs = vocabulary.prune(teacher, vocabulary.shared_ids(tokenizer, theirs)), tokenizer
+    check_pair(config, student, teacher, checkpoint.same_vocabulary(tokenizer, theirs))
     check_length(teacher, config.seq_length)
     return TripleLoss(
         student,
@@ -63,6 +66,11 @@ def make_objective(config: DistillConfig, student: PreTrainedModel, tokenizer: P
         temperature=config.temperature,
         ce_positions=config.ce_positions,
     )
+
+
+def has_fewer_tokens(student: str) -> bool:
+    """Say whether a checkpoint's vocabulary was cut when it was made."""
+    return any(entry.command == "init" and entry.config.get("vocabulary") for entry in read_biography(student))
 
 
 def check_pair(

@@ -99,10 +99,10 @@ class Gauge:
 
 
 def search(gauge: Gauge, depth: int, wanted: int) -> list[Candidate]:
-    """Measure the named strategies and a greedy search; returns them ranked, lowest masked-LM loss first.
+    """Measure the named strategies and a greedy search; returns them ranked, the closest to the teacher first.
 
-    The search drops, one at a time, the layer whose loss costs least. Choices that this architecture doesn't allow
-    are left out.
+    The search drops, one at a time, the layer without which the model still says most often what the teacher says (and
+    where that is equal, has the lower masked-LM loss). Choices that this architecture doesn't allow are left out.
     """
     total = len(STRATEGIES) + sum(range(wanted + 1, depth + 1))
     with track("search", total, unit="choices") as advance:
@@ -120,9 +120,14 @@ def search(gauge: Gauge, depth: int, wanted: int) -> list[Candidate]:
         kept = list(range(depth))
         while len(kept) > wanted:
             shorter = [[i for i in kept if i != dropped] for dropped in kept]
-            measured = [(found, layers) for layers in shorter if (found := tried(layers))]
+            measured = [Candidate("search", layers, *found) for layers in shorter if (found := tried(layers))]
             if not measured:
                 raise DistilkitError(f"none of this teacher's layers {kept} can be dropped: give --keep")
-            kept = min(measured)[1]
+            kept = min(measured, key=distance).layers
         ranked.append(Candidate("search", kept, *gauge.measure(kept)))
-    return sorted(ranked, key=lambda candidate: candidate.loss)
+    return sorted(ranked, key=distance)
+
+
+def distance(candidate: Candidate) -> tuple[float, float]:
+    """Return what candidates are ranked by, least first: how often it differs from the teacher, then its loss."""
+    return -candidate.agreement, candidate.loss

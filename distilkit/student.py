@@ -66,7 +66,8 @@ def init(config: InitConfig) -> Record:
                 )
                 raise refusal(reason, teacher, kept)
             metrics["max_difference"] = difference
-        done = record("init", config, metrics, **describe(kept, depth, ranked))
+        head = checkpoint.head_of(teacher.config)
+        done = record("init", config, metrics, head=head, **describe(kept, depth, ranked))
         if not config.dry_run:
             write_biography(out, [*read_biography(config.teacher), done])
     return done

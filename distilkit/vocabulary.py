@@ -145,6 +145,18 @@ def contained(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> set[i
     return found
 
 
+def shared_ids(smaller: PreTrainedTokenizerBase, larger: PreTrainedTokenizerBase) -> list[int]:
+    """Return the larger vocabulary's ids of the smaller one's tokens, in the smaller one's order.
+
+    Raises DistilkitError where a token isn't in the larger one.
+    """
+    ids = larger.get_vocab()
+    tokens = smaller.convert_ids_to_tokens(list(range(len(smaller))))
+    if strange := next((token for token in tokens if token not in ids), None):
+        raise DistilkitError(f"the teacher's vocabulary has no '{strange}': give a --teacher with the student's tokens")
+    return [ids[token] for token in tokens]
+
+
 def prune(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     """Return a model with the kept ids' rows of every tensor that has one a token; the rest is shared."""
     config, index = model.config, torch.tensor(kept)

@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from distilkit import vocabulary
-from distilkit.config import InitConfig
+from distilkit.config import DistillConfig, InitConfig
+from distilkit.distillation import distill
 from distilkit.errors import DistilkitError
 from distilkit.student import init
 
@@ -137,6 +138,27 @@ def test_the_commonest_tokens_of_a_corpus(teacher: Path, corpus: Path, tmp_path:
 
     assert 105 <= done.metrics["student/vocabulary"] < 250
     assert done.metrics["max_difference"] == 0
+
+
+def test_a_student_with_fewer_tokens_is_distilled_against_its_teacher(
+    teacher: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """The teacher is asked about the kept tokens alone; a teacher that lacks one of them is refused."""
+    init(InitConfig(teacher=str(teacher), output=tmp_path / "s", vocabulary="100", corpus=str(corpus)))
+    options = {"corpus": str(corpus), "steps": 2, "batch_size": 2, "seq_length": 32}
+    done = distill(DistillConfig(student=str(tmp_path / "s"), output=tmp_path / "d", **options))  # type: ignore[arg-type]
+    full, small = (AutoTokenizer.from_pretrained(place) for place in (teacher, tmp_path / "s"))
+    ids = vocabulary.shared_ids(small, full)
+    before, after = (AutoModelForMaskedLM.from_pretrained(place).eval() for place in (teacher, teacher))
+    inputs = torch.randint(5, len(small), (2, 10))
+    with torch.no_grad():
+        wanted = before(input_ids=torch.tensor(ids)[inputs]).logits[..., ids]
+        assert torch.equal(vocabulary.prune(after, ids)(input_ids=inputs).logits, wanted)
+
+    assert done.metrics["loss"] > 0
+    assert full.convert_ids_to_tokens(ids) == small.convert_ids_to_tokens(range(len(small)))
+    with pytest.raises(DistilkitError, match="vocabulary has no"):
+        vocabulary.shared_ids(full, small)
 
 
 def test_a_word_that_ends_as_unknown_stays_so() -> None:
