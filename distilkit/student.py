@@ -1,28 +1,25 @@
 """`init`: choose layers, extract them, and prove that the student is what it should be."""
 
-import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint, corpus, distilbert, selection, vocabulary
 from distilkit.config import InitConfig
 from distilkit.errors import DistilkitError
-from distilkit.layers import find_stack, is_shared, passed_over, share
+from distilkit.layers import share
+from distilkit.proof import EXACT, prove
 from distilkit.record import Record, claim, read_biography, record, write_biography
 from distilkit.selection import STRATEGIES, Candidate, Gauge, near
+from distilkit.stack import find_stack, is_shared
 
 SEARCH_BLOCKS, SEARCH_LENGTH, SEARCH_BATCH = 32, 128, 8  # 4,096 tokens
-PROOF_LENGTH = 192  # tokens: more than the window of ModernBERT's local layers
-EXACT = 1e-5  # of the largest output: rounding, where a factor had to be folded into weights
 TRIED = 60  # other choices of layers to try before a refusal names none
-# Inputs without which some forwards do not run, by name (X-MOD: a language for each sequence).
-NEEDED: dict[str, Callable[[Tensor], Tensor]] = {"lang_ids": lambda ids: torch.zeros(len(ids), dtype=torch.long)}
 
 
 class Student(NamedTuple):
@@ -59,7 +56,7 @@ def init(config: InitConfig) -> Record:
         }
         if not config.no_verify:
             difference, scale = prove(teacher, model, kept, student.kept_ids)
-            if difference > EXACT * max(1.0, scale):
+            if not difference <= EXACT * max(1.0, scale):  # nan, too
                 reason = (
                     f"here a layer depends on its place, and layers {listed(kept)} alone compute something else"
                     f" (by {difference:.2g})"
@@ -174,39 +171,6 @@ def refusal(reason: str, teacher: PreTrainedModel, kept: Sequence[int]) -> Disti
         if difference <= EXACT * max(1.0, scale):
             return DistilkitError(f"{reason}: --keep {listed(layers)} would be exact")
     return DistilkitError(f"{reason}: no {len(kept)} layers near them would be exact, so keep another number")
-
-
-@torch.inference_mode()
-def prove(
-    teacher: PreTrainedModel, student: PreTrainedModel, kept: Sequence[int], kept_ids: Sequence[int] | None
-) -> tuple[float, float]:
-    """Return how far a student's outputs are from those of its teacher with the other layers passed over.
-
-    Both in fp32, on random tokens; the first number is the largest difference (0.0 on a CPU where nothing had to be
-    folded), the second the largest output.
-    """
-    size = len(kept_ids) if kept_ids else teacher.config.vocab_size
-    length = min(PROOF_LENGTH, checkpoint.max_tokens(teacher) or PROOF_LENGTH)
-    ids = torch.randint(size, (2, length), generator=torch.Generator().manual_seed(0))  # (B, T)
-    index = torch.tensor(kept_ids) if kept_ids else torch.arange(size)
-    with passed_over(teacher, kept):
-        expected = outputs(teacher.float(), index[ids])
-    if checkpoint.head_of(teacher.config) == "masked-lm":
-        expected = [tensor[..., index] if tensor.shape[-1] > len(index) else tensor for tensor in expected]
-    found = outputs(student.float(), ids)
-    pairs = [(a, b) for a, b in zip(expected, found, strict=False) if a.shape == b.shape]
-    if not pairs:
-        raise DistilkitError("the student's outputs have another shape than the teacher's: report this model")
-    return max(float((a - b).abs().max()) for a, b in pairs), max(float(a.abs().max()) for a, _ in pairs)
-
-
-def outputs(model: PreTrainedModel, ids: Tensor) -> list[Tensor]:
-    """Return what a model puts out for token ids (B, T), tensor by tensor."""
-    accepted = {name for part in (model, model.base_model) for name in inspect.signature(part.forward).parameters}
-    extra = {name: make_input(ids) for name, make_input in NEEDED.items() if name in accepted}
-    model.eval()
-    output = model(input_ids=ids, **extra)
-    return [value for value in output.values() if isinstance(value, Tensor)]
 
 
 def compare_sizes(teacher: PreTrainedModel, student: PreTrainedModel) -> dict[str, float]:

@@ -11,10 +11,10 @@ import distilkit
 HOUSE = Path(distilkit.__file__).parent
 FLOORS = [
     {"errors", "__init__"},
-    {"config", "options", "record", "progress"},
+    {"config", "options", "record", "progress", "tables"},
     {
         *("checkpoint", "corpus", "losses", "objectives", "training", "journal", "snapshot"),
-        *("layers", "selection", "vocabulary", "distilbert"),
+        *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
         *("tasks", "task_data", "squad", "metrics"),
     },
     {"student", "distillation", "finetuning", "evaluation", "benchmark", "export", "report"},

@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from distilkit.errors import DistilkitError
-from distilkit.layers import extract, find_stack, passed_over, share
+from distilkit.layers import extract, share
+from distilkit.stack import find_stack, passed_over
 
 TINY = {"vocab_size": 60, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
 IDS = torch.randint(5, 60, (2, 12), generator=torch.Generator().manual_seed(0))

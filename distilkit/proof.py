@@ -1,0 +1,50 @@
+"""The proof that a student computes what its teacher does with some layers passed over."""
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from distilkit import checkpoint
+from distilkit.errors import DistilkitError
+from distilkit.stack import passed_over
+
+PROOF_LENGTH = 192  # tokens: more than the window of ModernBERT's local layers
+EXACT = 1e-5  # of the largest output: rounding, where a factor had to be folded into weights
+# Inputs without which some forwards do not run, by name (X-MOD: a language for each sequence).
+NEEDED: dict[str, Callable[[Tensor], Tensor]] = {"lang_ids": lambda ids: torch.zeros(len(ids), dtype=torch.long)}
+
+
+@torch.inference_mode()
+def prove(
+    teacher: PreTrainedModel, student: PreTrainedModel, kept: Sequence[int], kept_ids: Sequence[int] | None
+) -> tuple[float, float]:
+    """Return how far a student's outputs are from those of its teacher with the other layers passed over.
+
+    Both in fp32, on random tokens; the first number is the largest difference (0.0 on a CPU where nothing had to be
+    folded), the second the largest output.
+    """
+    size = len(kept_ids) if kept_ids else teacher.config.vocab_size
+    length = min(PROOF_LENGTH, checkpoint.max_tokens(teacher) or PROOF_LENGTH)
+    ids = torch.randint(size, (2, length), generator=torch.Generator().manual_seed(0))  # (B, T)
+    index = torch.tensor(kept_ids) if kept_ids else torch.arange(size)
+    with passed_over(teacher, kept):
+        expected = outputs(teacher.float(), index[ids])
+    if checkpoint.head_of(teacher.config) == "masked-lm":
+        expected = [tensor[..., index] if tensor.shape[-1] > len(index) else tensor for tensor in expected]
+    found = outputs(student.float(), ids)
+    pairs = [(a, b) for a, b in zip(expected, found, strict=False) if a.shape == b.shape]
+    if not pairs:
+        raise DistilkitError("the student's outputs have another shape than the teacher's: report this model")
+    return max(float((a - b).abs().max()) for a, b in pairs), max(float(a.abs().max()) for a, _ in pairs)
+
+
+def outputs(model: PreTrainedModel, ids: Tensor) -> list[Tensor]:
+    """Return what a model puts out for token ids (B, T), tensor by tensor."""
+    accepted = {name for part in (model, model.base_model) for name in inspect.signature(part.forward).parameters}
+    extra = {name: make_input(ids) for name, make_input in NEEDED.items() if name in accepted}
+    model.eval()
+    output = model(input_ids=ids, **extra)
+    return [value for value in output.values() if isinstance(value, Tensor)]
