@@ -24,6 +24,10 @@ def distill(config: DistillConfig) -> Record:
     student = checkpoint.open_model(config.student, "masked-lm", new_head=config.new_head)
     tokenizer = checkpoint.open_tokenizer(config.student)
     check_length(student, config.seq_length)
+    if getattr(student.config, "default_language", "") is None:
+        raise DistilkitError(
+            f"'{config.student}' has adapters by language: name one as default_language in config.json"
+        )
     objective = make_objective(config, student, tokenizer)
     with claim(config.output, resume=config.resume, keep="checkpoint-*[0-9]") as out:
         blocks, heldout = read_blocks(config, tokenizer)

@@ -1,6 +1,7 @@
 """What to minimise: modules made of losses. A batch goes in, named losses come out, "loss" their weighted sum."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,11 @@ from transformers import PreTrainedModel
 from distilkit import losses
 
 Batch = dict[str, Tensor]
+
+# Inputs without which some forwards do not run, by name (X-MOD: a language for each sequence; the first one here).
+NEEDED: dict[str, Callable[[Tensor], Tensor]] = {
+    "lang_ids": lambda ids: torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+}
 
 
 class Objective(nn.Module):
@@ -67,16 +73,25 @@ class TripleLoss(Objective):
         self.alphas = (alpha_ce, alpha_mlm, alpha_cos)
         self.temperature = temperature
         self.ce_positions = ce_positions
+        self.chunked = ends_in_linear(student) and ends_in_linear(teacher)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return ce, mlm, cos and their weighted sum for a batch: input_ids, labels (B, T), attention_mask or none."""
         labels, inputs = batch["labels"].flatten(), _inputs(batch)  # (B·T,)
         tokens = inputs["attention_mask"].flatten().nonzero().squeeze(-1) if "attention_mask" in inputs else None
         rows = (labels != -100).nonzero().squeeze(-1) if self.ce_positions == "masked" else tokens
-        with torch.no_grad():
-            teacher_hidden, theirs = head_at(cast(PreTrainedModel, self.teacher), inputs, rows)
-        hidden, ours = head_at(self.student, inputs, rows)  # (B·T, H), heads of R rows
-        total, ce, mlm = losses.kl_and_mlm(ours, theirs, take(labels, rows), self.temperature, *self.alphas[:2])
+        teacher, targets = cast(PreTrainedModel, self.teacher), take(labels, rows)
+        if self.chunked:
+            with torch.no_grad():
+                teacher_hidden, theirs = head_at(teacher, inputs, rows)
+            hidden, ours = head_at(self.student, inputs, rows)  # (B·T, H), heads of R rows
+            total, ce, mlm = losses.kl_and_mlm(ours, theirs, targets, self.temperature, *self.alphas[:2])
+        else:
+            with torch.no_grad():
+                teacher_hidden, wanted = logits_at(teacher, inputs, rows)  # (B·T, H), (R, V)
+            hidden, logits = logits_at(self.student, inputs, rows)
+            ce, mlm = losses.kl(logits, wanted, self.temperature), losses.mlm(logits, targets)
+            total = self.alphas[0] * ce + self.alphas[1] * mlm
         if not self.alphas[2]:  # the widths may differ
             return {"loss": total, "ce": ce, "mlm": mlm}
         cos = losses.cosine(take(hidden, tokens), take(teacher_hidden, tokens))
@@ -104,7 +119,7 @@ def logits_at(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> tup
 
     hook = model.base_model.register_forward_hook(narrow)
     try:
-        logits = model(**inputs).logits.squeeze(0)  # (R, V)
+        logits = model(**inputs, **needed_inputs(model, inputs["input_ids"])).logits.squeeze(0)  # (R, V)
     finally:
         hook.remove()
     return whole[0], logits
@@ -128,6 +143,29 @@ def head_at(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> tuple
     finally:
         hook.remove()
     return hidden, losses.Head(features[0], last.weight, last.bias)
+
+
+@torch.no_grad()
+def ends_in_linear(model: PreTrainedModel) -> bool:
+    """Say whether head_at() gives all that a model's logits are made of; MobileBERT's and ESM's heads add to it."""
+    training, device = model.training, next(model.parameters()).device
+    inputs = {"input_ids": torch.arange(8, device=device).unsqueeze(0)}
+    model.eval()
+    try:
+        features, weight, bias = head_at(model, inputs, None)[1]
+        same = torch.allclose(F.linear(features, weight, bias), logits_at(model, inputs, None)[1], atol=1e-4)
+    except (AttributeError, IndexError):  # no last layer, or one that isn't called
+        same = False
+    model.train(training)
+    return same
+
+
+def needed_inputs(model: PreTrainedModel, input_ids: Tensor) -> Batch:
+    """Return the inputs, made up from token ids (B, T), without which a model would not run."""
+    if getattr(model.config, "default_language", "") is not None:
+        return {}
+    accepted = {name for part in (model, model.base_model) for name in inspect.signature(part.forward).parameters}
+    return {name: make(input_ids) for name, make in NEEDED.items() if name in accepted}
 
 
 def _inputs(batch: Batch) -> Batch:

@@ -1,7 +1,6 @@
 """The proof that a student computes what its teacher does with some layers passed over."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -9,12 +8,11 @@ from transformers import PreTrainedModel
 
 from distilkit import checkpoint
 from distilkit.errors import DistilkitError
+from distilkit.objectives import needed_inputs
 from distilkit.stack import passed_over
 
 PROOF_LENGTH = 192  # tokens: more than the window of ModernBERT's local layers
 EXACT = 1e-5  # of the largest output: rounding, where a factor had to be folded into weights
-# Inputs without which some forwards do not run, by name (X-MOD: a language for each sequence).
-NEEDED: dict[str, Callable[[Tensor], Tensor]] = {"lang_ids": lambda ids: torch.zeros(len(ids), dtype=torch.long)}
 
 
 @torch.inference_mode()
@@ -43,8 +41,6 @@ def prove(
 
 def outputs(model: PreTrainedModel, ids: Tensor) -> list[Tensor]:
     """Return what a model puts out for token ids (B, T), tensor by tensor."""
-    accepted = {name for part in (model, model.base_model) for name in inspect.signature(part.forward).parameters}
-    extra = {name: make_input(ids) for name, make_input in NEEDED.items() if name in accepted}
     model.eval()
-    output = model(input_ids=ids, **extra)
+    output = model(input_ids=ids, **needed_inputs(model, ids))
     return [value for value in output.values() if isinstance(value, Tensor)]

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import LAYERS, NAMES, VOCABULARY, try_init
+import torch.nn.functional as F
+from architectures import KEEP, LAYERS, NAMES, VOCABULARY, try_init, write_teacher
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
+from distilkit.layers import extract
+from distilkit.objectives import TripleLoss
 from distilkit.record import read_biography
 
 PAGE = (Path(__file__).parent.parent / "docs/architectures.md").read_text(encoding="utf-8")
@@ -118,3 +121,39 @@ def test_funnel_keeps_a_layer_of_each_block(tmp_path: Path) -> None:
     with torch.no_grad():
         assert student.config.block_sizes == [1, 1, 1]
         assert torch.equal(student(input_ids=ids).logits, teacher(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("positions", ["all", "masked"])
+@pytest.mark.parametrize("model_type", sorted(set(NAMES) - REFUSED))
+def test_the_objective_reaches_every_architecture_s_head(model_type: str, positions: str, tmp_path: Path) -> None:
+    """Soft targets, masked LM and their gradients are those of full logits, whatever lies between body and logits."""
+    write_teacher(model_type, tmp_path / "teacher")
+    teacher = AutoModelForMaskedLM.from_pretrained(tmp_path / "teacher").eval()
+    if model_type == "xmod":
+        teacher.set_default_language("en_XX")
+    student = extract(teacher, KEEP.get(model_type, (0, 2, 5)))
+    twin = extract(teacher, KEEP.get(model_type, (0, 2, 5)))
+    generator = torch.Generator().manual_seed(2)
+    ids = torch.randint(5, VOCABULARY, (2, 32), generator=generator)
+    chosen = torch.rand(ids.shape, generator=generator) < 0.3
+    labels = torch.where(chosen, ids, -100)
+    parts = TripleLoss(student, teacher, alpha_cos=0, ce_positions=positions)({"input_ids": ids, "labels": labels})
+    rows = chosen if positions == "masked" else torch.ones_like(chosen)
+    with torch.no_grad():
+        target = torch.softmax(teacher(input_ids=ids).logits[rows] / 2, -1)
+    logits = twin(input_ids=ids).logits
+    ce = F.cross_entropy(logits[rows] / 2, target) - F.cross_entropy((target + 1e-30).log(), target)
+    mlm = F.cross_entropy(logits[chosen], ids[chosen])
+    loss = 5 * 4 * ce + 2 * mlm
+    parts["loss"].backward()
+    loss.backward()
+
+    torch.testing.assert_close(parts["ce"], 4 * ce, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts["mlm"], mlm, rtol=1e-5, atol=1e-5)
+    for (name, mine), other in zip(student.named_parameters(), twin.parameters(), strict=True):
+        if not mine.numel():  # MobileBERT's extra projection where widths are equal
+            continue
+        scale = 0.0 if other.grad is None else float(other.grad.abs().max())
+        wanted = torch.zeros_like(other) if other.grad is None else other.grad
+        found = torch.zeros_like(mine) if mine.grad is None else mine.grad
+        assert float((found - wanted).abs().max()) <= 1e-5 + 1e-4 * scale, name
