@@ -73,7 +73,9 @@ class TrainConfig(CommonConfig):
     compile: bool = option("Compile the models with torch.compile.", False, panel="Training")
     log_every: int = option("Updates between two readings of the losses.", 10, min=1, panel="Training")
     checkpoint_every: int = option("Updates between two checkpoints.", 500, min=1, panel="Training")
-    resume: bool = option("Go on from the newest checkpoint in the output directory.", False, panel="Training")
+    resume: bool = option(
+        "Go on from the newest checkpoint in the output directory; start where there is none.", False, panel="Training"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -42,9 +42,9 @@ def distill(config: DistillConfig) -> Record:
             label="distill" if config.objective != "mlm" else "masked LM",
         )
         checkpoint.save(student, tokenizer, out)
-        remove_snapshots(out)
         done = record("distill", config, metrics | {"parameters": float(student.num_parameters())})
         write_biography(out, [*read_biography(config.student), done])
+        remove_snapshots(out)  # last: killed before, it can still go on from them
     return done
 
 

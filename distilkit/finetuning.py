@@ -62,6 +62,7 @@ def finetune_all(chosen: list[Task], config: FinetuneConfig) -> Record:
         scores = {name: value for done in records for name, value in done.metrics.items() if name.startswith(prefixes)}
         done = record("finetune", config, scores | evaluation.averages(scores, chosen), **_device())
         write_biography(out, [*read_biography(config.model), done])
+    remove_snapshots(out)  # last: killed before, it can still go on from them
     return done
 
 
@@ -156,7 +157,6 @@ def run(job: Job, config: FinetuneConfig) -> Record:
     totals = train(objective, batches, config, out, label=f"finetune {job.task.name}")
     scores = evaluation.score(student, job.tokenizer, job.task, job.splits, config)
     checkpoint.save(student, job.tokenizer, out)
-    remove_snapshots(out)
     metrics = scores | totals | {"parameters": float(student.num_parameters())}
     done = record("finetune", config, metrics, **_device())
     write_biography(out, [*read_biography(config.model), done])

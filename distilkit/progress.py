@@ -34,6 +34,11 @@ def track(label: str, total: int, *, done: int = 0, unit: str = "it", quiet: boo
         yield _liner(label, total, done, unit, started)
 
 
+def warn(text: str) -> None:
+    """Tell of something that is not as it should be, but does not stop the work."""
+    print(f"distilkit: warning: {text}", file=sys.stderr, flush=True)
+
+
 def _bar() -> Progress:
     columns = ("[bold]{task.description}", "{task.fields[rate]}", "{task.fields[text]}")
     label, rate, text = (TextColumn(column) for column in columns)

@@ -131,8 +131,6 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Ite
     Raises DistilkitError where the directory isn't empty, is a file, or can't be written.
     """
     if resume:
-        if not output.is_dir():
-            raise DistilkitError(f"nothing to resume in '{output}': leave out --resume to start")
         if (output / BIOGRAPHY).exists():
             raise DistilkitError(f"'{output}' is already finished: choose another -o, or leave out --resume")
     elif not is_claimable(output):

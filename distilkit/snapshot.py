@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import shutil
+import zlib
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -11,9 +13,11 @@ from safetensors import SafetensorError
 from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
 from distilkit.options import flag
+from distilkit.progress import warn
 from distilkit.record import config_json, write_text
 
 KEPT = 2
+MANIFEST = "manifest.json"  # a CRC-32 of each file: a checkpoint whose files don't match is passed over
 MAY_CHANGE = {"resume", "log_every", "checkpoint_every", "output"}
 
 logging.getLogger("accelerate").setLevel(logging.ERROR)  # it warns of tied weights, which load again as they were
@@ -41,9 +45,42 @@ def save_snapshot(accelerator: Accelerator, out: Path, step: int) -> None:
         ) from None
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        write_text(partial / MANIFEST, json.dumps(checksums(partial)))
+        for path in (*partial.rglob("*"), partial):
+            sync(path)
         partial.replace(final)
+        sync(out)
         for old in snapshots(out)[:-KEPT]:
             shutil.rmtree(old)
+
+
+def checksums(directory: Path) -> dict[str, int]:
+    """Return the CRC-32 of each file of a checkpoint, by name."""
+    found = {}
+    for path in sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST):
+        value = 0
+        with path.open("rb") as file:
+            while block := file.read(2**24):
+                value = zlib.crc32(block, value)
+        found[str(path.relative_to(directory))] = value
+    return found
+
+
+def is_whole(directory: Path) -> bool:
+    """Say whether a checkpoint holds what was written into it."""
+    try:
+        return bool(json.loads((directory / MANIFEST).read_text("utf-8")) == checksums(directory))
+    except (OSError, ValueError):  # ValueError: text that is no JSON, or no text
+        return False
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or directory is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_snapshots(out: Path) -> None:
@@ -53,12 +90,19 @@ def remove_snapshots(out: Path) -> None:
 
 
 def restore(accelerator: Accelerator, out: Path, config: TrainConfig, updates: int) -> int:
-    """Load the newest checkpoint where --resume asks for it; returns the number of its update, 0 at the start.
+    """Load the newest whole checkpoint where --resume asks for it; returns the number of its update, 0 at the start.
 
+    A damaged one is passed over with a warning.
     Raises DistilkitError where an option that changes the result differs from the interrupted run's.
     """
     run = {name: value for name, value in config_json(config).items() if name not in MAY_CHANGE} | {"updates": updates}
     found = snapshots(out) if config.resume else []
+    while found and not is_whole(found[-1]):
+        damaged = found.pop()
+        warn(f"{damaged.name} is damaged: going on from {found[-1].name if found else 'the start'}")
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            shutil.rmtree(damaged)
     if not found:
         if accelerator.is_main_process:
             write_text(out / "run.json", json.dumps(run))

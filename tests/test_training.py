@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
+from distilkit.snapshot import snapshots
 from distilkit.training import Batches, train
 
 ROWS = [{"x": float(i), "y": 2.0 * i + 1} for i in range(10)]
@@ -125,6 +127,73 @@ def test_resume_refuses_other_settings(tmp_path: Path) -> None:
         train(Line(), batches(), TrainConfig(steps=4, lr=0.1, resume=True), tmp_path)
 
 
+def resumed(out: Path, *, steps: int = 9) -> tuple[nn.Module, list[int]]:
+    """Go on with a run of that many steps; returns the model and the steps in train.jsonl."""
+    model = Line()
+    train(model, batches(), TrainConfig(steps=steps, checkpoint_every=2, resume=True), out)
+    lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    return model, [line["step"] for line in lines]
+
+
+def stop_at(step: int) -> Callable[[], dict[str, float]]:
+    """Return an evaluation that fails as a killed process would, without a word, after so many updates."""
+    calls = iter(range(step + 1))
+
+    def evaluate() -> dict[str, float]:
+        if next(calls, None) is None:
+            raise MemoryError
+        return {"heldout_loss": 1.0}
+
+    return evaluate
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cut off, one bit flipped, emptied or a file missing: a warning names it, and the result has the same bits."""
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    whole = Line()
+    train(whole, batches(), TrainConfig(steps=9, checkpoint_every=2), tmp_path / "whole")
+    out = tmp_path / "broken"
+    config = TrainConfig(steps=9, checkpoint_every=2)
+    with pytest.raises(MemoryError):
+        train(Line(), batches(), config, out, evaluate=stop_at(7), evaluate_every=1)
+    assert [path.name for path in snapshots(out)] == ["checkpoint-00000004", "checkpoint-00000006"]
+    file = out / "checkpoint-00000006/model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    {
+        "cut": lambda: file.write_bytes(file.read_bytes()[:-3]),
+        "flip": lambda: file.write_bytes(data),
+        "empty": lambda: file.write_bytes(b""),
+        "gone": file.unlink,
+    }[damage]()
+    model, steps = resumed(out)
+
+    assert "checkpoint-00000006 is damaged: going on from checkpoint-00000004" in capsys.readouterr().err
+    assert torch.equal(model.student.weight, whole.student.weight)
+    assert sorted(set(steps)) == list(range(10))
+    assert steps[-1] == 9
+
+
+def test_two_damaged_checkpoints_start_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rather than going on from a wrong state."""
+    config, place = TrainConfig(steps=9, checkpoint_every=2), tmp_path / "whole"
+    place.mkdir()
+    with pytest.raises(MemoryError):
+        train(Line(), batches(), config, tmp_path, evaluate=stop_at(7), evaluate_every=1)
+    for path in snapshots(tmp_path):
+        (path / "manifest.json").write_text("{")
+    model, _ = resumed(tmp_path)
+    whole = Line()
+    train(whole, batches(), TrainConfig(steps=9), place)
+
+    assert "going on from the start" in capsys.readouterr().err
+    assert torch.equal(model.student.weight, whole.student.weight)
+
+
 COMMAND = [
     "--seq-length",
     "32",
@@ -190,3 +259,37 @@ def test_an_interrupted_run_resumes_to_the_bit(
     steps = [json.loads(line) for line in (tmp_path / "broken" / "train.jsonl").read_text().splitlines()]
     assert [line["step"] for line in steps if "loss" in line] == list(range(1, 61))
     assert not list((tmp_path / "broken").glob("checkpoint-*"))
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_ends_with_the_same_bits(
+    make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path
+) -> None:
+    """SIGKILL, SIGTERM and SIGINT at random moments, each followed by --resume; every step is in train.jsonl once."""
+    teacher, student = make_checkpoint("bert", 4), make_checkpoint("bert", 2)
+    often = ("--checkpoint-every", "1", "--steps", "400")
+    whole = start(student, teacher, corpus, tmp_path / "whole", *often)
+    _, stderr = whole.communicate(timeout=300)
+    assert whole.returncode == 0, stderr
+    out, chance, kills = tmp_path / "broken", random.Random(0), 0  # noqa: S311 - no secret
+    while kills < 20:
+        process = start(student, teacher, corpus, out, *often, "--resume")
+        if kills % 4:  # three in four while it trains, one anywhere
+            newest = max(out.glob("checkpoint-*[0-9]"), default=None)
+            while process.poll() is None and max(out.glob("checkpoint-*[0-9]"), default=None) in (newest, None):
+                time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3 if kills % 4 else 5))
+        if process.poll() is not None:
+            break
+        process.send_signal(chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+        process.communicate(timeout=60)
+        kills += 1
+    last = start(student, teacher, corpus, out, *often, "--resume")
+    _, stderr = last.communicate(timeout=300)
+    assert last.returncode == 0, stderr
+    assert kills == 20
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    steps = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in steps if "loss" in line] == list(range(1, 401))
+    assert not list(out.glob("checkpoint-*"))
