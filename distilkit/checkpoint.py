@@ -191,14 +191,17 @@ def _refuse_missing(name: str, head: Head, model: PreTrainedModel, missing: set[
         raise DistilkitError(f"'{name}' has no trained {head} head: train one with distilkit finetune")
 
 
-def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Load the fast tokenizer of a checkpoint."""
+def open_tokenizer(name: str, *, fast: bool = True) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a checkpoint, which has to be a fast one unless it is only handed on.
+
+    Raises DistilkitError where there is none.
+    """
     open_config(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise DistilkitError(f"'{name}' has no tokenizer that can be read ({_first_line(error)})") from None
-    if not tokenizer.is_fast or len(tokenizer) < 6:
+    if (fast and not tokenizer.is_fast) or len(tokenizer) < 6:
         raise DistilkitError(
             f"'{name}' has no fast tokenizer: put its tokenizer.json (or vocab files) into the directory"
         )

@@ -34,7 +34,8 @@ def init(config: InitConfig) -> Record:
     """Extract a student from a teacher, save it, reload it and compare, then write its record."""
     check_options(config)
     teacher = checkpoint.open_as_saved(config.teacher, allow_pickle=config.allow_pickle)
-    tokenizer = checkpoint.open_tokenizer(config.teacher)
+    splits = config.strategy == "search" or config.vocabulary is not None
+    tokenizer = checkpoint.open_tokenizer(config.teacher, fast=splits)
     depth = len(find_stack(teacher).layers)
     refuse_shared(config, teacher)
     ranked = ranking(config, teacher, tokenizer) if config.strategy == "search" else []
@@ -57,6 +58,9 @@ def init(config: InitConfig) -> Record:
         if not config.no_verify:
             difference, scale = prove(teacher, model, kept, student.kept_ids)
             if not difference <= EXACT * max(1.0, scale):  # nan, too
+                if student.model is not shorter and prove(teacher, shorter, kept, None)[0] <= EXACT * max(1.0, scale):
+                    changed = "--vocabulary" if config.vocabulary else "--architecture"
+                    raise DistilkitError(f"with {changed} the student computes something else: leave it out")
                 reason = (
                     f"here a layer depends on its place, and layers {listed(kept)} alone compute something else"
                     f" (by {difference:.2g})"

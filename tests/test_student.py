@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    EsmTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
     ModernBertConfig,
@@ -287,4 +288,36 @@ def test_a_student_that_does_not_load_as_it_was_is_not_kept(
     monkeypatch.setattr(checkpoint, "save", spoil)
     with pytest.raises(DistilkitError, match=r"'bert\.encoder\.layer\.1\.output\.dense\.bias' differs"):
         init(InitConfig(teacher=str(teacher), output=tmp_path / "student"))
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_tokenizer_that_is_not_fast_is_handed_on(
+    make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path
+) -> None:
+    """ESM's, XLM's and others are written in Python alone; only what splits text here needs a fast one."""
+    teacher = make_checkpoint("bert", 4)
+    for path in teacher.glob("*token*"):
+        path.unlink()
+    letters = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWC", "<mask>"]
+    (tmp_path / "vocab.txt").write_text("\n".join(letters))
+    slow = EsmTokenizer(str(tmp_path / "vocab.txt"))
+    slow.save_pretrained(teacher)
+    assert not slow.is_fast
+    init(InitConfig(teacher=str(teacher), output=tmp_path / "student"))
+    with pytest.raises(DistilkitError, match="no fast tokenizer"):
+        init(InitConfig(teacher=str(teacher), output=tmp_path / "other", vocabulary=str(corpus)))
+
+    assert AutoTokenizer.from_pretrained(tmp_path / "student")("LAG")["input_ids"] == slow("LAG")["input_ids"]
+
+
+def test_a_vocabulary_that_moves_the_padding_is_refused(
+    make_checkpoint: Callable[..., Path], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """RoBERTa counts positions from the padding id, so a padding id that changes would shift every position."""
+    teacher = make_checkpoint("roberta", 4, pad_token_id=128, max_position_embeddings=200)
+    text = tmp_path / "text.txt"
+    word = tokenizer.convert_ids_to_tokens(128).removeprefix("##")
+    text.write_text(f"{word} a{word}\n")  # which keeps the id, but not all those before it
+    with pytest.raises(DistilkitError, match=r"with --vocabulary the student computes something else: leave it out"):
+        init(InitConfig(teacher=str(teacher), output=tmp_path / "student", vocabulary=str(text)))
     assert not (tmp_path / "student").exists()
