@@ -113,7 +113,7 @@ def open_model(
             name,
             config=config,
             dtype=dtype,
-            use_safetensors=not (pickled and allow_pickle),
+            use_safetensors=None if allow_pickle else True,  # None: safetensors where there are any
             weights_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=new_head,  # a head of another task's width is replaced

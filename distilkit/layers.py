@@ -61,7 +61,7 @@ def shrink(config: PretrainedConfig, stack: Stack, layers: Sequence[int]) -> Ite
             ends = list(itertools.accumulate(stack.blocks))
             counts = [sum(end - size <= i < end for i in layers) for size, end in zip(stack.blocks, ends, strict=True)]
             if not all(counts):
-                raise DistilkitError(f"layers {_listed(layers)} leave a block without any")
+                raise DistilkitError(f"layers {listed(layers)} leave a block without any")
             changes |= {name: counts for name, value in values.items() if value == list(stack.blocks)}
         else:
             changes[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(layers)
@@ -136,9 +136,9 @@ def _taken(
     }
     left_over = {name for name in theirs if not any(name.startswith(f"{path}.") for path in dropped)}
     for name in sorted(left_over - set(names.values())):
-        raise DistilkitError(f"layers {_listed(layers)} put '{name}' where this architecture has no such weight")
+        raise DistilkitError(f"layers {listed(layers)} put '{name}' where this architecture has no such weight")
     for source in sorted(set(names.values()) - theirs.keys()):
-        raise DistilkitError(f"layers {_listed(layers)} need '{source}', which this teacher doesn't have")
+        raise DistilkitError(f"layers {listed(layers)} need '{source}', which this teacher doesn't have")
     shapes = {name: tensor.shape for name, tensor in student.state_dict().items()}
     tensors = {
         name: by_layer(theirs[source], shapes[name], len(stack.layers), layers) for name, source in names.items()
@@ -183,5 +183,6 @@ def _folded(
             yield name, tensors[name] * ratio
 
 
-def _listed(layers: Sequence[int]) -> str:
+def listed(layers: Sequence[int]) -> str:
+    """Spell layers as --keep takes them."""
     return ",".join(map(str, layers))

@@ -74,8 +74,9 @@ def is_shared(stack: Stack) -> bool:
 def passed_over(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[None]:
     """Within it, a model computes as if it had only those layers: the others hand on what they are given."""
     kept: dict[nn.Module, list[bool]] = {}
-    branches = {path for row in find_stack(model).layers for path in row if len(row) > 1}
-    for index, row in enumerate(find_stack(model).layers):
+    stack = find_stack(model)
+    branches = {path for row in stack.layers for path in row if len(row) > 1}
+    for index, row in enumerate(stack.layers):
         for path in row:
             kept.setdefault(model.get_submodule(path), []).append(index in layers)
     names = {module: path for path, module in model.named_modules()}

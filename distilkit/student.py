@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilkit import checkpoint, corpus, distilbert, selection, vocabulary
 from distilkit.config import InitConfig
 from distilkit.errors import DistilkitError
-from distilkit.layers import share
+from distilkit.layers import listed, share
 from distilkit.proof import EXACT, prove
 from distilkit.record import Record, claim, read_biography, record, write_biography
 from distilkit.selection import STRATEGIES, Candidate, Gauge, near
@@ -56,22 +56,35 @@ def init(config: InitConfig) -> Record:
             for name in ("loss", "agreement")
         }
         if not config.no_verify:
-            difference, scale = prove(teacher, model, kept, student.kept_ids)
-            if not difference <= EXACT * max(1.0, scale):  # nan, too
-                if student.model is not shorter and prove(teacher, shorter, kept, None)[0] <= EXACT * max(1.0, scale):
-                    changed = "--vocabulary" if config.vocabulary else "--architecture"
-                    raise DistilkitError(f"with {changed} the student computes something else: leave it out")
-                reason = (
-                    f"here a layer depends on its place, and layers {listed(kept)} alone compute something else"
-                    f" (by {difference:.2g})"
-                )
-                raise refusal(reason, teacher, kept)
-            metrics["max_difference"] = difference
+            metrics["max_difference"] = verify(config, teacher, student._replace(model=model), shorter, kept)
         head = checkpoint.head_of(teacher.config)
         done = record("init", config, metrics, head=head, **describe(kept, depth, ranked))
         if not config.dry_run:
             write_biography(out, [*read_biography(config.teacher), done])
     return done
+
+
+def verify(
+    config: InitConfig, teacher: PreTrainedModel, student: Student, shorter: PreTrainedModel, kept: Sequence[int]
+) -> float:
+    """Return the proof's largest difference.
+
+    Raises DistilkitError where it is more than rounding, naming what is to blame: what was changed beside the layers
+    (`shorter` is the student before that), or the choice of layers, with one that would be exact.
+    """
+    difference, scale = prove(teacher, student.model, kept, student.kept_ids)
+    bound = EXACT * max(1.0, scale)
+    if difference <= bound:  # never true of nan
+        return difference
+    option = "--vocabulary" if config.vocabulary else "--architecture" if config.architecture != "same" else ""
+    if option and prove(teacher, shorter, kept, None)[0] <= bound:
+        raise DistilkitError(f"with {option} the student computes something else: leave it out")
+    raise refusal(
+        f"here a layer depends on its place, and layers {listed(kept)} alone compute something else"
+        f" (by {difference:.2g})",
+        teacher,
+        kept,
+    )
 
 
 def check_options(config: InitConfig) -> None:
@@ -213,8 +226,3 @@ def describe(kept: Sequence[int], depth: int, ranked: Sequence[Candidate]) -> di
         "dropped_layers": listed(dropped),
         **{f"strategies/{candidate.strategy}": listed(candidate.layers) for candidate in ranked},
     }
-
-
-def listed(layers: Sequence[int]) -> str:
-    """Spell layers as --keep takes them."""
-    return ",".join(map(str, layers))

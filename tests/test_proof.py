@@ -53,3 +53,12 @@ def test_bare_encoders_are_compared_too(make_checkpoint: Callable[..., Path]) ->
     with torch.no_grad():
         student.pooler.dense.bias.add_(0.1)
     assert prove(teacher, student, [1, 3], None)[0] > 1e-3
+
+
+def test_nan_in_one_output_of_several_shows(make_checkpoint: Callable[..., Path]) -> None:
+    """The hidden states are equal, and the pooler's output is not a number."""
+    teacher = AutoModel.from_pretrained(make_checkpoint("bert", 4, auto=AutoModel)).eval()
+    student = extract(teacher, [1, 3])
+    with torch.no_grad():
+        student.pooler.dense.bias.fill_(torch.nan)
+    assert not prove(teacher, student, [1, 3], None)[0] <= 1e-5
