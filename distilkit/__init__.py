@@ -11,9 +11,9 @@ _PUBLIC = {
     "spread": "selection",
     "extract": "layers",
     "train": "training",
-    "TripleLoss": "objectives",
+    "Distillation": "objectives",
 }
-__all__ = ["DistilkitError", "Record", "TripleLoss", "__version__", "extract", "spread", "train"]
+__all__ = ["DistilkitError", "Distillation", "Record", "__version__", "extract", "spread", "train"]
 
 
 def __getattr__(name: str) -> Any:

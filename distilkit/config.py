@@ -98,12 +98,46 @@ class DistillConfig(TrainConfig):
     teacher: str | None = option(
         "Teacher checkpoint [default: the one that the student was made from].", None, metavar="MODEL", place=True
     )
-    objective: Literal["triple", "mlm"] = option(
-        "What to minimise: the triple loss against the teacher, or masked LM without one.", "triple"
+    objective: Literal["triple", "hidden", "attention", "minilm", "mlm"] = option(
+        "What to minimise: the triple loss, the distance of hidden states, of attention maps and hidden states, of "
+        "query, key and value relations (MiniLMv2), or masked LM without a teacher. A name stands for weights: give "
+        "others (--alpha-…) to mix them.",
+        "triple",
     )
-    alpha_ce: float = option("Weight of the soft-target loss.", 5.0, min=0, panel="Objective")
-    alpha_mlm: float = option("Weight of the masked-LM loss.", 2.0, min=0, panel="Objective")
-    alpha_cos: float = option("Weight of the cosine loss between last hidden states.", 1.0, min=0, panel="Objective")
+    alpha_ce: float | None = option(
+        "Weight of the soft-target loss [default: 5 with triple].", None, min=0, panel="Objective"
+    )
+    alpha_mlm: float | None = option(
+        "Weight of the masked-LM loss [default: 2 with triple, 1 with mlm].", None, min=0, panel="Objective"
+    )
+    alpha_cos: float | None = option(
+        "Weight of the cosine loss between last hidden states [default: 1 with triple].", None, min=0, panel="Objective"
+    )
+    alpha_hidden: float | None = option(
+        "Weight of the squared distance of hidden states [default: 1 with hidden and attention].",
+        None,
+        min=0,
+        panel="Objective",
+    )
+    alpha_attention: float | None = option(
+        "Weight of the divergence of attention maps [default: 1 with attention].", None, min=0, panel="Objective"
+    )
+    alpha_relation: float | None = option(
+        "Weight of the divergence of query, key and value relations [default: 1 with minilm].",
+        None,
+        min=0,
+        panel="Objective",
+    )
+    layer_map: tuple[int, ...] | None = option(
+        "The teacher's layer (from 0) for each of the student's, for hidden, attention and minilm, which uses the last "
+        "pair [default: evenly spread, last to last]; a single number is for the last.",
+        None,
+        metavar="N,N,…",
+        panel="Objective",
+    )
+    ce_until: float = option(
+        "Share of the run after which only masked LM is left.", 1.0, min=0, max=1, panel="Objective"
+    )
     temperature: float = option("Temperature of the soft targets.", 2.0, min=1e-3, panel="Objective")
     ce_positions: Literal["all", "masked"] = option(
         "Where the soft-target loss is taken: at every token or only at masked ones (faster).", "all", panel="Objective"

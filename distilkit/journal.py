@@ -37,11 +37,15 @@ class Journal:
         self.pending.append((step, lr, readings))
 
     def flush(self, out: Path) -> None:
-        """Write the pending updates; their time is shared evenly among them."""
+        """Write the pending updates; their time is shared evenly among them.
+
+        Raises DistilkitError where a loss isn't finite.
+        """
+        sums = iter(self._read_pending())
         seconds, before = time.monotonic() - self.clock, self.last["seconds"]
         for place, (step, lr, readings) in enumerate(self.pending, 1):
-            values = {name: self._mean(name, readings) for name in readings[0]}
-            tokens = round(values.pop("tokens") * len(readings) * self.accelerator.num_processes)
+            values = {name: next(sums) for name in readings[0]}
+            tokens = round(values.pop("tokens"))
             now = before + (seconds - before) * place / len(self.pending)
             rate = tokens / max(now - self.last["seconds"], 1e-9)
             total = self.last["tokens"] + tokens
@@ -52,9 +56,15 @@ class Journal:
         self.pending.clear()
         self.text = f"loss {self.last['loss']:.3f}, {self.last['tokens_per_second']:.0f} tokens/s"
 
-    def _mean(self, name: str, readings: list[dict[str, Tensor]]) -> float:
-        mean = torch.stack([reading[name].float() for reading in readings]).mean()
-        return float(self.accelerator.reduce(mean.to(self.accelerator.device), "mean"))
+    def _read_pending(self) -> list[float]:
+        """Read the pending losses off the device at once: means over the tokens of all processes, but tokens summed."""
+        processes = self.accelerator.num_processes
+        sums = [
+            torch.stack([reading[name].float() for reading in readings]).sum() / (1 if name == "tokens" else processes)
+            for _, _, readings in self.pending
+            for name in readings[0]
+        ]
+        return [float(value) for value in self.accelerator.reduce(torch.stack(sums), "sum").tolist()] if sums else []
 
     def heldout(self, metrics: dict[str, float]) -> None:
         """Write a held-out line; the time it took doesn't count as training."""

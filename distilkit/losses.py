@@ -1,5 +1,6 @@
 """The losses as pure functions of tensors; R is a number of rows (token positions), V the vocabulary, H the width."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +30,36 @@ def cosine(student: Tensor, teacher: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1)).mean()
 
 
+def hidden(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean squared difference of hidden states (R, H) each (Jiao et al. 2020, TinyBERT, equation 8)."""
+    return F.mse_loss(student.float(), teacher.float())
+
+
+def relations(states: Tensor, heads: int) -> Tensor:
+    """Return the scaled dot products of every two tokens' states in each of `heads` relation heads.
+
+    states (B, A, T, D), whose A · D columns are dealt out anew; returns (B, heads, T, T) (Wang et al. 2020, MiniLMv2,
+    equations 3 and 4).
+    """
+    batch, _, length, _ = states.shape
+    split = states.transpose(1, 2).reshape(batch, length, heads, -1).transpose(1, 2).float()  # (B, heads, T, d)
+    return torch.matmul(split, split.mT) / math.sqrt(split.shape[-1])
+
+
+def attention(student: Tensor, teacher: Tensor, tokens: Tensor | None) -> Tensor:
+    """Return the mean over heads and tokens of KL(softmax(teacher) ‖ softmax(student)), scores (B, heads, T, T) each.
+
+    `tokens` (B, T) is true at what isn't padding, None where nothing is; padding neither attends nor is attended to
+    (Wang et al. 2020, MiniLM, equation 3 for attention maps; MiniLMv2, equation 5 for relations).
+    """
+    if tokens is not None:
+        hole = ~tokens[:, None, None].bool()  # (B, 1, 1, T)
+        student, teacher = (scores.masked_fill(hole, torch.finfo(scores.dtype).min) for scores in (student, teacher))
+    log_s, log_t = F.log_softmax(student.float(), -1), F.log_softmax(teacher.float(), -1)
+    each = F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(-1).mean(1)  # (B, T)
+    return each.mean() if tokens is None else (each * tokens).sum() / tokens.sum()
+
+
 class Head(NamedTuple):
     """What a vocabulary head's last layer computes logits from: features (R, H), weight (V, H), bias (V,) or none."""
 
@@ -38,7 +69,12 @@ class Head(NamedTuple):
 
 
 def kl_and_mlm(
-    student: Head, teacher: Head, labels: Tensor, temperature: float, alpha_ce: float, alpha_mlm: float
+    student: Head,
+    teacher: Head,
+    labels: Tensor,
+    temperature: float,
+    alpha_ce: float | Tensor,
+    alpha_mlm: float | Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (alpha_ce · kl + alpha_mlm · mlm, kl, mlm) without ever holding (R, V) logits; labels (R,).
 
@@ -62,8 +98,8 @@ class _KLAndMLM(torch.autograd.Function):
         teacher_bias: Tensor | None,
         labels: Tensor,
         temperature: float,
-        alpha_ce: float,
-        alpha_mlm: float,
+        alpha_ce: float | Tensor,
+        alpha_mlm: float | Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         device, rows = features.device.type, len(features)
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype

@@ -1,8 +1,7 @@
 """What to minimise: modules made of losses. A batch goes in, named losses come out, "loss" their weighted sum."""
 
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +9,31 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distilkit import losses
+from distilkit.errors import DistilkitError
+from distilkit.layers import share
+from distilkit.states import (
+    Batch,
+    Inside,
+    body_at,
+    ends_in_linear,
+    head_at,
+    logits_at,
+    show_attention,
+    take,
+    watch,
+)
 
-Batch = dict[str, Tensor]
+Shares = Mapping[str, Tensor]
 
-# Inputs without which some forwards do not run, by name (X-MOD: a language for each sequence; the first one here).
-NEEDED: dict[str, Callable[[Tensor], Tensor]] = {
-    "lang_ids": lambda ids: torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+WEIGHTS = {  # of the parts, by the name of an objective
+    "triple": {"ce": 5.0, "mlm": 2.0, "cos": 1.0},  # Sanh et al. 2019; the weights: transformers issue 2013
+    "mlm": {"mlm": 1.0},
+    "hidden": {"hidden": 1.0},
+    "attention": {"attention": 1.0, "hidden": 1.0},  # as TinyBERT's general distillation
+    "minilm": {"relation": 1.0},
 }
+PARTS = ("ce", "mlm", "cos", "hidden", "attention", "relation")
+RELATION_HEADS = 48  # at most (MiniLMv2, section 4.1)
 
 
 class Objective(nn.Module):
@@ -32,6 +49,21 @@ class Objective(nn.Module):
         self.student = student
         self.__dict__["teacher"] = None if teacher is None else teacher.requires_grad_(False).eval()
 
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Return how many rows of a batch each part of the loss is a mean over, by part, or for all as "rows"."""
+        first = next(iter(batch.values()))
+        return {"rows": first.new_tensor(len(first)).float()}
+
+    def progress(self, done: float) -> None:
+        """Take note of the share of the run that is behind, from 0 to 1."""
+
+    def cast_teacher(self, dtype: torch.dtype) -> None:
+        """Keep the teacher's matrices in the precision that autocast would cast them to at every step."""
+        for module in () if self.teacher is None else self.teacher.modules():
+            if isinstance(module, nn.Linear):  # a copy where it is an embedding too, which autocast leaves alone
+                for name, parameter in list(module.named_parameters(recurse=False)):
+                    setattr(module, name, nn.Parameter(parameter.detach().to(dtype), requires_grad=False))
+
     def _apply(self, fn: Any, recurse: bool = True) -> "Objective":
         if self.teacher is not None:
             self.teacher._apply(fn, recurse)  # noqa: SLF001 - nn.Module has no other way to follow .to()
@@ -39,137 +71,149 @@ class Objective(nn.Module):
         return self
 
 
-class MaskedLM(Objective):
-    """Masked LM alone, without a teacher."""
+class Look(NamedTuple):
+    """What one forward pass of a model gave: R of the batch's B·T rows reached the vocabulary head."""
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean masked-LM loss of a batch: input_ids and labels (B, T), attention_mask or none."""
-        labels = batch["labels"].flatten()  # (B·T,)
-        masked = (labels != -100).nonzero().squeeze(-1)  # (M,)
-        _, logits = logits_at(self.student, _inputs(batch), masked)
-        loss = losses.mlm(logits, labels[masked])
-        return {"loss": loss, "mlm": loss}
+    last: Tensor  # (B·T, H)
+    head: losses.Head | Tensor | None  # what logits are computed from, or logits (R, V)
+    inside: Inside
 
 
-class TripleLoss(Objective):
-    """Soft-target cross-entropy + masked LM + cosine between last hidden states (Sanh et al. 2019, sections 2 and 3).
+class Distillation(Objective):
+    """A weighted sum of losses on masked text: masked LM, and what makes a student like its teacher.
 
-    With ce_positions "all" the soft targets are matched at every token that isn't padding, with "masked" only at the
-    tokens to predict; the cosine is always taken at every token that isn't padding.
+    ce (soft targets), mlm and cos (last hidden states) are the triple loss of Sanh et al. 2019, sections 2 and 3; with
+    ce_positions "all" the soft targets are matched at every token that isn't padding, with "masked" only at the tokens
+    to predict. hidden and attention compare each of the student's layers with the teacher's that `layer_map` names for
+    it; relation compares the last of these pairs (MiniLMv2). Where widths differ, hidden learns a projection.
+    After the share `until` of the run only masked LM is left, and the teacher isn't asked any more.
+    Raises DistilkitError where the two models don't fit the parts.
     """
 
     def __init__(
         self,
         student: PreTrainedModel,
-        teacher: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        weights: Mapping[str, float],
         *,
-        alpha_ce: float = 5.0,
-        alpha_mlm: float = 2.0,
-        alpha_cos: float = 1.0,
         temperature: float = 2.0,
         ce_positions: str = "all",
+        layer_map: Sequence[int] = (),
+        until: float = 1.0,
     ) -> None:
+        self.weights = {part: weight for part, weight in weights.items() if weight}
+        pairs = list(enumerate(layer_map))
+        if teacher is not None and not self.weights.keys() & {"ce", "cos"}:
+            teacher = share(teacher, range(max(layer_map) + 1))  # no further than it is looked at
         super().__init__(student, teacher)
-        self.alphas = (alpha_ce, alpha_mlm, alpha_cos)
-        self.temperature = temperature
-        self.ce_positions = ce_positions
-        self.chunked = ends_in_linear(student) and ends_in_linear(teacher)
+        self.temperature, self.ce_positions, self.until = temperature, ce_positions, until
+        self.hidden_pairs = pairs if "hidden" in self.weights else []
+        self.attention_pairs = (
+            pairs if "attention" in self.weights else pairs[-1:] if "relation" in self.weights else []
+        )
+        self.asking = teacher is not None
+        if teacher is not None:
+            check_widths(student, teacher, self.weights)
+            widths = student.config.hidden_size, teacher.config.hidden_size
+            self.relation_heads = max(
+                n for n in range(1, RELATION_HEADS + 1) if not widths[0] % n and not widths[1] % n
+            )
+            self.projection = nn.Identity() if widths[0] == widths[1] else nn.Linear(*widths, bias=False)
+            for model in (student, teacher) if self.attention_pairs else ():
+                show_attention(model)
+            self.chunked = "ce" in self.weights and ends_in_linear(student) and ends_in_linear(teacher)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return ce, mlm, cos and their weighted sum for a batch: input_ids, labels (B, T), attention_mask or none."""
-        labels, inputs = batch["labels"].flatten(), _inputs(batch)  # (B·T,)
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Return how many rows of a batch each part is a mean over: its tokens but padding, or those to predict."""
+        labels, mask = batch["labels"], batch.get("attention_mask")
+        masked = (labels != -100).sum().float()
+        tokens = masked.new_tensor(labels.numel()) if mask is None else mask.sum().float()
+        few = {"mlm", "ce"} if self.ce_positions == "masked" else {"mlm"}
+        return {part: masked if part in few else tokens for part in self.weights}
+
+    def progress(self, done: float) -> None:
+        """Stop asking the teacher where its share of the run is behind."""
+        self.asking = self.teacher is not None and done < self.until
+
+    def forward(self, batch: Batch, shares: Shares | None = None) -> dict[str, Tensor]:
+        """Return each part and their weighted sum for a batch: input_ids, labels (B, T), attention_mask or none.
+
+        `shares` multiplies the parts: what this batch's rows are of all that an update is the mean over.
+        """
+        weights = self.weights if self.asking else {"mlm": self.weights["mlm"]}
+        alphas = {part: weight * (shares[part] if shares else torch.ones(())) for part, weight in weights.items()}
+        labels, inputs = batch["labels"].flatten(), {name: t for name, t in batch.items() if name != "labels"}
         tokens = inputs["attention_mask"].flatten().nonzero().squeeze(-1) if "attention_mask" in inputs else None
-        rows = (labels != -100).nonzero().squeeze(-1) if self.ce_positions == "masked" else tokens
-        teacher, targets = cast(PreTrainedModel, self.teacher), take(labels, rows)
-        if self.chunked:
-            with torch.no_grad():
-                teacher_hidden, theirs = head_at(teacher, inputs, rows)
-            hidden, ours = head_at(self.student, inputs, rows)  # (B·T, H), heads of R rows
-            total, ce, mlm = losses.kl_and_mlm(ours, theirs, targets, self.temperature, *self.alphas[:2])
+        everywhere = "ce" in alphas and self.ce_positions == "all"
+        rows = tokens if everywhere else (labels != -100).nonzero().squeeze(-1)
+        ours = self._look(self.student, inputs, rows, weights)
+        if self.teacher is None or not self.asking:
+            total, parts = _predict(ours, None, take(labels, rows), alphas, self.temperature)
         else:
             with torch.no_grad():
-                teacher_hidden, wanted = logits_at(teacher, inputs, rows)  # (B·T, H), (R, V)
-            hidden, logits = logits_at(self.student, inputs, rows)
-            ce, mlm = losses.kl(logits, wanted, self.temperature), losses.mlm(logits, targets)
-            total = self.alphas[0] * ce + self.alphas[1] * mlm
-        if not self.alphas[2]:  # the widths may differ
-            return {"loss": total, "ce": ce, "mlm": mlm}
-        cos = losses.cosine(take(hidden, tokens), take(teacher_hidden, tokens))
-        return {"loss": total + self.alphas[2] * cos, "ce": ce, "mlm": mlm, "cos": cos}
+                theirs = self._look(self.teacher, inputs, rows, weights)
+            total, parts = _predict(ours, theirs, take(labels, rows), alphas, self.temperature)
+            alike = self._compare(ours, theirs, tokens, inputs.get("attention_mask"))
+            total = total + sum(alphas[part] * value for part, value in alike.items())
+            parts |= alike
+        return {"loss": total} | {part: parts[part].detach() * (shares[part] if shares else 1) for part in weights}
+
+    def _look(self, model: PreTrainedModel, inputs: Batch, rows: Tensor | None, weights: Mapping[str, float]) -> Look:
+        """Run a model as far as those parts need it."""
+        side = 0 if model is self.student else 1
+        hidden, attention = ([pair[side] for pair in pairs] for pairs in (self.hidden_pairs, self.attention_pairs))
+        with watch(model, hidden if self.asking else (), attention if self.asking else ()) as inside:
+            if not weights.keys() & ({"ce"} if side else {"ce", "mlm"}):
+                return Look(body_at(model, inputs), None, inside)
+            last, head = (head_at if self.asking and self.chunked else logits_at)(model, inputs, rows)
+            return Look(last, head, inside)
+
+    def _compare(self, ours: Look, theirs: Look, tokens: Tensor | None, mask: Tensor | None) -> dict[str, Tensor]:
+        """Return the parts that compare what goes on inside the two models."""
+        parts = {}
+        if "cos" in self.weights:
+            parts["cos"] = losses.cosine(take(ours.last, tokens), take(theirs.last, tokens))
+        if self.hidden_pairs:
+            states = [(ours.inside.hidden[i], theirs.inside.hidden[j]) for i, j in self.hidden_pairs]
+            each = [losses.hidden(self.projection(take(mine, tokens)), take(other, tokens)) for mine, other in states]
+            parts["hidden"] = torch.stack(each).mean()
+        seen = [(ours.inside.attention[i], theirs.inside.attention[j]) for i, j in self.attention_pairs]
+        if "attention" in self.weights:
+            each = [losses.attention(mine.scores(), other.scores(), mask) for mine, other in seen]
+            parts["attention"] = torch.stack(each).mean()
+        if "relation" in self.weights:
+            kinds = zip(*(seen[-1][side].relations(self.relation_heads) for side in (0, 1)), strict=True)
+            parts["relation"] = torch.stack([losses.attention(mine, other, mask) for mine, other in kinds]).sum()
+        return parts
 
 
-def take(rows_of: Tensor, rows: Tensor | None) -> Tensor:
-    """Return the rows asked for, all of them for None."""
-    return rows_of if rows is None else rows_of[rows]
+def _predict(
+    ours: Look, theirs: Look | None, targets: Tensor, alphas: Shares, temperature: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the weighted sum of ce and mlm, as far as they are asked for, and both."""
+    if isinstance(ours.head, losses.Head) and theirs is not None:
+        zero = torch.zeros(())
+        total, ce, mlm = losses.kl_and_mlm(
+            ours.head, cast(losses.Head, theirs.head), targets, temperature, alphas["ce"], alphas.get("mlm", zero)
+        )
+        return total, {"ce": ce, "mlm": mlm}
+    parts: dict[str, Tensor] = {}
+    if "ce" in alphas and theirs is not None:
+        parts["ce"] = losses.kl(cast(Tensor, ours.head), cast(Tensor, theirs.head), temperature)
+    if "mlm" in alphas:
+        parts["mlm"] = losses.mlm(cast(Tensor, ours.head), targets)
+    return sum((alphas[part] * value for part, value in parts.items()), ours.last.new_zeros(())), parts
 
 
-def logits_at(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Run a masked-LM model with its vocabulary head at some rows of the flattened batch only (None: at all).
-
-    Returns the last hidden state at every row (B·T, H) and the logits at the rows asked for (R, V). The body's output
-    is narrowed on its way to the head by a hook, so any masked-LM class will do.
-    """
-    whole: list[Tensor] = []
-
-    def narrow(_module: nn.Module, _args: Any, output: Any) -> Any:
-        hidden = output.last_hidden_state.flatten(0, 1)  # (B·T, H)
-        whole.append(hidden)
-        output.last_hidden_state = take(hidden, rows).unsqueeze(0)  # (1, R, H)
-        return output
-
-    hook = model.base_model.register_forward_hook(narrow)
-    try:
-        logits = model(**inputs, **needed_inputs(model, inputs["input_ids"])).logits.squeeze(0)  # (R, V)
-    finally:
-        hook.remove()
-    return whole[0], logits
-
-
-def head_at(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> tuple[Tensor, losses.Head]:
-    """Run a masked-LM model up to the last layer of its vocabulary head, at some rows only.
-
-    Returns the last hidden state at every row (B·T, H), and what the logits at the rows asked for are computed from.
-    """
-    last = cast(nn.Linear, model.get_output_embeddings())
-    features: list[Tensor] = []
-
-    def divert(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        features.append(args[0].squeeze(0))  # (R, H)
-        return (args[0][:, :1],)
-
-    hook = last.register_forward_pre_hook(divert)
-    try:
-        hidden, _ = logits_at(model, inputs, rows)
-    finally:
-        hook.remove()
-    return hidden, losses.Head(features[0], last.weight, last.bias)
-
-
-@torch.no_grad()
-def ends_in_linear(model: PreTrainedModel) -> bool:
-    """Say whether head_at() gives all that a model's logits are made of; MobileBERT's and ESM's heads add to it."""
-    training, device = model.training, next(model.parameters()).device
-    inputs = {"input_ids": torch.arange(8, device=device).unsqueeze(0)}
-    model.eval()
-    try:
-        features, weight, bias = head_at(model, inputs, None)[1]
-        same = torch.allclose(F.linear(features, weight, bias), logits_at(model, inputs, None)[1], atol=1e-4)
-    except (AttributeError, IndexError):  # no last layer, or one that isn't called
-        same = False
-    model.train(training)
-    return same
-
-
-def needed_inputs(model: PreTrainedModel, input_ids: Tensor) -> Batch:
-    """Return the inputs, made up from token ids (B, T), without which a model would not run."""
-    if getattr(model.config, "default_language", "") is not None:
-        return {}
-    accepted = {name for part in (model, model.base_model) for name in inspect.signature(part.forward).parameters}
-    return {name: make(input_ids) for name, make in NEEDED.items() if name in accepted}
-
-
-def _inputs(batch: Batch) -> Batch:
-    return {name: tensor for name, tensor in batch.items() if name != "labels"}
+def check_widths(student: PreTrainedModel, teacher: PreTrainedModel, weights: Mapping[str, float]) -> None:
+    """Refuse parts that compare what has another size in the teacher."""
+    for part, name, what, instead in (
+        ("cos", "hidden_size", "widths", "leave out the cosine with --alpha-cos 0"),
+        ("attention", "num_attention_heads", "numbers of attention heads", "use --objective minilm"),
+    ):
+        sizes = [getattr(model.config, name, None) for model in (student, teacher) if part in weights]
+        if len(set(sizes)) > 1:
+            raise DistilkitError(f"student and teacher have different {what} ({sizes[0]} and {sizes[1]}): {instead}")
 
 
 class TaskLoss(Objective):
@@ -198,15 +242,16 @@ class TaskLoss(Objective):
         self.inputs, self.teacher_inputs, self.order = tuple(inputs), tuple(teacher_inputs), list(order)
         self.alpha_task, self.alpha_ce, self.temperature = alpha_task, alpha_ce, temperature
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, shares: Shares | None = None) -> dict[str, Tensor]:
         """Return task, ce (with a teacher) and their weighted sum for a batch: inputs (B, T) and targets (B,)."""
+        part = shares["rows"] if shares else 1.0  # of the update's rows
         logits = self._logits(self.student, batch, self.inputs)
-        task = self._task(logits, batch)
+        task = self._task(logits, batch) * part
         if self.teacher is None:
             return {"loss": task, "task": task}
         with torch.no_grad():
             target = self._logits(self.teacher, batch, self.teacher_inputs)
-        ce = self._distance(logits, target)
+        ce = self._distance(logits, target) * part
         return {"loss": self.alpha_task * task + self.alpha_ce * ce, "task": task, "ce": ce}
 
     def _logits(self, model: PreTrainedModel, batch: Batch, inputs: tuple[str, ...]) -> list[Tensor]:

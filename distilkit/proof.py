@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 
 from distilkit import checkpoint
 from distilkit.errors import DistilkitError
-from distilkit.objectives import needed_inputs
 from distilkit.stack import passed_over
+from distilkit.states import needed_inputs
 
 PROOF_LENGTH = 192  # tokens: more than the window of ModernBERT's local layers
 EXACT = 1e-5  # of the largest output: rounding, where a factor had to be folded into weights

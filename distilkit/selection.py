@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from distilkit.errors import DistilkitError
 from distilkit.layers import share
-from distilkit.objectives import Batch, logits_at
 from distilkit.progress import track
+from distilkit.states import Batch, logits_at
 
 
 class Candidate(NamedTuple):

@@ -9,12 +9,12 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import send_to_device, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, send_to_device, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import get_linear_schedule_with_warmup
@@ -22,12 +22,14 @@ from transformers import get_linear_schedule_with_warmup
 from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
 from distilkit.journal import Journal
+from distilkit.objectives import Objective
 from distilkit.progress import track
+from distilkit.record import claim
 from distilkit.snapshot import restore, save_snapshot
 
 Collate = Callable[[list[dict[str, Any]], torch.Generator], dict[str, Tensor]]
 POOL = 50  # batches that are sorted by length together
-PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Batches(Dataset[dict[str, Tensor]]):
@@ -68,7 +70,7 @@ def _generator(*numbers: int) -> torch.Generator:
 
 
 def train(
-    objective: nn.Module,
+    objective: Objective,
     batches: Batches,
     config: TrainConfig,
     out: Path,
@@ -84,7 +86,9 @@ def train(
     Raises DistilkitError where the loss isn't finite, and KeyboardInterrupt, after a checkpoint, on SIGINT and SIGTERM.
     """
     accelerator = open_accelerator(config)
-    set_seed(config.seed)
+    if config.precision != "fp32":
+        objective.cast_teacher(DTYPES[config.precision])
+    set_seed(config.seed, device_specific=True)  # each process drops out for itself
     updates = count_updates(batches, config, accelerator.num_processes)
     optimizer = torch.optim.AdamW(
         parameter_groups(objective, config), betas=(0.9, config.adam_beta2), eps=config.adam_epsilon, fused=True
@@ -92,7 +96,7 @@ def train(
     scheduler = get_linear_schedule_with_warmup(optimizer, math.ceil(config.warmup * updates), updates)
     if config.compile:
         compile_bodies(objective)
-    objective, optimizer = accelerator.prepare(objective, optimizer)
+    wrapped, optimizer = accelerator.prepare(objective, optimizer)
     accelerator.register_for_checkpointing(scheduler)
     done = restore(accelerator, out, config, updates)
     log = Journal(out, accelerator, done)
@@ -105,7 +109,13 @@ def train(
     ):
         micro_batches = iter(load(batches, range(done, updates), config, accelerator))
         for step in range(done + 1, updates + 1):
-            losses = update(accelerator, objective, optimizer, config, micro_batches)
+            objective.progress((step - 1) / updates)
+            taken = [
+                send_to_device(next(micro_batches), accelerator.device, non_blocking=True)
+                for _ in range(config.accumulate)
+            ]
+            shares = divide(accelerator, [objective.counts(batch) for batch in taken])
+            losses = update(accelerator, wrapped, optimizer, config, taken, shares)
             log.update(step, scheduler.get_last_lr()[0], losses)
             scheduler.step()
             last, stop = step == updates, stopped()
@@ -128,27 +138,42 @@ def update(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: TrainConfig,
-    micro_batches: Iterator[Any],
+    batches: list[dict[str, Tensor]],
+    shares: list[dict[str, Tensor]],
 ) -> list[dict[str, Tensor]]:
-    """Make one update from `accumulate` micro-batches and return their losses.
+    """Make one update from micro-batches and return their parts of its losses.
 
     Processes share their gradients on the last of them only.
     """
     readings = []
-    for micro in range(config.accumulate):
-        batch = send_to_device(next(micro_batches), accelerator.device, non_blocking=True)
-        shared = micro == config.accumulate - 1
-        with nullcontext() if shared else accelerator.no_sync(objective):
-            parts = objective(batch)
-            accelerator.backward(parts["loss"] / config.accumulate)
-        tokens = (
-            batch["attention_mask"].sum() if "attention_mask" in batch else torch.tensor(batch["input_ids"].numel())
-        )
-        readings.append({name: part.detach() for name, part in parts.items()} | {"tokens": tokens})
+    for batch, share in zip(batches, shares, strict=True):
+        with nullcontext() if batch is batches[-1] else accelerator.no_sync(objective):
+            parts = objective(batch, share)
+            accelerator.backward(parts["loss"])
+        readings.append({name: part.detach() for name, part in parts.items()} | {"tokens": count_tokens(batch)})
     accelerator.clip_grad_norm_(objective.parameters(), config.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
     return readings
+
+
+def count_tokens(batch: dict[str, Tensor]) -> Tensor:
+    """Return how many tokens of a batch are not padding."""
+    ids = batch["input_ids"]
+    return batch["attention_mask"].sum() if "attention_mask" in batch else ids.new_tensor(ids.numel())
+
+
+def divide(accelerator: Accelerator, counts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Return what each micro-batch's rows are of all that every process has for the update, by part of the loss.
+
+    So a loss is a mean over the update's tokens, however they lie in batches. The factor is the number of processes,
+    over which gradients are averaged.
+    """
+    totals = torch.stack([torch.stack(list(count.values())) for count in counts]).sum(0)  # (parts,)
+    if accelerator.num_processes > 1:
+        totals = accelerator.reduce(totals, "sum") / accelerator.num_processes
+    totals = totals.clamp(min=1e-9)
+    return [{name: value / totals[i] for i, (name, value) in enumerate(count.items())} for count in counts]
 
 
 def open_accelerator(config: TrainConfig) -> Accelerator:
@@ -156,7 +181,30 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise DistilkitError("--precision fp16 needs a GPU: use bf16 or fp32")
     AcceleratorState._reset_state()  # noqa: SLF001 - it would hold on to the precision of this process's last run
-    return Accelerator(mixed_precision=PRECISIONS[config.precision])
+    return Accelerator(
+        mixed_precision=config.precision if config.precision in DTYPES else "no",
+        # several processes: some parameters have no part in some losses
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def device() -> torch.device:
+    """Return the device that this process computes on."""
+    return cast(torch.device, PartialState().device)
+
+
+def is_main_process() -> bool:
+    """Say whether this is the process that writes files."""
+    return bool(PartialState().is_main_process)
+
+
+@contextmanager
+def claimed(output: Path, *, resume: bool = False, keep: str | None = None) -> Iterator[Path]:
+    """Claim an output directory (record.claim) once for all processes."""
+    state = PartialState()
+    with claim(output, resume=resume, keep=keep) if state.is_main_process else nullcontext(output) as out:
+        state.wait_for_everyone()
+        yield out
 
 
 def compile_bodies(objective: nn.Module) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from distilkit.layers import extract
-from distilkit.objectives import TripleLoss
+from distilkit.objectives import Distillation
 from distilkit.record import read_biography
 
 PAGE = (Path(__file__).parent.parent / "docs/architectures.md").read_text(encoding="utf-8")
@@ -137,7 +137,9 @@ def test_the_objective_reaches_every_architecture_s_head(model_type: str, positi
     ids = torch.randint(5, VOCABULARY, (2, 32), generator=generator)
     chosen = torch.rand(ids.shape, generator=generator) < 0.3
     labels = torch.where(chosen, ids, -100)
-    parts = TripleLoss(student, teacher, alpha_cos=0, ce_positions=positions)({"input_ids": ids, "labels": labels})
+    parts = Distillation(student, teacher, {"ce": 5, "mlm": 2}, ce_positions=positions)(
+        {"input_ids": ids, "labels": labels}
+    )
     rows = chosen if positions == "masked" else torch.ones_like(chosen)
     with torch.no_grad():
         target = torch.softmax(teacher(input_ids=ids).logits[rows] / 2, -1)

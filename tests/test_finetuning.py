@@ -129,10 +129,10 @@ def test_resume_gives_the_uninterrupted_run(config: FinetuneConfig, monkeypatch:
     finetuning.finetune(straight)
     forward, calls = TaskLoss.forward, iter(range(100))
 
-    def failing(self: TaskLoss, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def failing(self: TaskLoss, *given: Any) -> dict[str, torch.Tensor]:
         if next(calls) == 7:
             raise DistilkitError("power cut")
-        return forward(self, batch)
+        return forward(self, *given)
 
     monkeypatch.setattr(TaskLoss, "forward", failing)
     with pytest.raises(DistilkitError, match="power cut"):

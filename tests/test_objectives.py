@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from distilkit.layers import extract
-from distilkit.objectives import MaskedLM, TripleLoss
+from distilkit.objectives import WEIGHTS, Distillation
 
 FAMILIES = ["bert", "roberta", "distilbert"]
 Models = tuple[PreTrainedModel, PreTrainedModel]
@@ -59,7 +59,7 @@ def test_triple_loss_equals_the_plain_one(
     monkeypatch.setattr("distilkit.losses.CHUNK", (rows * 400, rows * 400))
     student, teacher = models
     twin = extract(teacher, [0, 3])
-    objective = TripleLoss(student, teacher, ce_positions=positions)
+    objective = Distillation(student, teacher, WEIGHTS["triple"], ce_positions=positions)
     ours, theirs = (
         torch.optim.AdamW(m.parameters(), lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0) for m in (student, twin)
     )
@@ -89,13 +89,15 @@ def test_masked_lm_equals_the_models_own_loss(models: Models) -> None:
     student, _ = models
     batch = padded_batch(1)
 
-    assert MaskedLM(student)(batch)["loss"].item() == pytest.approx(student(**batch).loss.item(), rel=1e-5)
+    assert Distillation(student, None, {"mlm": 1.0})(batch)["loss"].item() == pytest.approx(
+        student(**batch).loss.item(), rel=1e-5
+    )
 
 
 def test_weights_scale_the_parts(models: Models) -> None:
     """Each alpha multiplies its own part."""
     student, teacher = models
-    parts = TripleLoss(student, teacher, alpha_ce=0.5, alpha_mlm=0.0, alpha_cos=3.0)(padded_batch(2))
+    parts = Distillation(student, teacher, {"ce": 0.5, "mlm": 0.0, "cos": 3.0})(padded_batch(2))
 
     assert parts["loss"].item() == pytest.approx(0.5 * parts["ce"].item() + 3 * parts["cos"].item(), rel=1e-5)
 
@@ -103,7 +105,7 @@ def test_weights_scale_the_parts(models: Models) -> None:
 def test_teacher_is_neither_trained_nor_saved_but_moves_along(models: Models) -> None:
     """The teacher is no parameter and no state of the objective, yet .to() takes it too."""
     student, teacher = models
-    objective = TripleLoss(student, teacher).to(torch.float64)
+    objective = Distillation(student, teacher, WEIGHTS["triple"]).to(torch.float64)
 
     assert len(list(objective.parameters())) == len(list(student.parameters()))
     assert not any("teacher" in name for name in objective.state_dict())

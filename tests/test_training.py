@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
+from distilkit.objectives import Objective
 from distilkit.snapshot import snapshots
 from distilkit.training import Batches, train
 
@@ -31,18 +32,17 @@ def collate(rows: list[dict[str, Any]], generator: torch.Generator) -> dict[str,
     return {"input_ids": x, "y": torch.tensor([[row["y"]] for row in rows])}
 
 
-class Line(nn.Module):
+class Line(Objective):
     """y = wx + b by least squares."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.student = nn.Linear(1, 1)
+        super().__init__(nn.Linear(1, 1))
         with torch.no_grad():
             self.student.weight.fill_(0.5)
             self.student.bias.fill_(0.0)
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        loss = (self.student(batch["input_ids"]) - batch["y"]).square().mean()
+    def forward(self, batch: dict[str, Tensor], shares: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        loss = (self.student(batch["input_ids"]) - batch["y"]).square().mean() * (shares["rows"] if shares else 1)
         return {"loss": loss, "square": loss}
 
 

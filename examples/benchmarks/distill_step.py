@@ -1,0 +1,252 @@
+"""How fast is a distillation step? distilkit's against a plain one, on the same models, batch and optimiser.
+
+    python examples/benchmarks/distill_step.py [--hidden 256] [--batch 8] [--length 128] [--steps 15] [--json] …
+
+Three processes (plain; distilkit with soft targets at all tokens; at the masked ones) make a step each in turn, after
+five to warm up; medians are shown, ratios are taken round by round. Peak memory is that of each process (or of its GPU).
+With --tuned the C library keeps memory that was freed instead of giving it back (glibc), for all three.
+
+Floating-point operations are counted, not estimated: a matrix product of (m, k) and (k, n) is 2·m·k·n, everything else
+is nothing (torch.utils.flop_counter). They are compared with the rate of one large matrix product in the same process.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+TUNED = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+KINDS = ("plain", "all", "masked")
+VOCABULARY = 30522
+
+
+def main() -> None:
+    """Print a table: a row for each kind of step."""
+    options = parse()
+    if options.kind:
+        serve(options)
+        return
+    environment = {**os.environ, **(TUNED if options.tuned else {})}
+    command = [sys.executable, __file__, *sys.argv[1:], "--kind"]
+    workers = {
+        kind: subprocess.Popen(
+            [*command, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for kind in KINDS
+    }
+    answers: dict[str, list[dict[str, float]]] = {
+        kind: [ask(worker) for _ in range(5)] for kind, worker in workers.items()
+    }
+    answers = {kind: [] for kind in KINDS}
+    for _ in range(options.steps):
+        for kind, worker in workers.items():
+            answers[kind].append(ask(worker))
+    ends = {kind: ask(worker, "end") for kind, worker in workers.items()}
+    rows = {kind: row(kind, answers, ends, options) for kind in KINDS}
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return
+    names = list(rows["plain"])
+    print("| step |", " | ".join(names), "|\n|:--|" + "--:|" * len(names))
+    for kind, values in rows.items():
+        print(
+            f"| {kind} |",
+            " | ".join(f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values.values()),
+            "|",
+        )
+
+
+def row(
+    kind: str, answers: dict[str, list[dict[str, float]]], ends: dict[str, dict[str, float]], options: Any
+) -> dict[str, float]:
+    """Return what is shown of one kind of step."""
+    seconds = [answer["seconds"] for answer in answers[kind]]
+    ratios = [plain["seconds"] / mine for plain, mine in zip(answers["plain"], seconds, strict=True)]
+    median, end = statistics.median(seconds), ends[kind]
+    return {
+        "ms": 1000 * median,
+        "tokens/s": options.batch * options.length / median,
+        "times plain": statistics.median(ratios),
+        "peak MB": end["peak"] / 1e6,
+        "of plain's": end["peak"] / ends["plain"]["peak"],
+        "of plain's, above the imports": (end["peak"] - end["imports"])
+        / (ends["plain"]["peak"] - ends["plain"]["imports"]),
+        "GFLOP": end["flop"] / 1e9,
+        "GFLOP/s": end["flop"] / 1e9 / median,
+        "of the GEMM rate": end["flop"] / median / end["rate"],
+        "loading and masking, of a step": end["loading"] / median,
+    }
+
+
+def parse() -> Any:
+    """Read the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--tuned", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--kind", choices=KINDS)
+    return parser.parse_args()
+
+
+def ask(worker: Any, word: str = "step") -> dict[str, float]:
+    """Let a process do something and return what it answers."""
+    worker.stdin.write(word + "\n")
+    worker.stdin.flush()
+    return dict(json.loads(worker.stdout.readline()))
+
+
+def serve(options: Any) -> None:
+    """Make steps of one kind as they are asked for on stdin."""
+    import torch
+    from accelerate.utils import send_to_device
+
+    from distilkit import training
+
+    cuda = torch.cuda.is_available()
+    step, take_batch = make_step(options)
+    imports = peak(cuda=False)
+    for line in sys.stdin:
+        if line.strip() == "end":
+            break
+        batch = send_to_device(take_batch(), training.device())
+        started = time.perf_counter()
+        step(batch)
+        if cuda:
+            torch.cuda.synchronize()
+        print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
+    at_most = peak(cuda)
+    flop = count(step, send_to_device(take_batch(), training.device()))
+    loading = statistics.median(timed(take_batch) for _ in range(30))
+    print(
+        json.dumps(
+            {
+                "peak": at_most,
+                "imports": 0 if cuda else imports,
+                "flop": flop,
+                "rate": rate(options),
+                "loading": loading,
+            }
+        )
+    )
+
+
+def make_step(options: Any) -> tuple[Any, Any]:
+    """Return a function that makes one update from a batch, and one that makes a batch."""
+    import numpy as np
+    import torch
+    from datasets import Dataset
+    from plain_step import plain_step
+    from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
+
+    from distilkit import config, corpus, layers, objectives, training
+
+    torch.manual_seed(0)
+    shape = {
+        "hidden_size": options.hidden,
+        "intermediate_size": 4 * options.hidden,
+        "num_hidden_layers": options.layers,
+    }
+    teacher = BertForMaskedLM(
+        BertConfig(**shape, num_attention_heads=options.hidden // 64, vocab_size=VOCABULARY)
+    ).eval()
+    student = layers.extract(teacher, range(0, options.layers, 2))
+    words = [*["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], *(f"w{i}" for i in range(VOCABULARY - 5))]
+    tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(words)})
+    blocks = np.random.default_rng(0).integers(5, VOCABULARY, (2000, options.length)).astype("int32")
+    rows = Dataset.from_dict({"input_ids": blocks})
+    batches = training.Batches(rows, corpus.masked_batch(tokenizer, 0.15), batch_size=options.batch, seed=0)
+    numbers = iter(range(10**6))
+    settings = config.DistillConfig(
+        student="", corpus="", output=Path(), precision=options.precision, compile=options.compile
+    )
+    accelerator = training.open_accelerator(settings)
+    if options.kind == "plain":
+        student.train().to(accelerator.device)
+        teacher.to(accelerator.device)
+        optimizer = torch.optim.AdamW(student.parameters(), lr=5e-4, fused=True)
+        autocast = accelerator.autocast
+        if options.compile:
+            training.compile_bodies(objectives.Objective(student, teacher))
+
+        def step(batch: Any) -> None:
+            with contextlib.nullcontext():
+                plain_step(student, teacher, optimizer, batch, autocast())
+    else:
+        objective = objectives.Distillation(student, teacher, objectives.WEIGHTS["triple"], ce_positions=options.kind)
+        if options.precision == "bf16":
+            objective.cast_teacher(torch.bfloat16)
+        optimizer = torch.optim.AdamW(training.parameter_groups(objective, settings), fused=True)
+        if options.compile:
+            training.compile_bodies(objective)
+        wrapped, optimizer = accelerator.prepare(objective, optimizer)
+        objective.train()
+
+        def step(batch: Any) -> None:
+            shares = training.divide(accelerator, [objective.counts(batch)])
+            training.update(accelerator, wrapped, optimizer, settings, [batch], shares)
+
+    return step, lambda: batches[next(numbers)]
+
+
+def count(step: Any, batch: Any) -> float:
+    """Count the floating-point operations of a step's matrix products."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        step(batch)
+    return float(counter.get_total_flops())
+
+
+def rate(options: Any) -> float:
+    """Return the floating-point operations a second of a large matrix product of the same precision."""
+    import torch
+
+    size = 8192 if torch.cuda.is_available() else 2048
+    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+    left, right = (torch.randn(size, size, device="cuda" if size == 8192 else "cpu", dtype=dtype) for _ in range(2))
+
+    def product() -> None:
+        left @ right
+        if size == 8192:
+            torch.cuda.synchronize()
+
+    for _ in range(3):
+        product()
+    return 2.0 * size**3 / statistics.median(timed(product) for _ in range(15))
+
+
+def timed(function: Any) -> float:
+    """Return how many seconds a call takes."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def peak(cuda: bool) -> float:
+    """Return the most memory so far in bytes: of the GPU's tensors, or of the process."""
+    import torch
+
+    if cuda:
+        return float(torch.cuda.max_memory_allocated())
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024.0 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+if __name__ == "__main__":
+    main()
