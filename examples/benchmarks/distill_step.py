@@ -3,7 +3,7 @@
     python examples/benchmarks/distill_step.py [--hidden 256] [--batch 8] [--length 128] [--steps 15] [--json] …
 
 Three processes (plain; distilkit with soft targets at all tokens; at the masked ones) make a step each in turn, after
-five to warm up; medians are shown, ratios are taken round by round. Peak memory is that of each process (or of its GPU).
+five to warm up; medians are shown, ratios are taken round by round. Peak memory is that of each process or its GPU.
 With --tuned the C library keeps memory that was freed instead of giving it back (glibc), for all three.
 
 Floating-point operations are counted, not estimated: a matrix product of (m, k) and (k, n) is 2·m·k·n, everything else
