@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import get_linear_schedule_with_warmup
 
+from distilkit.allocator import keep_freed_memory
 from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
 from distilkit.journal import Journal
@@ -177,7 +178,8 @@ def divide(accelerator: Accelerator, counts: list[dict[str, Tensor]]) -> list[di
 
 
 def open_accelerator(config: TrainConfig) -> Accelerator:
-    """Make the Accelerator: device, processes and precision."""
+    """Make the Accelerator: device, processes and precision; on a CPU, freed memory is kept for the next step."""
+    keep_freed_memory()
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise DistilkitError("--precision fp16 needs a GPU: use bf16 or fp32")
     AcceleratorState._reset_state()  # noqa: SLF001 - it would hold on to the precision of this process's last run

@@ -11,7 +11,7 @@ import distilkit
 HOUSE = Path(distilkit.__file__).parent
 FLOORS = [
     {"errors", "__init__"},
-    {"config", "options", "record", "progress", "tables"},
+    {"config", "options", "record", "progress", "tables", "allocator"},
     {
         *("checkpoint", "corpus", "losses", "states", "objectives", "training", "journal", "snapshot"),
         *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
