@@ -50,3 +50,29 @@ def test_cosine_by_hand() -> None:
     teacher = torch.tensor([[5.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
 
     assert losses.cosine(student, teacher).item() == pytest.approx((0 + 1 + 2) / 3)
+
+
+def test_relations_by_hand() -> None:
+    """Two tokens, one head of width 4 dealt out as two relation heads of width 2: dot products over the root of 2."""
+    states = torch.tensor([[[[1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 1.0, 0.0]]]])  # (B, A, T, D)
+    root = math.sqrt(2)
+
+    expected = torch.tensor(
+        [[[[5 / root, 2 / root], [2 / root, 1 / root]], [[25 / root, 3 / root], [3 / root, 1 / root]]]]
+    )
+    torch.testing.assert_close(losses.relations(states, 2), expected)
+
+
+def test_attention_leaves_padding_out() -> None:
+    """What padding would attend to, or draw to itself, changes nothing."""
+    torch.manual_seed(0)
+    student, teacher = torch.randn(1, 2, 3, 3), torch.randn(1, 2, 3, 3)
+    wider = [torch.nn.functional.pad(scores, (0, 1, 0, 1), value=9.0) for scores in (student, teacher)]
+
+    padded = losses.attention(*wider, torch.tensor([[1, 1, 1, 0]]))
+    torch.testing.assert_close(padded, losses.attention(student, teacher, None))
+    total = 0.0
+    for s, t in zip(student.reshape(-1, 3).tolist(), teacher.reshape(-1, 3).tolist(), strict=True):
+        p_s, p_t = ([math.exp(x) / sum(map(math.exp, row)) for x in row] for row in (s, t))
+        total += sum(b * math.log(b / a) for a, b in zip(p_s, p_t, strict=True))
+    assert padded.item() == pytest.approx(total / 6, rel=1e-5)  # 2 heads of 3 tokens

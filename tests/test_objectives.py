@@ -112,3 +112,113 @@ def test_teacher_is_neither_trained_nor_saved_but_moves_along(models: Models) ->
     assert next(teacher.parameters()).dtype == torch.float64
     objective.train()
     assert not teacher.training
+
+
+def inside(model: PreTrainedModel, batch: dict[str, Tensor], layer: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """What transformers itself says of a layer: its hidden state, its attention map, its queries, keys and values."""
+    model.set_attn_implementation("eager")
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    output = model.bert(**inputs, output_hidden_states=True, output_attentions=True)
+    attention = model.bert.encoder.layer[layer].attention.self
+    states = [part(output.hidden_states[layer]) for part in (attention.query, attention.key, attention.value)]
+    return output.hidden_states[layer + 1], output.attentions[layer], states
+
+
+def relation(mine: Tensor, other: Tensor, tokens: Tensor, heads: int) -> Tensor:
+    """MiniLMv2's equation 5 for one of queries, keys and values (B, T, H), a sequence and a head at a time."""
+    total = torch.zeros(())
+    for row, present in enumerate(tokens):
+        for head in range(heads):
+            s, t = (states[row, present].chunk(heads, -1)[head] for states in (mine, other))
+            log_s, log_t = (torch.log_softmax(x @ x.T / x.shape[-1] ** 0.5, -1) for x in (s, t))
+            total = total + (log_t.exp() * (log_t - log_s)).sum()
+    return total / heads / tokens.sum()
+
+
+@pytest.fixture
+def berts(make_checkpoint: Callable[..., Path]) -> tuple[Models, Models]:
+    """A student and a teacher without dropout, and the same two again."""
+    teacher = AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", 4)).eval()
+    twin = AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", 4)).eval()
+    return (extract(teacher, [0, 3]), teacher), (extract(teacher, [0, 3]), twin)
+
+
+@pytest.mark.parametrize("name", ["hidden", "attention", "minilm"])
+def test_what_goes_on_inside_equals_the_plain_losses(berts: tuple[Models, Models], name: str) -> None:
+    """Losses and gradients agree with those of the states that transformers hands out; layers 0, 1 learn from 1, 3."""
+    (student, teacher), (twin, other) = berts
+    batch = padded_batch(3)
+    tokens = batch["attention_mask"].bool()
+    mine, theirs = (
+        [inside(model, batch, layer) for layer in layers] for model, layers in ((twin, (0, 1)), (other, (1, 3)))
+    )
+    hidden = torch.stack([F.mse_loss(s[0][tokens], t[0][tokens]) for s, t in zip(mine, theirs, strict=True)]).mean()
+    maps = torch.stack(
+        [(t[1] * (t[1].clamp(min=1e-30).log() - s[1].clamp(min=1e-30).log())).sum(-1).mean(1)[tokens].mean()
+         for s, t in zip(mine, theirs, strict=True)]
+    ).mean()  # fmt: skip
+    related = torch.stack([relation(s, t, tokens, 32) for s, t in zip(mine[1][2], theirs[1][2], strict=True)]).sum()
+    expected = {"hidden": hidden, "attention": maps + hidden, "minilm": related}[name]
+
+    found = Distillation(student, teacher, WEIGHTS[name], layer_map=[1, 3])(batch)["loss"]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    found.backward()
+    expected.backward()
+    compared = 0
+    for (label, parameter), plainly in zip(student.named_parameters(), twin.parameters(), strict=True):
+        if plainly.grad is not None and parameter.grad is not None:
+            torch.testing.assert_close(
+                parameter.grad, plainly.grad, rtol=1e-4, atol=1e-6, msg=lambda text, label=label: f"{label}: {text}"
+            )
+            compared += 1
+    assert compared > 10
+
+
+def test_a_narrower_student_learns_a_projection(make_checkpoint: Callable[..., Path]) -> None:
+    """Hidden states of other widths are compared after a matrix that is trained, and MiniLM needs none."""
+    teacher, student = (
+        AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", layers, hidden_size=width)).eval()
+        for layers, width in ((4, 32), (2, 16))
+    )
+    objective = Distillation(student, teacher, {"hidden": 1.0, "relation": 1.0}, layer_map=[1, 3])
+    objective(padded_batch(0))["loss"].backward()
+
+    assert objective.projection.weight.shape == (32, 16)
+    assert objective.projection.weight.grad.abs().sum() > 0
+    assert objective.relation_heads == 16
+
+
+def test_the_teacher_goes_no_further_than_it_is_looked_at(berts: tuple[Models, Models]) -> None:
+    """For relations of layer 1 of 4 the teacher keeps two layers."""
+    (student, teacher), _ = berts
+    objective = Distillation(student, teacher, WEIGHTS["minilm"], layer_map=[0, 1])
+
+    assert objective.teacher is not None
+    assert objective.teacher.config.num_hidden_layers == 2
+
+
+def test_masked_lm_alone_is_left_after_its_share(models: Models) -> None:
+    """With until=0.5 the second half of a run asks the student only."""
+    student, teacher = models
+    objective = Distillation(student, teacher, WEIGHTS["triple"], until=0.5)
+    objective.progress(0.49)
+    assert set(objective(padded_batch(0))) == {"loss", "ce", "mlm", "cos"}
+    objective.progress(0.5)
+    alone = objective(padded_batch(0))
+    assert set(alone) == {"loss", "mlm"}
+    assert alone["loss"].item() == pytest.approx(2 * alone["mlm"].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["all", "masked"])
+def test_two_halves_with_their_shares_equal_the_whole(models: Models, positions: str) -> None:
+    """Micro-batches of unequal numbers of tokens add up to the batch that they are made of: a mean over tokens."""
+    student, teacher = models
+    objective = Distillation(student, teacher, WEIGHTS["triple"], ce_positions=positions)
+    whole = padded_batch(4)
+    halves = [{name: tensor[rows] for name, tensor in whole.items()} for rows in (slice(0, 1), slice(1, 3))]
+    counts = [objective.counts(half) for half in halves]
+    shares = [{name: count[name] / sum(each[name] for each in counts) for name in count} for count in counts]
+    parts = [objective(half, share) for half, share in zip(halves, shares, strict=True)]
+
+    for name, value in objective(whole).items():
+        assert sum(part[name].item() for part in parts) == pytest.approx(value.item(), rel=1e-5)

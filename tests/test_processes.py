@@ -1,0 +1,57 @@
+"""Several processes: `accelerate launch` of two equals one process with twice the batch."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distilkit.config import DistillConfig, InitConfig
+from distilkit.distillation import distill
+from distilkit.student import init
+
+RUN = {"steps": 50, "seq_length": 16, "lr": 1e-3, "evaluate_every": 25, "checkpoint_every": 20}
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[..., Path]) -> Path:
+    """Two layers of four, without dropout, which every process draws for itself."""
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    output = tmp_path_factory.mktemp("processes") / "student"
+    init(InitConfig(teacher=str(make_checkpoint("bert", 4, **still)), output=output))
+    return output
+
+
+def launch(processes: int, *words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, "-m", "distilkit", *map(str, words)], capture_output=True, text=True, env=environment, check=False
+    )
+
+
+def losses(output: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (output / "train.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_equal_one_with_twice_the_batch(student: Path, corpus: Path, tmp_path: Path) -> None:
+    """The same loss curve to 1e-4 over 50 updates, one set of files, and one document on stdout."""
+    flags = [word for name, value in RUN.items() for word in (f"--{name.replace('_', '-')}", value)]
+    done = launch(
+        2, "distill", student, "--corpus", corpus, "--batch-size", 4, "--accumulate", 2, *flags, "--json",
+        "-o", tmp_path / "two",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["metrics"]["updates"] == 50
+    distill(DistillConfig(student=str(student), corpus=str(corpus), output=tmp_path / "one", batch_size=16, **RUN))
+
+    two, one = losses(tmp_path / "two"), losses(tmp_path / "one")
+    assert [line["step"] for line in two] == [line["step"] for line in one]
+    for mine, other in zip(two, one, strict=True):
+        for name in ("loss", "ce", "mlm", "cos", "heldout_loss", "tokens"):
+            assert mine.get(name) == pytest.approx(other.get(name), abs=1e-4), (name, mine["step"])
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
