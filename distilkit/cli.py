@@ -14,6 +14,7 @@ import typer
 from distilkit import __version__, options
 from distilkit import config as configs
 from distilkit.errors import DistilkitError
+from distilkit.progress import is_first_process
 from distilkit.record import Record, json_text, parse_gate, unmet
 from distilkit.tables import next_command, readable, tabulate
 
@@ -118,6 +119,8 @@ def execute(
     for gate in requirements:  # a gate that can't be read should not cost an evaluation
         parse_gate(gate)
     done = run(config)
+    if not is_first_process():
+        return 0
     show(done, as_json=as_json)
     failures = unmet(requirements, done.metrics)
     for line in failures:

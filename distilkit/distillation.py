@@ -13,10 +13,11 @@ from distilkit import checkpoint, corpus, vocabulary
 from distilkit.config import DistillConfig
 from distilkit.errors import DistilkitError
 from distilkit.objectives import PARTS, WEIGHTS, Distillation
+from distilkit.processes import claimed, device, is_main_process, state
 from distilkit.record import Record, read_biography, record, remembered_teacher, write_biography
 from distilkit.snapshot import remove_snapshots
 from distilkit.states import logits_at
-from distilkit.training import Batches, Collate, claimed, device, is_main_process, train
+from distilkit.training import Batches, Collate, train
 
 HELDOUT_BATCH = 32  # fixed, so that held-out masks are the same whatever the run
 
@@ -35,7 +36,8 @@ def distill(config: DistillConfig) -> Record:
     teacher = None if config.objective == "mlm" else open_teacher(config, student, tokenizer)
     objective = make_objective(config, student, teacher)
     with claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]") as out:
-        blocks, heldout = read_blocks(config, tokenizer)
+        with state().main_process_first():  # the others then find the text in the cache
+            blocks, heldout = read_blocks(config, tokenizer)
         collate = corpus.masked_batch(tokenizer, config.mask_probability)
         examiner = Examiner(heldout, collate, teacher)
         metrics = train(

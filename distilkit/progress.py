@@ -1,6 +1,7 @@
 """Progress of long work on stderr: a bar with rate and time left on a terminal, quiet lines when piped."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +14,16 @@ Advance = Callable[..., None]
 LINES = 10  # how many lines a piped run prints
 
 
+def is_first_process() -> bool:
+    """Say whether this is the process of several that talks."""
+    return os.environ.get("RANK", "0") == "0"  # as torchrun and accelerate number them
+
+
 @contextlib.contextmanager
 def track(label: str, total: int, *, done: int = 0, unit: str = "it", quiet: bool = False) -> Iterator[Advance]:
     """Yield `advance(n=1, text="")`, which moves the bar by n units and shows a few words beside it."""
     started = time.monotonic()
-    if quiet:
+    if quiet or not is_first_process():
         yield lambda *_args, **_words: None
     elif sys.stderr.isatty():
         with _bar() as bar:
@@ -36,7 +42,8 @@ def track(label: str, total: int, *, done: int = 0, unit: str = "it", quiet: boo
 
 def warn(text: str) -> None:
     """Tell of something that is not as it should be, but does not stop the work."""
-    print(f"distilkit: warning: {text}", file=sys.stderr, flush=True)
+    if is_first_process():
+        print(f"distilkit: warning: {text}", file=sys.stderr, flush=True)
 
 
 def _bar() -> Progress:

@@ -5,32 +5,27 @@ update to go on exactly where it was.
 """
 
 import math
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, send_to_device, set_seed
+from accelerate import Accelerator
+from accelerate.utils import send_to_device, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import get_linear_schedule_with_warmup
 
-from distilkit.allocator import keep_freed_memory
 from distilkit.config import TrainConfig
-from distilkit.errors import DistilkitError
 from distilkit.journal import Journal
 from distilkit.objectives import Objective
+from distilkit.processes import DTYPES, open_accelerator, stop_signal
 from distilkit.progress import track
-from distilkit.record import claim
 from distilkit.snapshot import restore, save_snapshot
 
 Collate = Callable[[list[dict[str, Any]], torch.Generator], dict[str, Tensor]]
 POOL = 50  # batches that are sorted by length together
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Batches(Dataset[dict[str, Tensor]]):
@@ -105,7 +100,7 @@ def train(
     if evaluate and not done:
         log.heldout(evaluate())
     with (
-        track(label, updates, done=done, unit="updates", quiet=not accelerator.is_main_process) as advance,
+        track(label, updates, done=done, unit="updates") as advance,
         stop_signal() as stopped,
     ):
         micro_batches = iter(load(batches, range(done, updates), config, accelerator))
@@ -177,38 +172,6 @@ def divide(accelerator: Accelerator, counts: list[dict[str, Tensor]]) -> list[di
     return [{name: value / totals[i] for i, (name, value) in enumerate(count.items())} for count in counts]
 
 
-def open_accelerator(config: TrainConfig) -> Accelerator:
-    """Make the Accelerator: device, processes and precision; on a CPU, freed memory is kept for the next step."""
-    keep_freed_memory()
-    if config.precision == "fp16" and not torch.cuda.is_available():
-        raise DistilkitError("--precision fp16 needs a GPU: use bf16 or fp32")
-    AcceleratorState._reset_state()  # noqa: SLF001 - it would hold on to the precision of this process's last run
-    return Accelerator(
-        mixed_precision=config.precision if config.precision in DTYPES else "no",
-        # several processes: some parameters have no part in some losses
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
-
-
-def device() -> torch.device:
-    """Return the device that this process computes on."""
-    return cast(torch.device, PartialState().device)
-
-
-def is_main_process() -> bool:
-    """Say whether this is the process that writes files."""
-    return bool(PartialState().is_main_process)
-
-
-@contextmanager
-def claimed(output: Path, *, resume: bool = False, keep: str | None = None) -> Iterator[Path]:
-    """Claim an output directory (record.claim) once for all processes."""
-    state = PartialState()
-    with claim(output, resume=resume, keep=keep) if state.is_main_process else nullcontext(output) as out:
-        state.wait_for_everyone()
-        yield out
-
-
 def compile_bodies(objective: nn.Module) -> None:
     """Compile the bodies of the student and the teacher; hooks around a body keep working."""
     for model in (getattr(objective, "student", None), getattr(objective, "teacher", None)):
@@ -253,26 +216,3 @@ def load(batches: Batches, steps: range, config: TrainConfig, accelerator: Accel
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),  # or it draws a seed from the one that dropout uses
     )
-
-
-@contextmanager
-def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGINT or SIGTERM has come; a second SIGINT interrupts at once."""
-    received: list[int] = []
-
-    def note(number: int, _frame: Any) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread: signals stay with whoever has them
-        pass
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -13,7 +13,7 @@ FLOORS = [
     {"errors", "__init__"},
     {"config", "options", "record", "progress", "tables", "allocator"},
     {
-        *("checkpoint", "corpus", "losses", "states", "objectives", "training", "journal", "snapshot"),
+        *("checkpoint", "corpus", "losses", "states", "objectives", "training", "processes", "journal", "snapshot"),
         *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
         *("tasks", "task_data", "squad", "metrics"),
     },

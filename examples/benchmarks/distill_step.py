@@ -116,7 +116,7 @@ def serve(options: Any) -> None:
     import torch
     from accelerate.utils import send_to_device
 
-    from distilkit import training
+    from distilkit import processes
 
     cuda = torch.cuda.is_available()
     step, take_batch = make_step(options)
@@ -124,14 +124,14 @@ def serve(options: Any) -> None:
     for line in sys.stdin:
         if line.strip() == "end":
             break
-        batch = send_to_device(take_batch(), training.device())
+        batch = send_to_device(take_batch(), processes.device())
         started = time.perf_counter()
         step(batch)
         if cuda:
             torch.cuda.synchronize()
         print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
     at_most = peak(cuda)
-    flop = count(step, send_to_device(take_batch(), training.device()))
+    flop = count(step, send_to_device(take_batch(), processes.device()))
     loading = statistics.median(timed(take_batch) for _ in range(30))
     print(
         json.dumps(
@@ -154,7 +154,7 @@ def make_step(options: Any) -> tuple[Any, Any]:
     from plain_step import plain_step
     from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
-    from distilkit import config, corpus, layers, objectives, training
+    from distilkit import config, corpus, layers, objectives, processes, training
 
     torch.manual_seed(0)
     shape = {
@@ -175,7 +175,7 @@ def make_step(options: Any) -> tuple[Any, Any]:
     settings = config.DistillConfig(
         student="", corpus="", output=Path(), precision=options.precision, compile=options.compile
     )
-    accelerator = training.open_accelerator(settings)
+    accelerator = processes.open_accelerator(settings)
     if options.kind == "plain":
         student.train().to(accelerator.device)
         teacher.to(accelerator.device)
