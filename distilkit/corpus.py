@@ -138,37 +138,36 @@ def split(blocks: Dataset, seed: int) -> tuple[Dataset, Dataset]:
 
 
 def mask_tokens(
-    input_ids: Tensor, tokenizer: PreTrainedTokenizerBase, probability: float, generator: torch.Generator
+    input_ids: Tensor, tokenizer: PreTrainedTokenizerBase, probability: float, generators: list[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
     """Mask a batch anew (Devlin et al. 2018, section 3.1): returns (corrupted ids, labels), (B, T) each.
 
-    Exactly ⌈probability · tokens⌉ tokens that are not special become targets, evenly drawn over the batch; of them 80 %
-    turn into MASK, 10 % into a random id and 10 % stay. Labels are -100 elsewhere.
+    In every row exactly ⌈probability · tokens⌉ of those that are not special become targets, drawn evenly by the row's
+    own generator, so that masks don't depend on how rows lie in batches; of the targets 80 % turn into MASK, 10 % into
+    a random id and 10 % stay. Labels are -100 elsewhere.
     """
-    flat = input_ids.flatten()
-    special = torch.isin(flat, torch.tensor(tokenizer.all_special_ids))
-    pads = int((flat == tokenizer.pad_token_id).sum()) if tokenizer.pad_token_id is not None else 0
-    count = min(-int(-probability * (len(flat) - pads) // 1), int((~special).sum()))
-    order = torch.rand(len(flat), generator=generator).masked_fill(special, -1.0)
-    targets = order.topk(count).indices
-    fate = torch.rand(count, generator=generator)
-    labels = torch.full_like(flat, -100)
-    labels[targets] = flat[targets]
-    corrupted = flat.clone()
-    corrupted[targets[fate < 0.8]] = int(tokenizer.mask_token_id)
-    changed = targets[fate >= 0.9]
-    corrupted[changed] = torch.randint(len(tokenizer), changed.shape, generator=generator, dtype=flat.dtype)
-    return corrupted.view_as(input_ids), labels.view_as(input_ids)
+    length = input_ids.shape[1]
+    draws = torch.stack([torch.rand(length, 3, generator=generator) for generator in generators])  # (B, T, 3)
+    special = torch.isin(input_ids, torch.tensor(tokenizer.all_special_ids))
+    tokens = (input_ids != (-1 if tokenizer.pad_token_id is None else tokenizer.pad_token_id)).sum(1)  # (B,)
+    counts = torch.minimum((probability * tokens - 1e-6).ceil(), (~special).sum(1))  # (B,)
+    order, fate, word = draws.masked_fill(special.unsqueeze(-1), -1.0).unbind(-1)
+    rank = order.argsort(1, descending=True).argsort(1)  # (B, T): place of each token in its row's draw
+    target = rank < counts.unsqueeze(1)
+    labels = input_ids.where(target, -100)
+    corrupted = input_ids.masked_fill(target & (fate < 0.8), int(tokenizer.mask_token_id))
+    words = (word.double() * len(tokenizer)).long()
+    return words.where(target & (fate >= 0.9), corrupted), labels
 
 
 def masked_batch(
     tokenizer: PreTrainedTokenizerBase, probability: float
-) -> Callable[[list[dict[str, Any]], torch.Generator], dict[str, Tensor]]:
+) -> Callable[[list[dict[str, Any]], list[torch.Generator]], dict[str, Tensor]]:
     """Return the collate function that stacks packed blocks and masks them."""
 
-    def collate(rows: list[dict[str, Any]], generator: torch.Generator) -> dict[str, Tensor]:
+    def collate(rows: list[dict[str, Any]], generators: list[torch.Generator]) -> dict[str, Tensor]:
         ids = torch.tensor(np.array([row["input_ids"] for row in rows]), dtype=torch.long)  # (B, T)
-        corrupted, labels = mask_tokens(ids, tokenizer, probability, generator)
+        corrupted, labels = mask_tokens(ids, tokenizer, probability, generators)
         return {"input_ids": corrupted, "labels": labels}
 
     return collate

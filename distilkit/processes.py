@@ -62,6 +62,13 @@ def claimed(output: Path, *, resume: bool = False, keep: str | None = None) -> I
         yield out
 
 
+def agreed(accelerator: Accelerator, stop: bool, *, asked: bool) -> bool:
+    """Say whether to stop: several processes do where any of them was told to, and ask each other only now and then."""
+    if accelerator.num_processes == 1:
+        return stop
+    return asked and bool(accelerator.reduce(torch.tensor(float(stop), device=accelerator.device), "sum") > 0)
+
+
 @contextmanager
 def stop_signal() -> Iterator[Callable[[], bool]]:
     """Yield a function that says whether SIGINT or SIGTERM has come; a second SIGINT interrupts at once."""

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -17,6 +16,7 @@ from distilkit.proof import EXACT, prove
 from distilkit.record import Record, claim, read_biography, record, write_biography
 from distilkit.selection import STRATEGIES, Candidate, Gauge, near
 from distilkit.stack import find_stack, is_shared
+from distilkit.training import Batches
 
 SEARCH_BLOCKS, SEARCH_LENGTH, SEARCH_BATCH = 32, 128, 8  # 4,096 tokens
 TRIED = 60  # other choices of layers to try before a refusal names none
@@ -149,9 +149,9 @@ def ranking(config: InitConfig, teacher: PreTrainedModel, tokenizer: PreTrainedT
     length = min(SEARCH_LENGTH, checkpoint.max_tokens(teacher) or SEARCH_LENGTH)
     blocks = corpus.pack(sample, tokenizer, length)
     collate = corpus.masked_batch(tokenizer, 0.15)
-    generator = torch.Generator().manual_seed(config.seed)
     rows = [blocks[i] for i in range(min(len(blocks), SEARCH_BLOCKS))]
-    batches = [collate(rows[i : i + SEARCH_BATCH], generator) for i in range(0, len(rows), SEARCH_BATCH)]
+    numbered = Batches(rows, collate, batch_size=SEARCH_BATCH, seed=config.seed)
+    batches = [numbered[i] for i in range(numbered.per_epoch)]
     return selection.search(Gauge(teacher, batches), depth, wanted_layers(config, depth))
 
 

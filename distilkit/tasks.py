@@ -208,7 +208,7 @@ def encode(
 def collator(tokenizer: PreTrainedTokenizerBase) -> Callable[..., dict[str, Tensor]]:
     """Return the collate function that pads encoded rows to the longest and stacks their targets."""
 
-    def collate(rows: list[dict[str, Any]], _: torch.Generator | None = None) -> dict[str, Tensor]:
+    def collate(rows: list[dict[str, Any]], _: Any = None) -> dict[str, Tensor]:
         inputs = [_only(row, INPUTS) for row in rows]
         # the positions of answers are counted from the left, so padding must be on the right
         batch = tokenizer.pad(inputs, padding_side="right", return_tensors="pt")

@@ -20,18 +20,18 @@ from transformers import get_linear_schedule_with_warmup
 from distilkit.config import TrainConfig
 from distilkit.journal import Journal
 from distilkit.objectives import Objective
-from distilkit.processes import DTYPES, open_accelerator, stop_signal
+from distilkit.processes import DTYPES, agreed, open_accelerator, stop_signal
 from distilkit.progress import track
 from distilkit.snapshot import restore, save_snapshot
 
-Collate = Callable[[list[dict[str, Any]], torch.Generator], dict[str, Tensor]]
+Collate = Callable[[list[dict[str, Any]], list[torch.Generator]], dict[str, Tensor]]
 POOL = 50  # batches that are sorted by length together
 
 
 class Batches(Dataset[dict[str, Tensor]]):
     """Numbered micro-batches of shuffled rows, as many as asked for: batches[n] is the n-th of the run.
 
-    Every epoch has its own order and every batch its own generator, both made from the seed and a number. With
+    Every epoch has its own order and every row of it its own generator, both made from the seed and a number. With
     `lengths`, a number a row, rows of about the same length share a batch, so that little is padded.
     """
 
@@ -48,7 +48,9 @@ class Batches(Dataset[dict[str, Tensor]]):
         epoch, place = divmod(number, self.per_epoch)
         if epoch != self._epoch:
             self._epoch, self._chunks = epoch, self._shuffle(_generator(self.seed, -1, epoch))
-        return self.collate([self.rows[i] for i in self._chunks[place]], _generator(self.seed, 0, number))
+        rows = [self.rows[i] for i in self._chunks[place]]
+        first = place * self.batch_size
+        return self.collate(rows, [_generator(self.seed, epoch, first + i) for i in range(len(rows))])
 
     def _shuffle(self, generator: torch.Generator) -> list[list[int]]:
         order = torch.randperm(len(self.rows), generator=generator)
@@ -114,7 +116,8 @@ def train(
             losses = update(accelerator, wrapped, optimizer, config, taken, shares)
             log.update(step, scheduler.get_last_lr()[0], losses)
             scheduler.step()
-            last, stop = step == updates, stopped()
+            last = step == updates
+            stop = agreed(accelerator, stopped(), asked=last or step % config.log_every == 0)
             reading = evaluate and (last or (evaluate_every and step % evaluate_every == 0))
             saving = stop or (step % config.checkpoint_every == 0 and not last)
             if reading or saving or last or step % config.log_every == 0:

@@ -64,7 +64,7 @@ def test_default_gives_way_to_recipe_and_recipe_to_what_is_typed() -> None:
         ({"batch-size": 2.5}, r"'batch_size' is 2.5: give a value of type int"),
         ({"batch-size": True}, r"'batch_size' is True: give a value of type int"),
         ({"lr": "fast"}, r"'lr' is 'fast': give a value of type float"),
-        ({"objective": "double"}, r"'objective' is 'double': give one of triple, mlm"),
+        ({"objective": "double"}, r"'objective' is 'double': give one of triple, hidden, attention, minilm, mlm"),
     ],
 )
 def test_a_wrong_recipe_is_told_what_is_right(table: dict[str, Any], message: str) -> None:

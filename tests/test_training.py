@@ -26,7 +26,7 @@ from distilkit.training import Batches, train
 ROWS = [{"x": float(i), "y": 2.0 * i + 1} for i in range(10)]
 
 
-def collate(rows: list[dict[str, Any]], generator: torch.Generator) -> dict[str, Tensor]:
+def collate(rows: list[dict[str, Any]], generators: list[torch.Generator]) -> dict[str, Tensor]:
     """Stack the rows; input_ids is there because the loop counts tokens."""
     x = torch.tensor([[row["x"] / 10] for row in rows])
     return {"input_ids": x, "y": torch.tensor([[row["y"]] for row in rows])}
