@@ -15,9 +15,11 @@ from distilkit import checkpoint, encoding, labels, losses, metrics, squad, task
 from distilkit.config import EvalConfig, FinetuneConfig
 from distilkit.errors import DivergedError
 from distilkit.objectives import needed_inputs
-from distilkit.progress import track
+from distilkit.progress import track, warn
 from distilkit.record import Record, record
 from distilkit.tasks import Task
+
+COLLAPSED = "collapsed"  # a mark beside the scores: the same answer to every row
 
 
 def evaluate(config: EvalConfig) -> Record:
@@ -45,7 +47,10 @@ def score_checkpoint(name: str, chosen: Sequence[Task], config: EvalConfig) -> d
         order = labels.label_order(labelled, model.config, place)
         splits = task_data.read_validation(labelled, data)
         used = tasks.as_trained(task, config, place)
-        scores |= score(model, tokenizer, labelled, splits, used, order=order, name=place)
+        found = score(model, tokenizer, labelled, splits, used, order=order, name=place)
+        if f"{task.name}/{COLLAPSED}" in found:
+            warn(f"'{place}' gives every row of {task.name} the same answer")
+        scores |= {name: value for name, value in found.items() if not name.endswith(f"/{COLLAPSED}")}
     return scores | averages(scores, chosen)
 
 
@@ -87,6 +92,7 @@ def score(
 ) -> dict[str, float]:
     """Score a model on splits of a task, {metric prefix: rows}: {"mnli/accuracy": 0.8, …}, SQuAD's from 0 to 100.
 
+    `{prefix}/collapsed` is there, and 1.0, where every row gets the same answer though not every row should.
     `order` says which output stands for each label (tasks.label_order). Moves the model to the accelerator's device.
     Raises DistilkitError where the outputs aren't finite.
     """
@@ -119,7 +125,7 @@ def _score_rows(
         logits[places] = output["logits"].float().cpu()
     _refuse_nan(name, logits)
     predictions, references = predict(task, logits[:, order or slice(None)]), torch.tensor(encoded["labels"][:])
-    values = {"collapsed": 1.0} if collapsed(predictions, references) else {}
+    values = {COLLAPSED: 1.0} if collapsed(predictions, references) else {}
     for metric in task.metrics:
         values |= metrics.compute(metric, predictions.tolist(), references.tolist())
     return values
@@ -167,7 +173,7 @@ def _score_spans(
     found = [(int(first), int(last), best, null) for first, last, best, null in spans.tolist()]
     texts = squad.answers(rows, windows, found, threshold)
     predictions = [{"id": key, "prediction_text": text} for key, text in texts.items()]
-    values = {"collapsed": 1.0} if len(set(texts.values())) == 1 else {}
+    values = {COLLAPSED: 1.0} if len(set(texts.values())) == 1 else {}
     return values | metrics.compute(task.name, predictions, rows.select_columns(["id", "answers"]).to_list())
 
 

@@ -13,6 +13,7 @@ from distilkit import checkpoint, evaluation, task_data, tasks
 from distilkit.best import Best
 from distilkit.config import FinetuneConfig
 from distilkit.errors import DistilkitError, DivergedError
+from distilkit.evaluation import COLLAPSED
 from distilkit.jobs import Job, open_student, prepare
 from distilkit.options import flag
 from distilkit.progress import warn
@@ -20,8 +21,6 @@ from distilkit.record import Record, claim, config_json, read_biography, record,
 from distilkit.snapshot import MAY_CHANGE, remove_snapshots
 from distilkit.tasks import Task
 from distilkit.training import train
-
-COLLAPSED = "collapsed"  # what evaluation calls the same answer to everything
 
 
 def finetune(config: FinetuneConfig) -> Record:

@@ -213,7 +213,8 @@ def test_glue_trains_nine(
     )
     done = finetuning.finetune(whole)
     again = evaluation.evaluate(EvalConfig(models=(str(config.output),), task="glue", data=whole.data, max_length=32))
-    assert done.metrics == pytest.approx(again.metrics, abs=1e-4)
+    scores = {name: value for name, value in done.metrics.items() if not name.endswith("/collapsed")}
+    assert scores == pytest.approx(again.metrics, abs=1e-4)
     assert all((config.output / task.name / "distilkit.json").is_file() for task in tasks.GLUE)
     stsb = CLASSIFIER.from_pretrained(config.output / "stsb").config
     assert (stsb.num_labels, stsb.problem_type) == (1, "regression")
