@@ -58,7 +58,6 @@ def finetune_all(chosen: list[Task], config: FinetuneConfig) -> Record:
         scores = {name: value for done in records for name, value in done.metrics.items() if name.startswith(prefixes)}
         done = record("finetune", config, scores | evaluation.averages(scores, chosen), **_device())
         write_biography(out, [*read_biography(config.model), done])
-    remove_snapshots(out)  # last: killed before, it can still go on from them
     return done
 
 
@@ -102,6 +101,7 @@ def run(job: Job, config: FinetuneConfig) -> Record:
     own = {"kept_evaluation": float(best.kept), "parameters": float(student.num_parameters())}
     done = record("finetune", config, scores | {k: v for k, v in totals.items() if "/" not in k} | own, **_device())
     write_biography(out, [*read_biography(config.model), done])
+    remove_snapshots(out)  # last: killed before, it can still go on from them
     return done
 
 

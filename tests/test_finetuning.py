@@ -143,6 +143,7 @@ def test_resume_gives_the_uninterrupted_run(config: FinetuneConfig, monkeypatch:
         finetuning.finetune(replace(config, checkpoint_every=5))
     assert (config.output / "checkpoint-00000005").is_dir()
     finetuning.finetune(replace(config, checkpoint_every=5, resume=True))
+    assert not [*config.output.glob("checkpoint-*"), *config.output.glob("run.json")]
     one, other = (CLASSIFIER.from_pretrained(path).state_dict() for path in (straight.output, config.output))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
