@@ -157,13 +157,30 @@ class TaskConfig(CommonConfig):
         metavar="NAME",
     )
     data: Path | None = option(
-        "Folder with train.* and validation.* (jsonl, tsv, csv, parquet; .gz too) [default: the hub's data set].",
+        "Folder with train.* and validation.* (jsonl, tsv, csv, parquet; .gz too), for --task custom also a hub data "
+        "set name[:config] [default: the hub's data set].",
         None,
         metavar="DIR",
+        place=True,
     )
     text: tuple[str, ...] | None = option("Text column or two, for --task custom.", None, metavar="COL[,COL]")
-    label: str | None = option("Label column, for --task custom.", None, metavar="COL")
-    max_length: int | None = option("Tokens per example or window [default: the task's].", None, min=8)
+    label: str | None = option(
+        "Label column, for --task custom: names, numbers or lists of names; or several columns of 0 and 1.",
+        None,
+        metavar="COL[,COL]",
+    )
+    kind: Literal["classification", "multi-label", "regression"] | None = option(
+        "What --label says, for --task custom: a class, several, or a number [default: found from the rows].", None
+    )
+    max_length: int | None = option(
+        "Tokens per example or window [default: as the model was trained, else the task's].", None, min=8
+    )
+    long: Literal["head", "head-tail", "windows"] | None = option(
+        "What is read of a text that is longer, where a row has one: its beginning, a quarter from its beginning and "
+        "the rest from its end, or all of it, in windows whose logits are averaged [default: as the model was trained, "
+        "else head].",
+        None,
+    )
     stride: int = option("Tokens that two windows of a long context share (SQuAD).", 128, min=0, panel="SQuAD")
     n_best: int = option("Start and end positions that are combined (SQuAD).", 20, min=1, panel="SQuAD")
     max_answer_length: int = option("Longest answer in tokens (SQuAD).", 30, min=1, panel="SQuAD")
@@ -182,10 +199,29 @@ class FinetuneConfig(TaskConfig, TrainConfig):
         "Checkpoint already trained on the task, to learn from as well.", None, metavar="MODEL", place=True
     )
     seeds: int = option("Runs with seeds --seed, --seed + 1, …; the median one is kept.", 1, min=1)
+    keep: Literal["best", "last"] | None = option(
+        "Weights to keep: those of the evaluation with the best headline score, or the last ones [default: best; last "
+        "where a test split is scored].",
+        None,
+    )
+    patience: int | None = option(
+        "Stop after so many evaluations without a better headline score [default: never].", None, min=1
+    )
+    evaluate_every: int | None = option(
+        "Updates between two evaluations [default: an epoch's; with --keep last and no --patience only at the end].",
+        None,
+        min=1,
+        panel="Training",
+    )
     alpha_ce: float = option("Weight of the teacher's soft targets.", 0.5, min=0, panel="Objective")
     alpha_task: float = option("Weight of the labels, where a teacher is given.", 0.5, min=0, panel="Objective")
     temperature: float = option("Temperature of the soft targets.", 2.0, min=1e-3, panel="Objective")
-    lr: float = inherit(TrainConfig, "lr", 5e-5)
+    # None until tasks.settle() puts the task's own value in its place (tasks.py: Task)
+    batch_size: int = inherit(
+        TrainConfig, "batch_size", None, help="Rows per device and forward pass [default: the task's]."
+    )
+    epochs: float = inherit(TrainConfig, "epochs", None, help="Passes over the training rows [default: the task's].")
+    lr: float = inherit(TrainConfig, "lr", None, help="Peak learning rate [default: the task's].")
     warmup: float = inherit(TrainConfig, "warmup", 0.06)
     adam_beta2: float = inherit(TrainConfig, "adam_beta2", 0.999)
     adam_epsilon: float = inherit(TrainConfig, "adam_epsilon", 1e-8)

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from distilkit.errors import DistilkitError
+from distilkit.errors import DivergedError
 from distilkit.record import write_text
 from distilkit.snapshot import snapshots
 
@@ -52,7 +52,7 @@ class Journal:
             self.last = {"step": step, **values, "lr": lr, "tokens": total, "seconds": now, "tokens_per_second": rate}
             self._write(self.last)
             if not math.isfinite(values["loss"]):
-                raise DistilkitError(f"the loss is {values['loss']} at update {step}: lower --lr{_last_good(out)}")
+                raise DivergedError(f"the loss is {values['loss']} at update {step}: lower --lr{_last_good(out)}")
         self.pending.clear()
         self.text = f"loss {self.last['loss']:.3f}, {self.last['tokens_per_second']:.0f} tokens/s"
 

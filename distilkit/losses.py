@@ -21,6 +21,22 @@ def kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return F.kl_div(log_s, log_t, reduction="batchmean", log_target=True) * temperature**2
 
 
+def binary_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T² · mean over rows and labels of KL(Bernoulli(σ(teacher/T)) ‖ Bernoulli(σ(student/T))), logits (R, C).
+
+    kl() for labels that do not exclude each other: a label is a choice of two, of which the other has the logit 0.
+    """
+    pairs = [torch.stack([z.float(), torch.zeros_like(z, dtype=torch.float32)], dim=-1) for z in (student, teacher)]
+    ours, theirs = (pair.flatten(0, 1) for pair in pairs)  # (R·C, 2)
+    return kl(ours, theirs, temperature)
+
+
+def mean_by_row(logits: Tensor, owners: Tensor, rows: int) -> Tensor:
+    """Return the mean of each row's windows (rows, C); logits (W, C), owners (W,) the row that each was cut from."""
+    sums = logits.new_zeros(rows, logits.shape[1]).index_add(0, owners, logits)
+    return sums / owners.bincount(minlength=rows).unsqueeze(1)
+
+
 def mlm(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy over the rows whose label isn't -100; logits (R, V), labels (R,)."""
     return F.cross_entropy(logits.float(), labels, ignore_index=-100)

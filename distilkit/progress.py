@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Advance = Callable[..., None]
 LINES = 10  # how many lines a piped run prints
+_open: list[str] = []  # the work in progress, outermost first
 
 
 def is_first_process() -> bool:
@@ -21,7 +22,21 @@ def is_first_process() -> bool:
 
 @contextlib.contextmanager
 def track(label: str, total: int, *, done: int = 0, unit: str = "it", quiet: bool = False) -> Iterator[Advance]:
-    """Yield `advance(n=1, text="")`, which moves the bar by n units and shows a few words beside it."""
+    """Yield `advance(n=1, text="")`, which moves the bar by n units and shows a few words beside it.
+
+    Work inside other work has a bar of its own on a terminal, and no lines when piped.
+    """
+    inner = bool(_open)
+    _open.append(label)
+    try:
+        with _shown(label, total, done, unit, quiet=quiet or (inner and not sys.stderr.isatty())) as advance:
+            yield advance
+    finally:
+        _open.pop()
+
+
+@contextlib.contextmanager
+def _shown(label: str, total: int, done: int, unit: str, *, quiet: bool) -> Iterator[Advance]:
     started = time.monotonic()
     if quiet or not is_first_process():
         yield lambda *_args, **_words: None

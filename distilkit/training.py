@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import get_linear_schedule_with_warmup
 
+from distilkit.best import Best
 from distilkit.config import TrainConfig
 from distilkit.journal import Journal
 from distilkit.objectives import Objective
@@ -75,12 +76,14 @@ def train(
     *,
     evaluate: Callable[[], dict[str, float]] | None = None,
     evaluate_every: int = 0,
+    best: Best | None = None,
     label: str = "train",
 ) -> dict[str, float]:
     """Minimise objective(batch)["loss"] in place and return what the run came to.
 
     Writes out/train.jsonl, a line an update (and a line for each evaluate()), and checkpoints; with config.resume it
-    goes on from the newest one. AdamW, linear warm-up, then linear to 0.
+    goes on from the newest one. AdamW, linear warm-up, then linear to 0. `best` is an evaluate() that also keeps
+    weights and may end the run before its last update.
     Raises DistilkitError where the loss isn't finite, and KeyboardInterrupt, after a checkpoint, on SIGINT and SIGTERM.
     """
     accelerator = open_accelerator(config)
@@ -95,18 +98,21 @@ def train(
     if config.compile:
         compile_bodies(objective)
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
-    accelerator.register_for_checkpointing(scheduler)
+    accelerator.register_for_checkpointing(scheduler, *([best] if best else []))
     done = restore(accelerator, out, config, updates)
     log = Journal(out, accelerator, done)
     objective.train()
     if evaluate and not done:
         log.heldout(evaluate())
+    evaluate = best or evaluate
     with (
         track(label, updates, done=done, unit="updates") as advance,
         stop_signal() as stopped,
     ):
         micro_batches = iter(load(batches, range(done, updates), config, accelerator))
         for step in range(done + 1, updates + 1):
+            if best and best.enough():
+                break
             objective.progress((step - 1) / updates)
             taken = [
                 send_to_device(next(micro_batches), accelerator.device, non_blocking=True)

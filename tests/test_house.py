@@ -15,7 +15,7 @@ FLOORS = [
     {
         *("checkpoint", "corpus", "losses", "states", "objectives", "training", "processes", "journal", "snapshot"),
         *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
-        *("tasks", "task_data", "squad", "metrics"),
+        *("tasks", "labels", "task_data", "encoding", "squad", "metrics", "jobs", "best"),
     },
     {"student", "distillation", "finetuning", "evaluation", "benchmark", "export", "report"},
     {"demo"},

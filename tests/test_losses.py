@@ -76,3 +76,18 @@ def test_attention_leaves_padding_out() -> None:
         p_s, p_t = ([math.exp(x) / sum(map(math.exp, row)) for x in row] for row in (s, t))
         total += sum(b * math.log(b / a) for a, b in zip(p_s, p_t, strict=True))
     assert padded.item() == pytest.approx(total / 6, rel=1e-5)  # 2 heads of 3 tokens
+
+
+def test_binary_kl_by_hand() -> None:
+    """T² times the mean over rows and labels of the KL between two coins."""
+    student, teacher = torch.tensor([[0.0, 2.0]]), torch.tensor([[2.0 * math.log(3.0), 2.0]])
+
+    expected = 4 * (0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)) / 2  # σ(ln 3) = 3/4 against 1/2
+    assert losses.binary_kl(student, teacher, 2.0).item() == pytest.approx(expected)
+
+
+def test_mean_by_row() -> None:
+    """Each row gets the mean of the windows that it owns, in whatever order they come."""
+    logits, owners = torch.tensor([[1.0, 0.0], [5.0, 2.0], [3.0, 4.0]]), torch.tensor([1, 0, 1])
+
+    assert losses.mean_by_row(logits, owners, 2).tolist() == [[5.0, 2.0], [2.0, 2.0]]

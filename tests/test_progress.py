@@ -35,3 +35,15 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         advance(2, "text")
 
     assert capsys.readouterr().err == ""
+
+
+def test_work_inside_work_prints_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that scores its model now and then still prints ten lines."""
+    with track("outer", 1) as advance:
+        with track("inner", 1) as inner:
+            inner()
+        advance()
+    with track("after", 1) as advance:
+        advance()
+
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["outer", "after"]
