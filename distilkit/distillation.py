@@ -1,5 +1,9 @@
 """`distill`: train a student on text, against its teacher or by masked LM alone."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from datasets import Dataset
@@ -11,7 +15,9 @@ from distilkit.config import DistillConfig
 from distilkit.errors import DistilkitError
 from distilkit.objectives import MaskedLM, TripleLoss
 from distilkit.record import Record, claim, read_biography, record, remembered_teacher, write_biography
+from distilkit.rows import Rows
 from distilkit.snapshot import remove_snapshots
+from distilkit.stream import RowStream, StreamedBatches, set_aside
 from distilkit.training import Batches, train
 
 HELDOUT_BATCH = 32  # fixed, so that held-out masks are the same whatever the run
@@ -19,6 +25,8 @@ HELDOUT_BATCH = 32  # fixed, so that held-out masks are the same whatever the ru
 
 def distill(config: DistillConfig) -> Record:
     """Train a student on a corpus and write it with its record; `heldout_loss` is its masked-LM loss on unseen text."""
+    if config.streaming and not config.steps:
+        raise DistilkitError("--streaming needs --steps: a stream doesn't say how long it is")
     if config.new_head and config.objective != "mlm":
         raise DistilkitError("--new-head goes with --objective mlm: train the head before you distil")
     student = checkpoint.open_model(config.student, "masked-lm", new_head=config.new_head)
@@ -30,14 +38,13 @@ def distill(config: DistillConfig) -> Record:
         )
     objective = make_objective(config, student, tokenizer)
     with claim(config.output, resume=config.resume, keep="checkpoint-*[0-9]") as out:
-        blocks, heldout = read_blocks(config, tokenizer)
-        collate = corpus.masked_batch(tokenizer, config.mask_probability)
+        batches, heldout = read_batches(config, tokenizer)
         metrics = train(
             objective,
-            Batches(blocks, collate, batch_size=config.batch_size, seed=config.seed),
+            batches,
             config,
             out,
-            evaluate=lambda: heldout_loss(student, Batches(heldout, collate, batch_size=HELDOUT_BATCH, seed=0)),
+            evaluate=lambda: heldout_loss(student, heldout),
             evaluate_every=config.evaluate_every,
             label="distill" if config.objective != "mlm" else "masked LM",
         )
@@ -104,13 +111,38 @@ def check_length(model: PreTrainedModel, seq_length: int) -> None:
         raise DistilkitError(f"--seq-length {seq_length} is longer than the model's {positions} positions: lower it")
 
 
-def read_blocks(config: DistillConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
-    """Return the packed blocks to train on and those held out."""
-    blocks = corpus.pack(corpus.read_documents(config.corpus), tokenizer, config.seq_length)
-    if config.heldout is None:
-        return corpus.split(blocks, config.seed)
-    heldout = corpus.pack(corpus.read_documents(config.heldout), tokenizer, config.seq_length)
-    return blocks, heldout.select(range(min(len(heldout), corpus.HELDOUT_BLOCKS)))
+def read_batches(config: DistillConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Batches, Batches]:
+    """Return the masked batches to train on and those held out."""
+    collate = corpus.masked_batch(tokenizer, config.mask_probability)
+    shape = {"batch_size": config.batch_size, "seed": config.seed}
+    heldout: Sequence[dict[str, Any]]
+    if config.streaming:
+        packer = corpus.make_packer(tokenizer, config.seq_length, config.packing)
+        if config.heldout is None:
+            stream, heldout = set_aside(config.corpus, packer, config.workers)
+        else:
+            stream, heldout = RowStream(config.corpus, packer, config.workers), read_heldout(config, tokenizer)
+        batches: Batches = StreamedBatches(stream, collate, **shape)
+    else:
+        blocks = pack(config, config.corpus, tokenizer)
+        if config.heldout is None:
+            rows, heldout = corpus.split(blocks, config.seed)
+        else:
+            rows, heldout = Rows(blocks), read_heldout(config, tokenizer)
+        batches = Batches(rows, collate, lengths=rows.lengths if config.packing == "documents" else None, **shape)
+    return batches, Batches(heldout, collate, batch_size=HELDOUT_BATCH, seed=0)
+
+
+def pack(config: DistillConfig, source: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """Read text and pack it as the options say."""
+    documents = corpus.read_documents(source)
+    return corpus.pack(documents, tokenizer, config.seq_length, packing=config.packing, workers=config.workers)
+
+
+def read_heldout(config: DistillConfig, tokenizer: PreTrainedTokenizerBase) -> Sequence[dict[str, Any]]:
+    """Return the rows of --heldout, as many as are looked at."""
+    blocks = pack(config, str(config.heldout), tokenizer)
+    return Rows(blocks, np.arange(min(len(blocks), corpus.HELDOUT_BLOCKS)))
 
 
 @torch.no_grad()

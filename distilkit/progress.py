@@ -14,20 +14,25 @@ LINES = 10  # how many lines a piped run prints
 
 
 @contextlib.contextmanager
-def track(label: str, total: int, *, done: int = 0, unit: str = "it", quiet: bool = False) -> Iterator[Advance]:
-    """Yield `advance(n=1, text="")`, which moves the bar by n units and shows a few words beside it."""
+def track(
+    label: str, total: int, *, done: int = 0, unit: str = "it", quiet: bool = False, bar: bool = True
+) -> Iterator[Advance]:
+    """Yield `advance(n=1, text="")`, which moves the bar by n units and shows a few words beside it.
+
+    Work inside other work that has a bar gets lines (bar=False).
+    """
     started = time.monotonic()
     if quiet:
         yield lambda *_args, **_words: None
-    elif sys.stderr.isatty():
-        with _bar() as bar:
-            task = bar.add_task(label, total=total, completed=done, text="", rate="")
+    elif bar and sys.stderr.isatty():
+        with _bar() as shown:
+            task = shown.add_task(label, total=total, completed=done, text="", rate="")
 
             def advance(n: int = 1, text: str = "") -> None:
                 words: dict[str, Any] = {"text": text} if text else {}
-                bar.update(task, advance=n, **words)
-                moved = bar.tasks[task].completed - done
-                bar.update(task, rate=f"{moved / (time.monotonic() - started + 1e-9):.3g} {unit}/s")
+                shown.update(task, advance=n, **words)
+                moved = shown.tasks[task].completed - done
+                shown.update(task, rate=f"{moved / (time.monotonic() - started + 1e-9):.3g} {unit}/s")
 
             yield advance
     else:

@@ -13,7 +13,8 @@ FLOORS = [
     {"errors", "__init__"},
     {"config", "options", "record", "progress", "tables"},
     {
-        *("checkpoint", "corpus", "losses", "objectives", "training", "journal", "snapshot"),
+        *("corpus", "packing", "rows", "stream"),
+        *("checkpoint", "losses", "objectives", "training", "journal", "snapshot"),
         *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
         *("tasks", "task_data", "squad", "metrics"),
     },
