@@ -3,7 +3,6 @@
 import errno
 import gzip
 import json
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -27,7 +26,6 @@ from distilkit.rows import Rows, no_space, store
 
 READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 HELDOUT_SHARE, HELDOUT_BLOCKS = 0.02, 256
-MAPPED = 64  # groups of texts (packing.PART) that are read from one memory map
 
 datasets.disable_progress_bars()
 
@@ -45,6 +43,20 @@ def read_documents(source: str) -> Dataset:
 def stream_documents(source: str) -> IterableDataset:
     """Read the same documents from the same sources as they are asked for, without a copy on the disk."""
     return _read(source, streaming=True)
+
+
+def read_once(source: str) -> tuple[Dataset | IterableDataset, str]:
+    """Read the documents for a single pass; returns them with a fingerprint.
+
+    Files are read where they lie: datasets' copy of them would take as much disk again, and mapped, as much memory. A
+    hub data set is downloaded once.
+    """
+    path = Path(source)
+    if not path.exists():
+        downloaded = read_documents(source)
+        return downloaded, downloaded._fingerprint  # noqa: SLF001 - what datasets names its own cache files by
+    files = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(path)]
+    return stream_documents(source), Hasher.hash(files)
 
 
 def _read(source: str, streaming: bool) -> Any:
@@ -119,30 +131,32 @@ def _read_hub(source: str, streaming: bool) -> Any:
 
 
 def pack(
-    documents: Dataset,
+    documents: Dataset | IterableDataset,
     tokenizer: PreTrainedTokenizerBase,
     seq_length: int,
     *,
+    fingerprint: str = "",
     packing: str = "blocks",
     workers: int = 1,
 ) -> Dataset:
     """Tokenise documents and lay them out in rows CLS … SEP of at most `seq_length` tokens, as Packer says.
 
     Returns a memory-mapped data set with a column `input_ids`, two bytes a token (four where the vocabulary has more
-    than 65,536), cached by corpus, tokenizer, length and packing; `workers`, the processes that tokenise, change
-    nothing in it. Memory does not grow with the corpus.
+    than 65,536), cached by the documents' fingerprint, tokenizer, length and packing; `workers`, the processes that
+    tokenise, change nothing in it. Memory does not grow with the corpus.
     Raises DistilkitError where the text doesn't fill one block.
     """
     packer = make_packer(tokenizer, seq_length, packing)
+    total = len(documents) if isinstance(documents, Dataset) else None
 
     def make() -> Iterator[list[Ids]]:
-        with track("tokenize", len(documents), unit="documents") as advance:
+        with track("tokenize", total, unit="documents") as advance:
             for encoded, count in encode(_groups(documents), packer.encoder, workers):
                 yield packer.rows(encoded)
                 advance(count)
 
-    corpus = documents._fingerprint  # noqa: SLF001 - what datasets names its own cache files by
-    packed = store(Hasher.hash((corpus, packer.key)), packer.encoder.dtype, make)
+    fingerprint = fingerprint or documents._fingerprint  # noqa: SLF001 - what datasets names its own cache files by
+    packed = store(Hasher.hash((fingerprint, packer.key)), packer.encoder.dtype, make)
     if not len(packed):
         raise DistilkitError(
             f"the corpus does not fill one block of {seq_length} tokens: give more text or a lower --seq-length"
@@ -150,18 +164,10 @@ def pack(
     return packed
 
 
-def _groups(documents: Dataset) -> Iterator[tuple[list[str], int]]:
-    """Yield groups of texts with their number, mapping the files anew now and then.
-
-    What was read of a mapped file counts as the process's memory for as long as it is mapped.
-    """
-    done = 0
-    while done < len(documents):
-        mapped = pickle.loads(pickle.dumps(documents))  # noqa: S301 - our own; a pickled data set is its files' names
-        tables = mapped.select(range(done, len(mapped))).with_format("arrow").iter(1000)
-        for texts in islice(group(text.as_py() for table in tables for text in table["text"]), MAPPED):
-            done += len(texts)
-            yield texts, len(texts)
+def _groups(documents: Dataset | IterableDataset) -> Iterator[tuple[list[str], int]]:
+    tables = documents.with_format("arrow").iter(1000)
+    for texts in group(text.as_py() for table in tables for text in table["text"]):
+        yield texts, len(texts)
 
 
 def make_packer(tokenizer: PreTrainedTokenizerBase, seq_length: int, packing: str) -> Packer:

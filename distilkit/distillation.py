@@ -135,8 +135,16 @@ def read_batches(config: DistillConfig, tokenizer: PreTrainedTokenizerBase) -> t
 
 def pack(config: DistillConfig, source: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Read text and pack it as the options say."""
-    documents = corpus.read_documents(source)
-    return corpus.pack(documents, tokenizer, config.seq_length, packing=config.packing, workers=config.workers)
+    with corpus.readable(source):
+        documents, fingerprint = corpus.read_once(source)
+        return corpus.pack(
+            documents,
+            tokenizer,
+            config.seq_length,
+            fingerprint=fingerprint,
+            packing=config.packing,
+            workers=config.workers,
+        )
 
 
 def read_heldout(config: DistillConfig, tokenizer: PreTrainedTokenizerBase) -> Sequence[dict[str, Any]]:
