@@ -95,6 +95,10 @@ class DistillConfig(TrainConfig):
         metavar="TEXT",
         place=True,
     )
+    workers: int = option("Processes that tokenise the text; they change nothing in it.", 1, min=1)
+    streaming: bool = option(
+        "Tokenise the text while it is read, with no copy of it on the disk (with --steps).", False
+    )
     teacher: str | None = option(
         "Teacher checkpoint [default: the one that the student was made from].", None, metavar="MODEL", place=True
     )
@@ -144,6 +148,12 @@ class DistillConfig(TrainConfig):
     )
     mask_probability: float = option("Share of tokens to predict.", 0.15, min=0.01, max=0.9, panel="Objective")
     seq_length: int = option("Tokens per packed block.", 128, min=8, panel="Objective")
+    packing: Literal["blocks", "documents"] = option(
+        "How text fills the blocks: documents end to end, or one document a block, cut where it is longer, padded to "
+        "the longest of its batch.",
+        "blocks",
+        panel="Objective",
+    )
     evaluate_every: int = option("Updates between two readings of the held-out loss.", 200, min=1, panel="Training")
     new_head: bool = option(
         "Let a checkpoint without a masked-LM head start with a fresh one (with --objective mlm).", False

@@ -1,29 +1,32 @@
 """`distill`: train a student on text, against its teacher or by masked LM alone."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from accelerate.utils import send_to_device
 from datasets import Dataset
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint, corpus, vocabulary
 from distilkit.config import DistillConfig
 from distilkit.errors import DistilkitError
+from distilkit.examiner import Examiner
 from distilkit.objectives import PARTS, WEIGHTS, Distillation
-from distilkit.processes import claimed, device, is_main_process, state
+from distilkit.processes import claimed, is_main_process, state
 from distilkit.record import Record, read_biography, record, remembered_teacher, write_biography
+from distilkit.rows import Rows
 from distilkit.snapshot import remove_snapshots
-from distilkit.states import logits_at
-from distilkit.training import Batches, Collate, train
+from distilkit.stream import RowStream, StreamedBatches, set_aside
+from distilkit.training import Batches, train
 
 HELDOUT_BATCH = 32  # fixed, so that held-out masks are the same whatever the run
 
 
 def distill(config: DistillConfig) -> Record:
     """Train a student on a corpus and write it with its record; `heldout_loss` is its masked-LM loss on unseen text."""
+    if config.streaming and not config.steps:
+        raise DistilkitError("--streaming needs --steps: a stream doesn't say how long it is")
     if config.new_head and config.objective != "mlm":
         raise DistilkitError("--new-head goes with --objective mlm: train the head before you distil")
     student = checkpoint.open_model(config.student, "masked-lm", new_head=config.new_head)
@@ -37,12 +40,11 @@ def distill(config: DistillConfig) -> Record:
     objective = make_objective(config, student, teacher)
     with claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]") as out:
         with state().main_process_first():  # the others then find the text in the cache
-            blocks, heldout = read_blocks(config, tokenizer)
-        collate = corpus.masked_batch(tokenizer, config.mask_probability)
-        examiner = Examiner(heldout, collate, teacher)
+            batches, heldout = read_batches(config, tokenizer)
+        examiner = Examiner(heldout, teacher)
         metrics = train(
             objective,
-            Batches(blocks, collate, batch_size=config.batch_size, seed=config.seed),
+            batches,
             config,
             out,
             evaluate=lambda: examiner.examine(student),
@@ -136,43 +138,43 @@ def check_length(model: PreTrainedModel, seq_length: int) -> None:
         raise DistilkitError(f"--seq-length {seq_length} is longer than the model's {positions} positions: lower it")
 
 
-def read_blocks(config: DistillConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
-    """Return the packed blocks to train on and those held out."""
-    blocks = corpus.pack(corpus.read_documents(config.corpus), tokenizer, config.seq_length)
-    if config.heldout is None:
-        return corpus.split(blocks, config.seed)
-    heldout = corpus.pack(corpus.read_documents(config.heldout), tokenizer, config.seq_length)
-    return blocks, heldout.select(range(min(len(heldout), corpus.HELDOUT_BLOCKS)))
+def read_batches(config: DistillConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Batches, Batches]:
+    """Return the masked batches to train on and those held out."""
+    collate = corpus.masked_batch(tokenizer, config.mask_probability)
+    shape = {"batch_size": config.batch_size, "seed": config.seed}
+    heldout: Sequence[dict[str, Any]]
+    if config.streaming:
+        packer = corpus.make_packer(tokenizer, config.seq_length, config.packing)
+        if config.heldout is None:
+            stream, heldout = set_aside(config.corpus, packer, config.workers)
+        else:
+            stream, heldout = RowStream(config.corpus, packer, config.workers), read_heldout(config, tokenizer)
+        batches: Batches = StreamedBatches(stream, collate, **shape)
+    else:
+        blocks = pack(config, config.corpus, tokenizer)
+        if config.heldout is None:
+            rows, heldout = corpus.split(blocks, config.seed)
+        else:
+            rows, heldout = Rows(blocks), read_heldout(config, tokenizer)
+        batches = Batches(rows, collate, lengths=rows.lengths if config.packing == "documents" else None, **shape)
+    return batches, Batches(heldout, collate, batch_size=HELDOUT_BATCH, seed=0)
 
 
-class Examiner:
-    """Examines a student on text kept apart, always masked alike; the teacher is asked once, when it is made."""
+def pack(config: DistillConfig, source: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """Read text and pack it as the options say."""
+    with corpus.readable(source):
+        documents, fingerprint = corpus.read_once(source)
+        return corpus.pack(
+            documents,
+            tokenizer,
+            config.seq_length,
+            fingerprint=fingerprint,
+            packing=config.packing,
+            workers=config.workers,
+        )
 
-    def __init__(self, blocks: Dataset, collate: Collate, teacher: PreTrainedModel | None) -> None:
-        numbered = Batches(blocks, collate, batch_size=HELDOUT_BATCH, seed=0)
-        self.batches = [numbered[number] for number in range(numbered.per_epoch)]
-        self.answers: list[Tensor] = []
-        if teacher is not None:
-            teacher.eval().to(device())
-            self.answers = [logits.argmax(-1) for logits, _ in self._predict(teacher)]
 
-    @torch.no_grad()
-    def _predict(self, model: PreTrainedModel) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the logits (M, V) and labels (M,) of each batch's masked tokens."""
-        for batch in self.batches:
-            inputs = send_to_device(batch, next(model.parameters()).device)
-            labels = inputs.pop("labels").flatten()
-            masked = (labels != -100).nonzero().squeeze(-1)
-            yield logits_at(model, inputs, masked)[1].float(), labels[masked]
-
-    def examine(self, student: PreTrainedModel) -> dict[str, float]:
-        """Return the mean masked-LM loss and, with a teacher, the share of masked tokens that both predict alike."""
-        training = student.training
-        student.eval()
-        loss = agreed = count = 0.0
-        for number, (logits, labels) in enumerate(self._predict(student)):
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-            agreed += float((logits.argmax(-1) == self.answers[number]).sum()) if self.answers else 0.0
-            count += len(labels)
-        student.train(training)
-        return {"heldout_loss": loss / count} | ({"heldout_agreement": agreed / count} if self.answers else {})
+def read_heldout(config: DistillConfig, tokenizer: PreTrainedTokenizerBase) -> Sequence[dict[str, Any]]:
+    """Return the rows of --heldout, as many as are looked at."""
+    blocks = pack(config, str(config.heldout), tokenizer)
+    return Rows(blocks, np.arange(min(len(blocks), corpus.HELDOUT_BLOCKS)))

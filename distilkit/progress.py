@@ -21,10 +21,11 @@ def is_first_process() -> bool:
 
 
 @contextlib.contextmanager
-def track(label: str, total: int, *, done: int = 0, unit: str = "it", quiet: bool = False) -> Iterator[Advance]:
+def track(label: str, total: int | None, *, done: int = 0, unit: str = "it", quiet: bool = False) -> Iterator[Advance]:
     """Yield `advance(n=1, text="")`, which moves the bar by n units and shows a few words beside it.
 
-    Work inside other work has a bar of its own on a terminal, and no lines when piped.
+    Without a total there is no time left to show. Work inside other work has a bar of its own on a terminal, and no
+    lines when piped.
     """
     inner = bool(_open)
     _open.append(label)
@@ -36,7 +37,7 @@ def track(label: str, total: int, *, done: int = 0, unit: str = "it", quiet: boo
 
 
 @contextlib.contextmanager
-def _shown(label: str, total: int, done: int, unit: str, *, quiet: bool) -> Iterator[Advance]:
+def _shown(label: str, total: int | None, done: int, unit: str, *, quiet: bool) -> Iterator[Advance]:
     started = time.monotonic()
     if quiet or not is_first_process():
         yield lambda *_args, **_words: None
@@ -70,17 +71,19 @@ def _bar() -> Progress:
     )  # fmt: skip
 
 
-def _liner(label: str, total: int, done: int, unit: str, started: float) -> Advance:
-    count, shown = done, done * LINES // max(total, 1)
+def _liner(label: str, total: int | None, done: int, unit: str, started: float) -> Advance:
+    count, shown = done, done * LINES // max(total or 1, 1)
 
     def advance(n: int = 1, text: str = "") -> None:
         nonlocal count, shown
         count += n
-        if count * LINES // max(total, 1) > shown or count == total:
-            shown = count * LINES // max(total, 1)
+        reached = count.bit_length() if total is None else count * LINES // max(total, 1)  # each time it has doubled
+        if reached > shown or count == total:
+            shown = reached
             rate = (count - done) / (time.monotonic() - started + 1e-9)
-            left = (total - count) / max(rate, 1e-9)
-            line = f"{label}: {count}/{total} {unit}, {rate:.3g} {unit}/s, {left:.0f} s left"
+            line = f"{label}: {count}{'' if total is None else f'/{total}'} {unit}, {rate:.3g} {unit}/s"
+            if total is not None:
+                line += f", {(total - count) / max(rate, 1e-9):.0f} s left"
             print(f"{line}, {text}" if text else line, file=sys.stderr, flush=True)
 
     return advance

@@ -18,7 +18,7 @@ from distilkit.record import config_json, write_text
 
 KEPT = 2
 MANIFEST = "manifest.json"  # a CRC-32 of each file: a checkpoint whose files don't match is passed over
-MAY_CHANGE = {"resume", "log_every", "checkpoint_every", "output"}
+MAY_CHANGE = {"resume", "log_every", "checkpoint_every", "output", "workers"}
 
 logging.getLogger("accelerate").setLevel(logging.ERROR)  # it warns of tied weights, which load again as they were
 

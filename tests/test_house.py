@@ -13,7 +13,8 @@ FLOORS = [
     {"errors", "__init__"},
     {"config", "options", "record", "progress", "tables", "allocator"},
     {
-        *("checkpoint", "corpus", "losses", "states", "objectives", "training", "processes", "journal", "snapshot"),
+        *("corpus", "packing", "rows", "stream"),
+        *("checkpoint", "losses", "states", "objectives", "training", "processes", "journal", "snapshot", "examiner"),
         *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
         *("tasks", "labels", "task_data", "encoding", "squad", "metrics", "jobs", "best"),
     },

@@ -47,3 +47,14 @@ def test_work_inside_work_prints_no_lines(capsys: pytest.CaptureFixture[str]) ->
         advance()
 
     assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["outer", "after"]
+
+
+def test_without_a_total_lines_come_each_time_the_count_has_doubled(capsys: pytest.CaptureFixture[str]) -> None:
+    """They say how many and how fast, and no time left."""
+    with track("work", None, unit="rows") as advance:
+        for _ in range(9):
+            advance(1)
+    lines = capsys.readouterr().err.splitlines()
+
+    assert [line.split(",")[0] for line in lines] == ["work: 1 rows", "work: 2 rows", "work: 4 rows", "work: 8 rows"]
+    assert not any("left" in line for line in lines)
