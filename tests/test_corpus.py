@@ -1,6 +1,7 @@
 import copy
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ def test_a_folder_is_read_in_name_order(tmp_path: Path) -> None:
     assert corpus.read_documents(str(tmp_path))["text"][:] == ["one", "two"]
 
 
+@pytest.mark.parametrize("read", [corpus.read_documents, corpus.stream_documents])
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -65,11 +67,13 @@ def test_a_folder_is_read_in_name_order(tmp_path: Path) -> None:
         ("a.doc", b"x", "holds no .txt"),
     ],
 )
-def test_unusable_text_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+def test_unusable_text_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: bytes, words: str, read: Callable[[str], object]
+) -> None:
     """Empty, undecodable and unlabelled text each end in one line that says so."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DistilkitError, match=words) as caught:
-        corpus.read_documents(str(tmp_path / name))
+        read(str(tmp_path / name))
 
     assert "\n" not in str(caught.value)
 
