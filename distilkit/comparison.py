@@ -80,15 +80,14 @@ def _caption(results: Results) -> str:
 
     against = {str(found.config["against"]) for found in results.measured if found.config.get("against")}
     if against and has(r"retention/\w+"):
-        where = "Retention, below a score," if narrow else "Retention"
-        said.append(f"{where} is the score as a share of {_names(results, sorted(against))}'s.")
-    if has(r"retention/\w+/low") and not narrow:
-        said.append("Below it its interval.")
+        where = "Beside a score is its retention:" if narrow else "Retention is"
+        interval = ", with its interval" if has(r"retention/\w+/low") and not narrow else ""
+        said.append(f"{where} the score as a share of {_names(results, sorted(against))}'s{interval}.")
     first = [found.config["models"][0] for found in results.measured if found.command == "bench"]
     if first and has("speedup"):
         said.append(f"Speed-ups are against {_names(results, first)}.")
     if has(r"(?!retention)\w+/\w+/min") and not narrow:
-        said.append("Below a score its range over the seeds.")
+        said.append("A score from several seeds is their median, with its range.")
     return " ".join(said)
 
 

@@ -1,9 +1,10 @@
 """The headline of a report: what was made from what, how much smaller and faster it is, and what it keeps."""
 
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
-from distilkit.comparison import TASK_NAMES, percent, speed_cell, spoken
+from distilkit.comparison import TASK_NAMES, bounds, percent, settings, spoken
 from distilkit.results import Model, Results
 from distilkit.steps import duration, millions
 
@@ -88,50 +89,45 @@ def size(results: Results, model: Model) -> list[Tile]:
 
 def speed(results: Results, model: Model) -> list[Tile]:
     """Say how much faster a model runs than the first one of its bench."""
-    ratio = model.facts.get("speedup")
-    if ratio is None:
+    ratio, cells = model.facts.get("speedup"), settings([model])
+    measured = [found.config["models"][0] for found in results.measured if found.command == "bench"]
+    if ratio is None or not measured:
         return []
-    measured = next((found for found in reversed(results.measured) if found.command == "bench"), None)
-    first = called(results, measured.config["models"][0]) if measured else "the first model"
-    cell = speed_cell([model])
-    return [Tile(f"{ratio:.2f}×", "as fast", f"as {first}: {spoken(cell)}" if cell else f"as {first}")]
+    detail = spoken(cells[0]) if len(cells) == 1 else f"median of {len(cells)} settings"
+    return [Tile(f"{ratio:.2f}×", f"as fast as {called(results, measured[-1])}", detail)]
 
 
 def kept_tasks(model: Model) -> dict[str, float]:
-    """Return the retention of each task."""
-    kept = {name.split("/")[1]: value for name, value in model.facts.items() if name.startswith("retention/")
-            and name.count("/") == 1}  # fmt: skip
+    """Return the retention of each task, GLUE's alone where there is one."""
+    parts = {name: name.split("/") for name in model.facts if name.startswith("retention/")}
+    kept = {words[1]: model.facts[name] for name, words in parts.items() if len(words) == 2}
     return {"glue": kept["glue"]} if "glue" in kept else kept
 
 
 def retention(results: Results, model: Model) -> list[Tile]:
     """Say what a model keeps of its teacher's scores."""
     kept = kept_tasks(model)
-    if not kept:
-        return []
     teacher = called(results, results.teacher(model))
     if len(kept) > 1:
         worst = min(kept, key=lambda task: kept[task])
-        detail = (
-            f"of {teacher}'s scores, mean of {len(kept)} tasks; least on {task_name(worst)}: {percent(kept[worst])}"
+        detail = f"mean of {len(kept)} tasks; least on {task_name(worst)}: {percent(kept[worst])}"
+        return [Tile(percent(fmean(kept.values())), f"of {teacher}'s scores kept", detail)]
+    return [
+        Tile(
+            percent(value), f"of {teacher}'s score kept", ", interval ".join(filter(None, [task_name(task), interval]))
         )
-        return [Tile(percent(sum(kept.values()) / len(kept)), "kept", detail)]
-    (task,) = kept
-    ends = [model.facts.get(f"retention/{task}/{end}") for end in ("low", "high")]
-    interval = (
-        f", interval {percent(ends[0])} to {percent(ends[1])}" if ends[0] is not None and ends[1] is not None else ""
-    )
-    return [Tile(percent(kept[task]), "kept", f"of {teacher}'s score on {task_name(task)}{interval}")]
+        for task, value in kept.items()
+        for interval in [bounds(model, f"retention/{task}", "low", "high", percent)]
+    ]
 
 
 def beside_control(results: Results, model: Model) -> list[Tile]:
-    """Say what a model keeps more than a control, on the tasks that both were scored on."""
-    mine = kept_tasks(model)
+    """Say what a student keeps more than a control, on the tasks that both were scored on."""
+    mine = kept_tasks(model) if model.part == "student" else {}
     for other in results.models:
-        theirs = kept_tasks(other) if results.part(other) == "control" and other is not model else {}
-        both = [task for task in mine if task in theirs]
-        if both and model.part == "student":
-            gain = sum(mine[task] - theirs[task] for task in both) / len(both) * 100
-            detail = f"than {other.name}, trained alike but without a teacher"
-            return [Tile(f"{abs(gain):.1f} points", "more kept" if gain >= 0 else "less kept", detail)]
+        theirs = kept_tasks(other) if other.part == "control" else {}
+        if both := mine.keys() & theirs.keys():
+            gain = fmean(mine[task] - theirs[task] for task in both) * 100
+            label = f"{'more' if gain >= 0 else 'less'} kept than {other.name}"
+            return [Tile(f"{abs(gain):.1f} points", label, "a control: trained without a teacher")]
     return []

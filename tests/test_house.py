@@ -16,6 +16,7 @@ FLOORS = [
         *("checkpoint", "corpus", "losses", "objectives", "training", "journal", "snapshot"),
         *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
         *("tasks", "task_data", "squad", "metrics"),
+        *("results", "comparison", "headline", "steps", "gaps", "plots", "page", "markdown", "card"),
     },
     {"student", "distillation", "finetuning", "evaluation", "benchmark", "export", "report"},
     {"demo"},
