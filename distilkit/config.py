@@ -266,10 +266,12 @@ class BenchConfig(CommonConfig):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ReportConfig(CommonConfig):
-    """Make Markdown tables and a learning-curve picture from the records of checkpoints."""
+    """Make an HTML page, Markdown tables, plots and model cards from the records of checkpoints."""
 
-    directories: tuple[str, ...] = argument("Directories that distilkit wrote.", "DIR…")
-    output: Path = option("Directory to write report.md and the pictures to.", short="-o", metavar="DIR")
+    directories: tuple[str, ...] = argument("Directories that distilkit wrote, or that hold some.", "DIR…")
+    output: Path = option("Directory to write report.html, report.md and the plots to.", short="-o", metavar="DIR")
+    card: bool = option("Write a model card into each checkpoint too, as its README.md.", False)
+    force: bool = option("With --card, replace a README.md that is not as distilkit wrote it.", False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

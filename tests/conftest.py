@@ -113,3 +113,11 @@ def make_checkpoint(
 def teacher(make_checkpoint: Callable[..., Path]) -> Path:
     """A tiny 4-layer BERT with a masked-LM head."""
     return make_checkpoint("bert", 4)
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Path:
+    """A directory with the checkpoints and records of a whole chain, with figures made up to be checked by hand."""
+    from records import write_chain
+
+    return write_chain(tmp_path / "chain")

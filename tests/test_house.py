@@ -17,6 +17,7 @@ FLOORS = [
         *("checkpoint", "losses", "states", "objectives", "training", "processes", "journal", "snapshot", "examiner"),
         *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
         *("tasks", "labels", "task_data", "encoding", "squad", "metrics", "jobs", "best"),
+        *("results", "comparison", "headline", "steps", "gaps", "plots", "page", "markdown", "card"),
     },
     {"student", "distillation", "finetuning", "evaluation", "benchmark", "export", "report"},
     {"demo"},

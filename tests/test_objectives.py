@@ -226,7 +226,7 @@ def test_two_halves_with_their_shares_equal_the_whole(models: Models, positions:
 
 @pytest.mark.parametrize("name", ["triple", "attention"])
 def test_a_cast_teacher_says_the_same_under_autocast(berts: tuple[Models, Models], name: str) -> None:
-    """Matrices cast once give what autocast gives by casting them at every step; embeddings and norms stay as they are."""
+    """Matrices cast once give what autocast gives by casting them at every step; embeddings and norms stay."""
     results = []
     for (student, teacher), cast in zip(berts, (True, False), strict=True):
         objective = Distillation(student, teacher, WEIGHTS[name], layer_map=[1, 3])
