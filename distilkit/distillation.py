@@ -1,9 +1,11 @@
 """`distill`: train a student on text, against its teacher or by masked LM alone."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
 from accelerate.utils import send_to_device
 from datasets import Dataset
 from torch import Tensor
@@ -12,10 +14,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilkit import checkpoint, corpus, vocabulary
 from distilkit.config import DistillConfig
 from distilkit.errors import DistilkitError
-from distilkit.objectives import PARTS, WEIGHTS, Distillation
+from distilkit.manifest import cache_seed, describe
+from distilkit.objectives import PARTS, WEIGHTS, CachedDistillation, Distillation
 from distilkit.record import Record, read_biography, record, remembered_teacher, write_biography
 from distilkit.snapshot import remove_snapshots
 from distilkit.states import logits_at
+from distilkit.teacher_cache import CachedBatches, TeacherCache, load_array, save_array
 from distilkit.training import Batches, Collate, claimed, device, is_main_process, train
 
 HELDOUT_BATCH = 32  # fixed, so that held-out masks are the same whatever the run
@@ -32,21 +36,28 @@ def distill(config: DistillConfig) -> Record:
         raise DistilkitError(
             f"'{config.student}' has adapters by language: name one as default_language in config.json"
         )
-    teacher = None if config.objective == "mlm" else open_teacher(config, student, tokenizer)
+    lazily = config.objective == "mlm" or config.teacher_cache
+    teacher = None if lazily else open_teacher(config, student, tokenizer)
     objective = make_objective(config, student, teacher)
     with claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]") as out:
         blocks, heldout = read_blocks(config, tokenizer)
         collate = corpus.masked_batch(tokenizer, config.mask_probability)
         examiner = Examiner(heldout, collate, teacher)
+        batches = Batches(blocks, collate, batch_size=config.batch_size, seed=config.seed)
+        cache = fill_cache(config, student, tokenizer, blocks, examiner) if config.teacher_cache else None
+        if cache:
+            batches = CachedBatches(cache, batch_size=config.batch_size, seed=config.seed)
         metrics = train(
             objective,
-            Batches(blocks, collate, batch_size=config.batch_size, seed=config.seed),
+            batches,
             config,
             out,
             evaluate=lambda: examiner.examine(student),
             evaluate_every=config.evaluate_every,
             label="distill" if config.objective != "mlm" else "masked LM",
         )
+        if cache:
+            metrics |= cache.metrics(config.batch_size * config.accumulate)
         done = record("distill", config, metrics | {"parameters": float(student.num_parameters())})
         if is_main_process():
             checkpoint.save(student, tokenizer, out)
@@ -62,10 +73,15 @@ def make_objective(config: DistillConfig, student: PreTrainedModel, teacher: Pre
     asked = {part for part, weight in weights.items() if weight}
     if not asked:
         raise DistilkitError("every weight of the loss is 0, nothing to learn: raise an --alpha")
-    if teacher is None and asked != {"mlm"}:
+    if config.objective == "mlm" and asked != {"mlm"}:
         raise DistilkitError(f"--objective mlm has no teacher for {', '.join(sorted(asked - {'mlm'}))}: choose another")
     if config.ce_until < 1 and "mlm" not in asked:
         raise DistilkitError("--ce-until leaves masked LM alone, which has no weight: give --alpha-mlm")
+    if config.teacher_cache:
+        check_cacheable(config, asked)
+        return CachedDistillation(
+            student, weights, kind=config.cache_logits, temperature=config.temperature, until=config.ce_until
+        )
     return Distillation(
         student,
         teacher,
@@ -77,13 +93,60 @@ def make_objective(config: DistillConfig, student: PreTrainedModel, teacher: Pre
     )
 
 
-def open_teacher(
-    config: DistillConfig, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> PreTrainedModel:
-    """Open the teacher that --teacher or the student's biography names, and refuse one that doesn't fit."""
+def check_cacheable(config: DistillConfig, parts: Collection[str]) -> None:
+    """Refuse a --teacher-cache for losses that need more of the teacher than its answers at masked tokens."""
+    if "ce" not in parts:
+        raise DistilkitError("without soft targets there are no answers to keep: leave out --teacher-cache")
+    if other := [part for part in PARTS if part in parts and part not in ("ce", "mlm")]:
+        raise DistilkitError(f"--teacher-cache keeps nothing that {other[0]} needs: give --alpha-{other[0]} 0")
+    if config.ce_positions != "masked":
+        raise DistilkitError("--teacher-cache keeps answers at masked tokens alone: give --ce-positions masked")
+
+
+def fill_cache(
+    config: DistillConfig,
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    blocks: Dataset,
+    examiner: "Examiner",
+) -> TeacherCache:
+    """Open --teacher-cache and give the examiner its answers; the teacher is opened only where one is missing."""
+    assert config.teacher_cache is not None
+    vocabulary = int(student.config.vocab_size)
+    if config.cache_logits == "topk" and config.cache_size > vocabulary:
+        raise DistilkitError(
+            f"--cache-size {config.cache_size} is more than the {vocabulary} tokens there are: lower it"
+        )
+    about = describe(config, teacher_name(config), tokenizer, vocabulary, blocks)
+    state = PartialState()
+    with state.main_process_first():
+        cache = TeacherCache(config.teacher_cache, blocks, tokenizer, about)
+    missing, heldout = cache.missing(), cache.heldout(examiner.blocks)
+    asking = bool(missing) or not heldout.exists()
+    state.wait_for_everyone()  # all processes have to see the same missing
+    if asking:
+        teacher = open_teacher(config, student, tokenizer)
+        cache.fill(missing[state.process_index :: state.num_processes], teacher, config.batch_size, config.precision)
+        if state.is_main_process:
+            save_array(heldout, examiner.ask(teacher).cpu().numpy())
+        state.wait_for_everyone()
+    examiner.answers = torch.from_numpy(np.array(load_array(heldout))).to(device())
+    return cache
+
+
+def teacher_name(config: DistillConfig) -> str:
+    """Return the teacher that --teacher or the student's biography names."""
     name = config.teacher or remembered_teacher(config.student)
     if name is None:
         raise DistilkitError(f"'{config.student}' does not say what it was made from: name the teacher with --teacher")
+    return name
+
+
+def open_teacher(
+    config: DistillConfig, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """Open the teacher, and refuse one that doesn't fit."""
+    name = teacher_name(config)
     teacher = checkpoint.open_model(name, "masked-lm")
     theirs = checkpoint.open_tokenizer(name)
     if has_fewer_tokens(config.student):
@@ -138,7 +201,7 @@ def read_blocks(config: DistillConfig, tokenizer: PreTrainedTokenizerBase) -> tu
     """Return the packed blocks to train on and those held out."""
     blocks = corpus.pack(corpus.read_documents(config.corpus), tokenizer, config.seq_length)
     if config.heldout is None:
-        return corpus.split(blocks, config.seed)
+        return corpus.split(blocks, cache_seed(config) if config.teacher_cache else config.seed)
     heldout = corpus.pack(corpus.read_documents(config.heldout), tokenizer, config.seq_length)
     return blocks, heldout.select(range(min(len(heldout), corpus.HELDOUT_BLOCKS)))
 
@@ -148,11 +211,12 @@ class Examiner:
 
     def __init__(self, blocks: Dataset, collate: Collate, teacher: PreTrainedModel | None) -> None:
         numbered = Batches(blocks, collate, batch_size=HELDOUT_BATCH, seed=0)
-        self.batches = [numbered[number] for number in range(numbered.per_epoch)]
-        self.answers: list[Tensor] = []
-        if teacher is not None:
-            teacher.eval().to(device())
-            self.answers = [logits.argmax(-1) for logits, _ in self._predict(teacher)]
+        self.blocks, self.batches = blocks, [numbered[number] for number in range(numbered.per_epoch)]
+        self.answers = None if teacher is None else self.ask(teacher)
+
+    def ask(self, teacher: PreTrainedModel) -> Tensor:
+        """Return the teacher's first choice at every masked token."""
+        return torch.cat([logits.argmax(-1) for logits, _ in self._predict(teacher.eval().to(device()))])
 
     @torch.no_grad()
     def _predict(self, model: PreTrainedModel) -> Iterator[tuple[Tensor, Tensor]]:
@@ -167,10 +231,12 @@ class Examiner:
         """Return the mean masked-LM loss and, with a teacher, the share of masked tokens that both predict alike."""
         training = student.training
         student.eval()
-        loss = agreed = count = 0.0
-        for number, (logits, labels) in enumerate(self._predict(student)):
+        loss, agreed, count = 0.0, 0.0, 0
+        for logits, labels in self._predict(student):
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-            agreed += float((logits.argmax(-1) == self.answers[number]).sum()) if self.answers else 0.0
+            if self.answers is not None:
+                agreed += float((logits.argmax(-1) == self.answers[count : count + len(labels)]).sum())
             count += len(labels)
         student.train(training)
-        return {"heldout_loss": loss / count} | ({"heldout_agreement": agreed / count} if self.answers else {})
+        agreement = {} if self.answers is None else {"heldout_agreement": agreed / count}
+        return {"heldout_loss": loss / count} | agreement
