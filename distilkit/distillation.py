@@ -1,6 +1,7 @@
 """`distill`: train a student on text, against its teacher or by masked LM alone."""
 
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -101,6 +102,9 @@ def check_cacheable(config: DistillConfig, parts: Collection[str]) -> None:
         raise DistilkitError(f"--teacher-cache keeps nothing that {other[0]} needs: give --alpha-{other[0]} 0")
     if config.ce_positions != "masked":
         raise DistilkitError("--teacher-cache keeps answers at masked tokens alone: give --ce-positions masked")
+    directory = Path(str(config.teacher_cache)).absolute()
+    if config.output.absolute() in (directory, *directory.parents):  # which is emptied where the run fails
+        raise DistilkitError(f"--teacher-cache '{directory}' lies in the output directory: give one outside -o")
 
 
 def fill_cache(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from distilkit.checkpoint import weights_hash
 from distilkit.config import DistillConfig
 from distilkit.errors import DistilkitError
 from distilkit.options import flag
-from distilkit.record import UNWRITABLE, json_text, write_text
+from distilkit.record import UNWRITABLE, json_text
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -80,7 +81,7 @@ def claim(directory: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     if not found:
         with writing(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            if any(directory.iterdir()):
+            if any(not path.name.startswith(".") for path in directory.iterdir()):
                 raise DistilkitError(f"'{directory}' holds other files: give another --teacher-cache")
             save_manifest(directory, about)
         return dict(about)
@@ -110,8 +111,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def save_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
-    """Write manifest.json, whole or not at all."""
-    write_text(directory / MANIFEST, json_text(dict(manifest)) + "\n")
+    """Write manifest.json under a temporary name of this process's own, then rename it."""
+    partial = directory / f".{MANIFEST}.{os.getpid()}.partial"  # several runs may start on the same cache
+    partial.write_text(json_text(dict(manifest)) + "\n", encoding="utf-8")
+    partial.replace(directory / MANIFEST)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from distilkit import losses
 from distilkit.allocator import keep_freed_memory
 from distilkit.corpus import mask_tokens
 from distilkit.errors import DistilkitError
-from distilkit.manifest import claim, fingerprint, save_manifest, writing
+from distilkit.manifest import claim, fingerprint, read_manifest, save_manifest, writing
 from distilkit.progress import note, track
 from distilkit.snapshot import sync
 from distilkit.states import logits_at
@@ -150,19 +150,21 @@ class TeacherCache:
         The time saved is the teacher's own while it was filled; from `break_even_epoch` on, a run that had to fill it
         is ahead of one that asks the teacher at every update.
         """
+        noted = read_manifest(self.directory)  # by the main process
         size = sum(path.stat().st_size for path in self.directory.glob("part-*.npy"))
-        fill, asked, blocks = (float(self.manifest[name]) for name in ("fill_seconds", "teacher_seconds", "asked"))
+        fill, asked, blocks = (float(noted[name]) for name in ("fill_seconds", "teacher_seconds", "asked"))
         costs = {
-            "cache/bytes_per_token": size / self.manifest["tokens"],
+            "cache/bytes_per_token": size / noted["tokens"],
             "cache/fill_seconds": fill,
             "cache/seconds_saved_per_update": asked / blocks * rows_per_update,
             "cache/break_even_epoch": self.maskings * fill / max(asked, 1e-9),
         }
         per_token, _, saved, epoch = costs.values()
-        note(
-            f"the teacher cache takes {per_token:.1f} bytes a token, was filled in {fill:.0f} s and saves about "
-            f"{saved:.3f} s an update: a gain from epoch {epoch:.2f} on, and at once in later runs"
-        )
+        if is_main_process():
+            note(
+                f"the teacher cache takes {per_token:.1f} bytes a token, was filled in {fill:.0f} s and saves about "
+                f"{saved:.3f} s an update: a gain from epoch {epoch:.2f} on, and at once in later runs"
+            )
         return costs
 
     def _places(self, part: int) -> range:

@@ -263,6 +263,8 @@ def test_what_a_cache_cannot_do_is_refused(config: DistillConfig, changes: dict[
     """Losses that need more than answers at masked tokens are named with the flag to change; nothing is written."""
     with pytest.raises(DistilkitError, match=words):
         distill(replace(config, **changes))
+    with pytest.raises(DistilkitError, match="give one outside -o"):
+        distill(replace(config, teacher_cache=config.output / "cache"))
 
     assert not config.output.exists()
     assert not config.teacher_cache.exists()  # type: ignore[union-attr]
