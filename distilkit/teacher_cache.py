@@ -152,11 +152,11 @@ class TeacherCache:
         """
         noted = read_manifest(self.directory)  # by the main process
         size = sum(path.stat().st_size for path in self.directory.glob("part-*.npy"))
-        fill, asked, blocks = (float(noted[name]) for name in ("fill_seconds", "teacher_seconds", "asked"))
+        fill, asked, blocks = (float(noted.get(name, 0)) for name in ("fill_seconds", "teacher_seconds", "asked"))
         costs = {
             "cache/bytes_per_token": size / noted["tokens"],
             "cache/fill_seconds": fill,
-            "cache/seconds_saved_per_update": asked / blocks * rows_per_update,
+            "cache/seconds_saved_per_update": asked / max(blocks, 1) * rows_per_update,
             "cache/break_even_epoch": self.maskings * fill / max(asked, 1e-9),
         }
         per_token, _, saved, epoch = costs.values()
