@@ -154,6 +154,22 @@ class DistillConfig(TrainConfig):
         "blocks",
         panel="Objective",
     )
+    teacher_cache: Path | None = option(
+        "Directory to keep the teacher's answers at masked tokens in: asked once, used by every later epoch and run "
+        "(with --ce-positions masked --alpha-cos 0).",
+        None,
+        metavar="DIR",
+        panel="Teacher cache",
+    )
+    cache_logits: Literal["topk", "sampled"] = option(
+        "What is kept of an answer: the likeliest tokens and the rest's mass, or draws from it (unbiased).",
+        "topk",
+        panel="Teacher cache",
+    )
+    cache_size: int = option("How many tokens or draws are kept of an answer.", 64, min=1, panel="Teacher cache")
+    cache_maskings: int = option(
+        "In how many ways each block is masked, epoch by epoch in turn.", 1, min=1, panel="Teacher cache"
+    )
     evaluate_every: int = option("Updates between two readings of the held-out loss.", 200, min=1, panel="Training")
     new_head: bool = option(
         "Let a checkpoint without a masked-LM head start with a fresh one (with --objective mlm).", False

@@ -17,11 +17,12 @@ class Examiner:
     """Examines a student on text kept apart, always masked alike; the teacher is asked once, when it is made."""
 
     def __init__(self, batches: Batches, teacher: PreTrainedModel | None) -> None:
-        self.batches = [batches[number] for number in range(batches.per_epoch)]
-        self.answers: list[Tensor] = []
-        if teacher is not None:
-            teacher.eval().to(device())
-            self.answers = [logits.argmax(-1) for logits, _ in self._predict(teacher)]
+        self.rows, self.batches = batches.rows, [batches[number] for number in range(batches.per_epoch)]
+        self.answers = None if teacher is None else self.ask(teacher)
+
+    def ask(self, teacher: PreTrainedModel) -> Tensor:
+        """Return the teacher's first choice at every masked token."""
+        return torch.cat([logits.argmax(-1) for logits, _ in self._predict(teacher.eval().to(device()))])
 
     @torch.no_grad()
     def _predict(self, model: PreTrainedModel) -> Iterator[tuple[Tensor, Tensor]]:
@@ -36,10 +37,12 @@ class Examiner:
         """Return the mean masked-LM loss and, with a teacher, the share of masked tokens that both predict alike."""
         training = student.training
         student.eval()
-        loss = agreed = count = 0.0
-        for number, (logits, labels) in enumerate(self._predict(student)):
+        loss, agreed, count = 0.0, 0.0, 0
+        for logits, labels in self._predict(student):
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-            agreed += float((logits.argmax(-1) == self.answers[number]).sum()) if self.answers else 0.0
+            if self.answers is not None:
+                agreed += float((logits.argmax(-1) == self.answers[count : count + len(labels)]).sum())
             count += len(labels)
         student.train(training)
-        return {"heldout_loss": loss / count} | ({"heldout_agreement": agreed / count} if self.answers else {})
+        agreement = {} if self.answers is None else {"heldout_agreement": agreed / count}
+        return {"heldout_loss": loss / count} | agreement

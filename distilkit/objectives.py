@@ -188,6 +188,44 @@ class Distillation(Objective):
         return parts
 
 
+class CachedDistillation(Distillation):
+    """ce and mlm at the masked tokens, with the teacher's answers in the batch: teacher_ids and teacher_values.
+
+    With kind "topk" they are (M, K) and (M, K+1), for losses.kl_topk; with "sampled" (M, K) and (M, 1), for kl_sampled.
+    """
+
+    def __init__(
+        self, student: PreTrainedModel, weights: Mapping[str, float], *, kind: str, temperature: float, until: float
+    ) -> None:
+        super().__init__(student, None, weights, temperature=temperature, ce_positions="masked", until=until)
+        self.kind, self.asking = kind, True
+
+    def progress(self, done: float) -> None:
+        """Leave the teacher's answers alone where their share of the run is behind."""
+        self.asking = done < self.until
+
+    def forward(self, batch: Batch, shares: Shares | None = None) -> dict[str, Tensor]:
+        """Return each part and their weighted sum for a batch, as Distillation does."""
+        weights = self.weights if self.asking else {"mlm": self.weights["mlm"]}
+        labels = batch["labels"].flatten()
+        rows = (labels != -100).nonzero().squeeze(-1)
+        inputs = {name: t for name, t in batch.items() if name in ("input_ids", "attention_mask")}
+        logits = logits_at(self.student, inputs, rows)[1]
+        parts = {}
+        if "ce" in weights:
+            parts["ce"] = self._distance(logits, batch["teacher_ids"], batch["teacher_values"])
+        if "mlm" in weights:
+            parts["mlm"] = losses.mlm(logits, labels[rows])
+        parts = {part: value * (shares[part] if shares else 1) for part, value in parts.items()}
+        total = torch.stack([weights[part] * value for part, value in parts.items()]).sum()
+        return {"loss": total} | {part: value.detach() for part, value in parts.items()}
+
+    def _distance(self, logits: Tensor, ids: Tensor, values: Tensor) -> Tensor:
+        if self.kind == "topk":
+            return losses.kl_topk(logits, ids, values, self.temperature)
+        return losses.kl_sampled(logits, ids, values.squeeze(1), self.temperature)
+
+
 def _predict(
     ours: Look, theirs: Look | None, targets: Tensor, alphas: Shares, temperature: float
 ) -> tuple[Tensor, dict[str, Tensor]]:

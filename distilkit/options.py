@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from distilkit.errors import DistilkitError
 
 C = TypeVar("C")
-PANELS = ("", "Options", "Objective", "SQuAD", "Training", "Common")  # in the order of --help; "" is positional
+# in the order of --help; "" is positional
+PANELS = ("", "Options", "Objective", "Teacher cache", "SQuAD", "Training", "Common")
 
 
 def option(

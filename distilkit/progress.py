@@ -62,6 +62,11 @@ def warn(text: str) -> None:
         print(f"distilkit: warning: {text}", file=sys.stderr, flush=True)
 
 
+def note(text: str) -> None:
+    """Tell of something worth knowing about the work that goes on."""
+    print(f"distilkit: {text}", file=sys.stderr, flush=True)
+
+
 def _bar() -> Progress:
     columns = ("[bold]{task.description}", "{task.fields[rate]}", "{task.fields[text]}")
     label, rate, text = (TextColumn(column) for column in columns)

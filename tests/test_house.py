@@ -13,7 +13,7 @@ FLOORS = [
     {"errors", "__init__"},
     {"config", "options", "record", "progress", "tables", "allocator"},
     {
-        *("corpus", "packing", "rows", "stream"),
+        *("corpus", "packing", "rows", "stream", "reading", "pairing", "teacher_cache", "manifest"),
         *("checkpoint", "losses", "states", "objectives", "training", "processes", "journal", "snapshot", "examiner"),
         *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
         *("tasks", "labels", "task_data", "encoding", "squad", "metrics", "jobs", "best"),
