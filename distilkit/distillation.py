@@ -1,6 +1,7 @@
 """`distill`: train a student on text, against its teacher or by masked LM alone."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -39,15 +40,16 @@ def distill(config: DistillConfig) -> Record:
     objective = make_objective(config, student, tokenizer)
     with claim(config.output, resume=config.resume, keep="checkpoint-*[0-9]") as out:
         batches, heldout = read_batches(config, tokenizer)
-        metrics = train(
-            objective,
-            batches,
-            config,
-            out,
-            evaluate=lambda: heldout_loss(student, heldout),
-            evaluate_every=config.evaluate_every,
-            label="distill" if config.objective != "mlm" else "masked LM",
-        )
+        with closing(batches):
+            metrics = train(
+                objective,
+                batches,
+                config,
+                out,
+                evaluate=lambda: heldout_loss(student, heldout),
+                evaluate_every=config.evaluate_every,
+                label="distill" if config.objective != "mlm" else "masked LM",
+            )
         checkpoint.save(student, tokenizer, out)
         done = record("distill", config, metrics | {"parameters": float(student.num_parameters())})
         write_biography(out, [*read_biography(config.student), done])

@@ -53,6 +53,9 @@ class Batches(Dataset[dict[str, Tensor]]):
         chosen = self._order[start : start + self.batch_size].tolist()
         return self.collate([self.rows[i] for i in chosen], _generator(self.seed, 0, number))
 
+    def close(self) -> None:
+        """End what reads the rows, where something does."""
+
     def _open(self, epoch: int) -> None:
         """Shuffle the rows for an epoch."""
         generator = _generator(self.seed, -1, epoch)
