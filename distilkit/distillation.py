@@ -1,6 +1,7 @@
 """`distill`: train a student on text, against its teacher or by masked LM alone."""
 
 from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -45,15 +46,16 @@ def distill(config: DistillConfig) -> Record:
         cache = fill_cache(config, student, tokenizer, batches, examiner) if config.teacher_cache else None
         if cache:
             batches = CachedBatches(cache, batch_size=config.batch_size, seed=config.seed)
-        metrics = train(
-            objective,
-            batches,
-            config,
-            out,
-            evaluate=lambda: examiner.examine(student),
-            evaluate_every=config.evaluate_every,
-            label="distill" if config.objective != "mlm" else "masked LM",
-        )
+        with closing(batches):
+            metrics = train(
+                objective,
+                batches,
+                config,
+                out,
+                evaluate=lambda: examiner.examine(student),
+                evaluate_every=config.evaluate_every,
+                label="distill" if config.objective != "mlm" else "masked LM",
+            )
         if cache:
             metrics |= cache.metrics(config.batch_size * config.accumulate)
         done = record("distill", config, metrics | {"parameters": float(student.num_parameters())})

@@ -1,7 +1,7 @@
 """Micro-batches of a text too large to keep: tokenised as it is read, shuffled a buffer of rows at a time."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -51,7 +51,7 @@ class RowStream:
         self.documents = corpus.stream_documents(source)
         self.place = START  # the last one before the rows that were read last
         self.passes = 0  # how often the text's end was reached
-        self._parts: Iterator[Part] | None = None
+        self._parts: Generator[Part, None, None] | None = None
         self._held: list[Part] = []
         self._next = 0  # the number of the first row that isn't held yet
 
@@ -69,6 +69,12 @@ class RowStream:
         rows = [row for part in self._held for row in part.rows]
         return rows[start - self.place["row"] :][:count]
 
+    def close(self) -> None:
+        """End the workers."""
+        if self._parts is not None:
+            self._parts.close()
+            self._parts = None
+
     def _read_part(self) -> None:
         assert self._parts is not None
         self._held.append(next(self._parts))
@@ -83,7 +89,7 @@ class RowStream:
                 self._held = self._held[-1:]
                 advance(min(self._next, start) - before)
 
-    def _read_from(self, place: Place) -> Iterator[Part]:
+    def _read_from(self, place: Place) -> Generator[Part, None, None]:
         packer = copy.copy(self.packer)
         packer.rest = np.array(place["rest"], dtype=packer.encoder.dtype)
         for encoded, documents in encode(self._groups(place["documents"]), packer.encoder, self.workers):
@@ -144,6 +150,10 @@ class StreamedBatches(Batches):
         if self.stream.packer.packing == "documents":
             self.lengths = torch.tensor([len(row) for row in rows])
         super()._open(epoch)
+
+    def close(self) -> None:
+        """End the workers; whoever asks for a batch afterwards starts others."""
+        self.stream.close()
 
     def state_dict(self) -> Place:
         """Return where a resumed run can begin to read."""

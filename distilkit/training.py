@@ -53,6 +53,9 @@ class Batches(Dataset[dict[str, Tensor]]):
         generators = [_generator(self.seed, epoch, start + i) for i in range(len(chosen))]
         return self.collate([self.rows[i] for i in chosen], generators)
 
+    def close(self) -> None:
+        """End what reads the rows, where something does."""
+
     def _open(self, epoch: int) -> None:
         """Shuffle the rows for an epoch."""
         generator = _generator(self.seed, -1, epoch)

@@ -1,6 +1,7 @@
 """A stream against the same text read plainly, and against itself after an interruption."""
 
 import json
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -270,6 +271,13 @@ def test_a_stream_needs_steps(config: DistillConfig) -> None:
         distill(replace(config, steps=None))
 
     assert not config.output.exists()
+
+
+def test_a_finished_run_leaves_no_process(config: DistillConfig) -> None:
+    """The workers, which read ahead without end, are ended with the run that they read for."""
+    distill(replace(config, steps=2, workers=2))
+
+    assert not multiprocessing.active_children()
 
 
 def test_a_streamed_text_leaves_no_copy(config: DistillConfig, cache: Path) -> None:
