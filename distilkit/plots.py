@@ -21,12 +21,14 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.")
 INK, FAINT = "#3b4048", "#d5d9de"
 WIDTH, HEIGHT = 3.9, 2.8  # inches: small enough to be read at full size on a phone
+LONGEST = 50  # letters that a legend is wide
 POINTS = 300  # of a training curve; more would be averaged by the eye anyway
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "distilkit", "font.size": 9, "axes.edgecolor": INK, "axes.labelcolor": INK,
     "text.color": INK, "xtick.color": INK, "ytick.color": INK, "grid.color": FAINT, "axes.grid": True,
     "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
     "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.6,
+    "text.parse_math": False,  # a name may have a $ in it
 }  # fmt: skip
 NO_LOSS = {"step", "tokens", "seconds", "tokens_per_second", "lr", "heldout_loss", "epoch"}
 LOSS_NAMES = {"ce": "soft-target loss", "cos": "cosine loss", "mlm": "masked-LM loss", "task": "loss on the labels"}
@@ -93,6 +95,18 @@ def line_style(number: int) -> str:
     return LINES[number % len(LINES)]
 
 
+def called(model: Model) -> str:
+    """Call a model in a legend: a long name without its middle, and none with the _ in front that would hide it."""
+    name = model.name if len(model.name) <= LONGEST else f"{model.name[:18]}…{model.name[1 - LONGEST + 18 :]}"
+    return f" {name}" if name.startswith("_") else name
+
+
+def legend(figure: "Figure", models: Sequence[Model], **options: Any) -> None:
+    """Name the models above a plot, in as many columns as there is room for."""
+    columns = LONGEST // (max(len(called(model)) for model in models) + 2)
+    figure.legend(loc="outside upper left", ncols=max(1, min(columns, len(models), 3)), **options)
+
+
 def retention(results: Results) -> list[Plot]:
     """Draw what every model keeps on every task, with the interval where the record has one."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -108,7 +122,7 @@ def retention(results: Results) -> list[Plot]:
     said = []
     for place, (number, model) in enumerate(shown):
         shift = (place - (len(shown) - 1) / 2) * 0.7 / len(shown)
-        label = model.name
+        label = called(model)
         for row, task in enumerate(tasks):
             if (kept := model.facts.get(f"retention/{task}")) is None:
                 continue
@@ -124,7 +138,7 @@ def retention(results: Results) -> list[Plot]:
     axes.margins(x=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-    figure.legend(loc="outside upper left", ncols=min(3, len(shown)))
+    legend(figure, [model for _, model in shown])
     return [Plot("retention", "Retention", f"What is kept of the teacher's score: {'; '.join(said)}.", figure)]
 
 
@@ -155,9 +169,9 @@ def frontier(name: str, words: str, models: Sequence[Model], scored: Sequence[tu
     largest = max(model.facts.get("bytes", 1.0) for _, model, _ in shown)
     for number, model, score in shown:
         area = 30 + 170 * model.facts.get("bytes", largest) / largest
-        axes.scatter(model.facts[cost] * scale, score, s=area, alpha=0.85, label=model.name, **look(number))
+        axes.scatter(model.facts[cost] * scale, score, s=area, alpha=0.85, label=called(model), **look(number))
     axes.margins(0.15)
-    figure.legend(loc="outside upper left", ncols=min(3, len(shown)), markerscale=0.6)
+    legend(figure, [model for _, model, _ in shown], markerscale=0.6)
     title = f"{words[:1].upper()}{words[1:]} against {'latency' if cell else 'size'}"
     said = "; ".join(f"{m.name} {score:.3f} at {m.facts[cost] * scale:,.2f} {unit}" for _, m, score in shown)
     return [
@@ -202,7 +216,7 @@ def learning_curve(
     said = []
     for run in runs:
         number, model = run
-        label, drawn = model.name, look(number)
+        label, drawn = called(model), look(number)
         if heldout and (read := points(model.curve, "heldout_loss")):
             axes.plot(
                 *zip(*read, strict=True), label=label, markersize=4.5, zorder=3, linestyle=line_style(number), **drawn
@@ -217,7 +231,7 @@ def learning_curve(
             if label != "_":
                 said.append(f"{model.name} {read[0][1]:.3f} to {read[-1][1]:.3f} over {read[-1][0]:,.0f} tokens")
     axes.xaxis.set_major_formatter(EngFormatter())
-    figure.legend(loc="outside upper left", ncols=min(3, len(runs)))
+    legend(figure, [model for _, model in runs])
     kind = "held out (marked) and in training (faint)" if heldout else "in training"
     return Plot(name, title, f"{title} {kind}: {'; '.join(said)}.", figure)
 

@@ -117,7 +117,8 @@ def checkpoints(directory: Path) -> list[Path]:
 def labels(places: Sequence[str]) -> list[str]:
     """Call each model by its directory's name, or by its path where two have the same; a hub id stays as it is."""
     names = [Path(place).name if Path(place).is_absolute() else place for place in places]
-    return [name if names.count(name) == 1 else place for name, place in zip(names, places, strict=True)]
+    unique = [name if names.count(name) == 1 else place for name, place in zip(names, places, strict=True)]
+    return ["".join(letter if letter.isprintable() else "�" for letter in name) for name in unique]
 
 
 def is_at(place: str, named: str) -> bool:
@@ -143,7 +144,7 @@ def saved_records(directory: Path) -> list[Record]:
 
 def facts(place: str, measured: Sequence[Record]) -> dict[str, float]:
     """Return the metrics that are about a model: its size, those of its last record, those of eval and bench."""
-    known = weights(Path(place))
+    known: dict[str, Any] = {**weights(Path(place))}
     biography = [step for step in read_biography(place) if step.command not in MEASUREMENTS]
     if biography and biography[-1].command != "init":  # init's are about two models
         known |= biography[-1].metrics
@@ -151,7 +152,7 @@ def facts(place: str, measured: Sequence[Record]) -> dict[str, float]:
         where = position(found, place)
         if where is not None:
             known |= metrics_of(found, where)
-    return known
+    return {name: value for name, value in known.items() if isinstance(value, (int, float))}
 
 
 def position(found: Record, place: str) -> int | None:

@@ -133,7 +133,7 @@ def machines(done: Sequence[Step]) -> list[tuple[dict[str, str], list[int]]]:
     """Return the different machines and versions, each with the steps (from 1) that ran there."""
     places: list[tuple[dict[str, str], list[int]]] = []
     for number, step in enumerate(done, 1):
-        where = {name: step.record.environment[name] for name in WHERE if name in step.record.environment}
+        where = {name: str(step.record.environment[name]) for name in WHERE if name in step.record.environment}
         found = next((numbers for known, numbers in places if known == where), None)
         if found is None:
             places.append((where, [number]))
