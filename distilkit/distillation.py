@@ -11,12 +11,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint, corpus, vocabulary
 from distilkit.config import DistillConfig
+from distilkit.curve import draw_run
 from distilkit.errors import DistilkitError
+from distilkit.memory import shortage_named
 from distilkit.objectives import PARTS, WEIGHTS, Distillation
-from distilkit.processes import claimed, device, is_main_process, state
+from distilkit.plan import calibrate
+from distilkit.processes import claimed, device, is_main_process, scratch, state
 from distilkit.record import Record, read_biography, record, remembered_teacher, write_biography
 from distilkit.snapshot import remove_snapshots
 from distilkit.states import logits_at
+from distilkit.tracker import check_tracker
 from distilkit.training import Batches, Collate, train
 
 HELDOUT_BATCH = 32  # fixed, so that held-out masks are the same whatever the run
@@ -24,6 +28,7 @@ HELDOUT_BATCH = 32  # fixed, so that held-out masks are the same whatever the ru
 
 def distill(config: DistillConfig) -> Record:
     """Train a student on a corpus and write it with its record; `heldout_loss` is its masked-LM loss on unseen text."""
+    check_tracker(config.log_with)
     if config.new_head and config.objective != "mlm":
         raise DistilkitError("--new-head goes with --objective mlm: train the head before you distil")
     student = checkpoint.open_model(config.student, "masked-lm", new_head=config.new_head)
@@ -35,12 +40,15 @@ def distill(config: DistillConfig) -> Record:
         )
     teacher = None if config.objective == "mlm" else open_teacher(config, student, tokenizer)
     objective = make_objective(config, student, teacher)
-    with claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]") as out:
+    with (
+        scratch() if config.plan else claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]") as out,
+        shortage_named(config, out),
+    ):
         with state().main_process_first():  # the others then find the text in the cache
             blocks, heldout = read_blocks(config, tokenizer)
         collate = corpus.masked_batch(tokenizer, config.mask_probability)
         examiner = Examiner(heldout, collate, teacher)
-        metrics = train(
+        metrics = (calibrate if config.plan else train)(
             objective,
             Batches(blocks, collate, batch_size=config.batch_size, seed=config.seed),
             config,
@@ -50,7 +58,8 @@ def distill(config: DistillConfig) -> Record:
             label="distill" if config.objective != "mlm" else "masked LM",
         )
         done = record("distill", config, metrics | {"parameters": float(student.num_parameters())})
-        if is_main_process():
+        if is_main_process() and not config.plan:
+            draw_run(out)
             checkpoint.save(student, tokenizer, out)
             write_biography(out, [*read_biography(config.student), done])
             remove_snapshots(out)  # last: killed before, it can still go on from them

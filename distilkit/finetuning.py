@@ -13,12 +13,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint, evaluation, squad, task_data, tasks
 from distilkit.config import FinetuneConfig
+from distilkit.curve import draw_run
 from distilkit.errors import DistilkitError
+from distilkit.memory import shortage_named
 from distilkit.objectives import TaskLoss
 from distilkit.options import flag
 from distilkit.record import Record, claim, config_json, read_biography, record, write_biography
 from distilkit.snapshot import MAY_CHANGE, remove_snapshots
 from distilkit.tasks import Task
+from distilkit.tracker import check_tracker
 from distilkit.training import Batches, train
 
 
@@ -41,6 +44,7 @@ def finetune(config: FinetuneConfig) -> Record:
 
     `--task glue` makes nine of them, each in its own directory under the output.
     """
+    check_tracker(config.log_with)
     chosen = tasks.resolve(config)
     return finetune_task(chosen[0], config) if len(chosen) == 1 else finetune_all(chosen, config)
 
@@ -154,7 +158,9 @@ def run(job: Job, config: FinetuneConfig) -> Record:
         seed=config.seed,
         lengths=[len(ids) for ids in job.rows["input_ids"]],
     )
-    totals = train(objective, batches, config, out, label=f"finetune {job.task.name}")
+    with shortage_named(config, out):
+        totals = train(objective, batches, config, out, label=f"finetune {job.task.name}")
+    draw_run(out)
     scores = evaluation.score(student, job.tokenizer, job.task, job.splits, config)
     checkpoint.save(student, job.tokenizer, out)
     metrics = scores | totals | {"parameters": float(student.num_parameters())}

@@ -81,7 +81,8 @@ def train(
 
     Writes out/train.jsonl, a line an update (and a line for each evaluate()), and checkpoints; with config.resume it
     goes on from the newest one. AdamW, linear warm-up, then linear to 0.
-    Raises DistilkitError where the loss isn't finite, and KeyboardInterrupt, after a checkpoint, on SIGINT and SIGTERM.
+    Raises DistilkitError where the loss isn't finite or diverges, and, after a checkpoint, KeyboardInterrupt on SIGINT
+    and SIGTERM.
     """
     accelerator = open_accelerator(config)
     if config.precision != "fp32":
@@ -96,8 +97,8 @@ def train(
         compile_bodies(objective)
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
     accelerator.register_for_checkpointing(scheduler)
-    done = restore(accelerator, out, config, updates)
-    log = Journal(out, accelerator, done)
+    done = restore(accelerator, scheduler, out, config, updates)
+    log = Journal(out, accelerator, config, done, updates)
     objective.train()
     if evaluate and not done:
         log.heldout(evaluate())
@@ -129,7 +130,7 @@ def train(
             if stop:
                 raise KeyboardInterrupt
             advance(1, log.text)
-    return log.summary()
+    return log.close()
 
 
 def update(

@@ -11,9 +11,10 @@ import distilkit
 HOUSE = Path(distilkit.__file__).parent
 FLOORS = [
     {"errors", "__init__"},
-    {"config", "options", "record", "progress", "tables", "allocator"},
+    {"config", "options", "record", "progress", "tables", "allocator", "divergence"},
     {
         *("checkpoint", "corpus", "losses", "states", "objectives", "training", "processes", "journal", "snapshot"),
+        *("plan", "memory", "tracker", "curve"),
         *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
         *("tasks", "task_data", "squad", "metrics"),
     },
