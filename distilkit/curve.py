@@ -34,14 +34,16 @@ def draw_run(out: Path) -> None:
 def draw_curve(figure: Any, lines: Sequence[dict[str, Any]]) -> None:
     """Draw the lines of a train.jsonl over tokens: a panel each for the loss, its parts, and what is held out.
 
-    The held-out loss is masked LM's, so it stands beside that part, the agreement with the teacher by itself.
+    The held-out loss is masked LM's, so it stands beside that part, where there is one.
     """
     from matplotlib.ticker import EngFormatter
 
     keys = list(dict.fromkeys(key for line in lines for key in line))
     parts = [key for key in keys if key not in NO_LOSS]
     parts = [part for part in parts if part != "loss" or len(parts) != 2]  # of one part, its own panel is enough
-    panels = parts + [key for key in keys if key == "heldout_agreement"]
+    panels = parts + [
+        key for key in keys if key.startswith("heldout") and not (key == "heldout_loss" and "mlm" in keys)
+    ]
     columns = min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     figure.set_size_inches(3.4 * columns, 2.6 * rows)

@@ -59,6 +59,13 @@ def test_a_loss_of_one_part_is_drawn_once(tmp_path: Path) -> None:
     assert "loss" not in words
 
 
+def test_a_heldout_loss_without_masked_lm_in_training(tmp_path: Path) -> None:
+    """Has a panel of its own."""
+    entries = [{key: value for key, value in line.items() if key not in ("mlm", "ce")} for line in lines(20)]
+
+    assert {"cos", "held-out loss"} <= set(titles(drawn(tmp_path, entries)))
+
+
 def test_long_curves_are_means_of_neighbours() -> None:
     """601 values become groups of three, the last of one; by hand for the first and the last."""
     entries = [{"tokens": float(i), "loss": float(i % 3)} for i in range(601)]
