@@ -72,6 +72,11 @@ class TrainConfig(CommonConfig):
     precision: Literal["fp32", "bf16", "fp16"] = option("Precision of the matrix work.", "fp32", panel="Training")
     compile: bool = option("Compile the models with torch.compile.", False, panel="Training")
     log_every: int = option("Updates between two readings of the losses.", 10, min=1, panel="Training")
+    log_with: Literal["tensorboard", "wandb", "trackio"] | None = option(
+        "Hand what train.jsonl gets to a tracker as well; TensorBoard's files are in DIR/tensorboard.",
+        None,
+        panel="Training",
+    )
     checkpoint_every: int = option("Updates between two checkpoints.", 500, min=1, panel="Training")
     resume: bool = option(
         "Go on from the newest checkpoint in the output directory; start where there is none.", False, panel="Training"
@@ -171,6 +176,9 @@ class DistillConfig(TrainConfig):
         "In how many ways each block is masked, epoch by epoch in turn.", 1, min=1, panel="Teacher cache"
     )
     evaluate_every: int = option("Updates between two readings of the held-out loss.", 200, min=1, panel="Training")
+    plan: bool = option(
+        "Say what the run would take (tokens, time, memory), measured on its first updates, and write nothing.", False
+    )
     new_head: bool = option(
         "Let a checkpoint without a masked-LM head start with a fresh one (with --objective mlm).", False
     )

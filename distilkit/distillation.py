@@ -10,23 +10,30 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint
 from distilkit.config import DistillConfig
+from distilkit.curve import draw_run
 from distilkit.errors import DistilkitError
 from distilkit.examiner import Examiner
 from distilkit.manifest import cache_seed, describe
+from distilkit.memory import shortage_named
 from distilkit.objectives import PARTS, WEIGHTS, CachedDistillation, Distillation
 from distilkit.pairing import check_length, map_layers, open_teacher, teacher_name
-from distilkit.processes import claimed, device, is_main_process, state
+from distilkit.plan import calibrate
+from distilkit.processes import claimed, device, is_main_process, scratch, state
 from distilkit.reading import read_batches
 from distilkit.record import Record, read_biography, record, write_biography
 from distilkit.snapshot import remove_snapshots
 from distilkit.teacher_cache import CachedBatches, TeacherCache, load_array, save_array
+from distilkit.tracker import check_tracker
 from distilkit.training import Batches, train
 
 
 def distill(config: DistillConfig) -> Record:
     """Train a student on a corpus and write it with its record; `heldout_loss` is its masked-LM loss on unseen text."""
+    check_tracker(config.log_with)
     if config.streaming and not config.steps:
         raise DistilkitError("--streaming needs --steps: a stream doesn't say how long it is")
+    if config.plan and config.teacher_cache:
+        raise DistilkitError("--plan writes nothing, and a teacher cache would be filled: leave out one of them")
     if config.new_head and config.objective != "mlm":
         raise DistilkitError("--new-head goes with --objective mlm: train the head before you distil")
     student = checkpoint.open_model(config.student, "masked-lm", new_head=config.new_head)
@@ -39,7 +46,10 @@ def distill(config: DistillConfig) -> Record:
     lazily = config.objective == "mlm" or config.teacher_cache
     teacher = None if lazily else open_teacher(config, student, tokenizer)
     objective = make_objective(config, student, teacher)
-    with claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]") as out:
+    with (
+        scratch() if config.plan else claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]") as out,
+        shortage_named(config, out),
+    ):
         with state().main_process_first():  # the others then find the text in the cache
             batches, heldout = read_batches(config, tokenizer, cache_seed(config))
         examiner = Examiner(heldout, teacher)
@@ -47,7 +57,7 @@ def distill(config: DistillConfig) -> Record:
         if cache:
             batches = CachedBatches(cache, batch_size=config.batch_size, seed=config.seed)
         with closing(batches):
-            metrics = train(
+            metrics = (calibrate if config.plan else train)(
                 objective,
                 batches,
                 config,
@@ -59,7 +69,8 @@ def distill(config: DistillConfig) -> Record:
         if cache:
             metrics |= cache.metrics(config.batch_size * config.accumulate)
         done = record("distill", config, metrics | {"parameters": float(student.num_parameters())})
-        if is_main_process():
+        if is_main_process() and not config.plan:
+            draw_run(out)
             checkpoint.save(student, tokenizer, out)
             write_biography(out, [*read_biography(config.student), done])
             remove_snapshots(out)  # last: killed before, it can still go on from them

@@ -12,14 +12,17 @@ from accelerate.utils import set_seed
 from distilkit import checkpoint, evaluation, task_data, tasks
 from distilkit.best import Best
 from distilkit.config import FinetuneConfig
+from distilkit.curve import draw_run
 from distilkit.errors import DistilkitError, DivergedError
 from distilkit.evaluation import COLLAPSED
 from distilkit.jobs import Job, open_student, prepare
+from distilkit.memory import shortage_named
 from distilkit.options import flag
 from distilkit.progress import warn
 from distilkit.record import Record, claim, config_json, read_biography, record, write_biography
 from distilkit.snapshot import MAY_CHANGE, remove_snapshots
 from distilkit.tasks import Task
+from distilkit.tracker import check_tracker
 from distilkit.training import train
 
 
@@ -28,6 +31,7 @@ def finetune(config: FinetuneConfig) -> Record:
 
     `--task glue` makes nine of them, each in its own directory under the output.
     """
+    check_tracker(config.log_with)
     chosen = tasks.resolve(config)
     return finetune_task(chosen[0], settle(chosen[0], config)) if len(chosen) == 1 else finetune_all(chosen, config)
 
@@ -93,7 +97,10 @@ def run(job: Job, config: FinetuneConfig) -> Record:
     batches = job.batches(config)
     every = readings(config, batches.per_epoch)
     label = f"finetune {job.task.name}"
-    totals = train(job.objective(student, config), batches, config, out, best=best, evaluate_every=every, label=label)
+    objective = job.objective(student, config)
+    with shortage_named(config, out):
+        totals = train(objective, batches, config, out, best=best, evaluate_every=every, label=label)
+    draw_run(out)
     scores = best.restore()
     if COLLAPSED in _marks(scores):
         warn(f"{job.task.name} with seed {config.seed} collapsed: it gives every row the same answer")

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -12,34 +10,52 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from distilkit.config import TrainConfig
+from distilkit.divergence import WINDOW, Divergence
 from distilkit.errors import DivergedError
+from distilkit.memory import peak_memory, total_memory
+from distilkit.progress import note, say
 from distilkit.record import write_text
-from distilkit.snapshot import snapshots
+from distilkit.snapshot import drop_after, snapshots
+from distilkit.tables import duration, gibibytes
+from distilkit.tracker import close_tracker, open_tracker
+
+NO_PART = {"step", "lr", "tokens", "seconds", "tokens_per_second"}  # of a line: what is no loss
+TIMED = 5  # updates after the first that are enough to say how long all will take
 
 
 class Journal:
     """The lines of one run so far, those of an interrupted run included."""
 
-    def __init__(self, out: Path, accelerator: Accelerator, done: int) -> None:
-        self.path, self.accelerator = out / "train.jsonl", accelerator
+    def __init__(self, out: Path, accelerator: Accelerator, config: TrainConfig, done: int, updates: int) -> None:
+        self.path, self.accelerator, self.config, self.updates = out / "train.jsonl", accelerator, config, updates
         self.pending: list[tuple[int, float, list[dict[str, Tensor]]]] = []
-        self.text = ""
+        self.first: tuple[int, float] | None = None  # this process's first update, and when it was over
+        self.planned = getattr(config, "plan", False)  # whether it has been said what the run takes
+        self.losses = self.examined = ""  # the newest of both kinds of lines in words
+        self.divergence = Divergence()
         self.lines = _lines_until(self.path, done)
         self.last = next(
             (line for line in reversed(self.lines) if "loss" in line), {"step": 0, "tokens": 0, "seconds": 0.0}
         )
         if accelerator.is_main_process:
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        for line in self.lines:
+            if "loss" in line:
+                self.divergence.add(line["step"], line["loss"])
+        open_tracker(accelerator, config, out, done)
         self.clock = time.monotonic() - self.last["seconds"]
 
     def update(self, step: int, lr: float, readings: list[dict[str, Tensor]]) -> None:
         """Keep the losses of an update, still on the device."""
         self.pending.append((step, lr, readings))
+        if self.first is None:
+            self.first = step, time.monotonic() - self.clock
 
     def flush(self, out: Path) -> None:
         """Write the pending updates; their time is shared evenly among them.
 
-        Raises DistilkitError where a loss isn't finite.
+        Raises DistilkitError where a loss isn't finite or they diverge.
         """
         sums = iter(self._read_pending())
         seconds, before = time.monotonic() - self.clock, self.last["seconds"]
@@ -51,10 +67,44 @@ class Journal:
             total = self.last["tokens"] + tokens
             self.last = {"step": step, **values, "lr": lr, "tokens": total, "seconds": now, "tokens_per_second": rate}
             self._write(self.last)
-            if not math.isfinite(values["loss"]):
-                raise DivergedError(f"the loss is {values['loss']} at update {step}: lower --lr{_last_good(out)}")
+            self._check(out, step, values["loss"])
         self.pending.clear()
-        self.text = f"loss {self.last['loss']:.3f}, {self.last['tokens_per_second']:.0f} tokens/s"
+        parts = " ".join(f"{name} {value:.3g}" for name, value in self.last.items() if name not in NO_PART)
+        self.losses = f"{parts}, {self.last['tokens_per_second']:.0f} tok/s"
+        self._say_plan()
+
+    @property
+    def text(self) -> str:
+        """What to show beside the bar: losses, speed, and what the last held-out reading said."""
+        return ", ".join(part for part in (self.losses, self.examined) if part)
+
+    def _check(self, out: Path, step: int, loss: float) -> None:
+        """Stop a run that no longer learns, and drop the checkpoints of its weights since then."""
+        if not math.isfinite(loss):  # made by weights of the update before, if not by those before that
+            healthy, what = step - 2, f"the loss is {loss} at update {step}"
+        elif self.divergence.add(step, loss):
+            level, best, healthy = self.divergence.level, self.divergence.best, self.divergence.healthy
+            what = f"the loss diverges: a median of {level:.3g} over the last {WINDOW} updates after {best:.3g} before"
+        else:
+            return
+        if self.accelerator.is_main_process:
+            drop_after(out, healthy)
+        self.accelerator.wait_for_everyone()
+        found = snapshots(out)
+        then = f"go on with --resume from {found[-1].name}" if found else "start again"
+        raise DivergedError(f"{what}: lower --lr (now {self.config.lr:g}) and {then}")
+
+    def _say_plan(self) -> None:
+        """Say once, when a few updates have been timed, what the run will take."""
+        if self.planned or self.first is None or self.last["step"] - self.first[0] < TIMED:
+            return
+        self.planned = True
+        step, seconds = self.first
+        left = (self.last["seconds"] - seconds) / (self.last["step"] - step) * (self.updates - self.last["step"])
+        tokens = self.last["tokens"] / self.last["step"]
+        device = self.accelerator.device
+        memory = f"{gibibytes(peak_memory(device))} of {gibibytes(total_memory(device))} GiB"
+        say(f"{self.updates:,} updates, {self.updates * tokens:,.0f} tokens: {duration(left)} left, memory {memory}")
 
     def _read_pending(self) -> list[float]:
         """Read the pending losses off the device at once: means over the tokens of all processes, but tokens summed."""
@@ -67,18 +117,23 @@ class Journal:
         return [float(value) for value in self.accelerator.reduce(torch.stack(sums), "sum").tolist()] if sums else []
 
     def heldout(self, metrics: dict[str, float]) -> None:
-        """Write a held-out line; the time it took doesn't count as training."""
+        """Write and show a held-out line; the time it took doesn't count as training."""
         self._write({"step": self.last["step"], "tokens": self.last["tokens"], **metrics})
+        words = [f"{name.removeprefix('heldout_')} {value:.4g}" for name, value in metrics.items()]
+        self.examined = f"held-out {', '.join(words)}" if words else ""
+        note(f"update {self.last['step']}: {self.examined}")
         self.clock = time.monotonic() - self.last["seconds"]
 
     def _write(self, line: dict[str, Any]) -> None:
         self.lines.append(line)
+        self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
         if self.accelerator.is_main_process:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
-    def summary(self) -> dict[str, float]:
-        """Return the run's totals and its last held-out metrics."""
+    def close(self) -> dict[str, float]:
+        """Close the tracker and return the run's totals and its last held-out metrics."""
+        close_tracker(self.accelerator)
         heldout: dict[str, Any] = next((line for line in reversed(self.lines) if "loss" not in line), {})
         totals = {name: float(self.last[name]) for name in ("loss", "tokens", "seconds")}
         return {
@@ -95,15 +150,3 @@ def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
         return []
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     return [line for line in lines if line["step"] <= step]
-
-
-def _last_good(out: Path) -> str:
-    found = snapshots(out)
-    return f", or go on with --resume from {found[-1].name}" if found else ""
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the peak memory so far in bytes: of the GPU where there is one, else of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -60,6 +61,13 @@ def claimed(output: Path, *, resume: bool = False, keep: str | None = None) -> I
     with claim(output, resume=resume, keep=keep) if is_main_process() else nullcontext(output) as out:
         state().wait_for_everyone()
         yield out
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a directory of this process that is thrown away afterwards."""
+    with TemporaryDirectory(prefix="distilkit-") as directory:
+        yield Path(directory)
 
 
 def agreed(accelerator: Accelerator, stop: bool, *, asked: bool) -> bool:

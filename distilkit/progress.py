@@ -5,13 +5,16 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.text import Text
 
 Advance = Callable[..., None]
 LINES = 10  # how many lines a piped run prints
+WIDE, BAR = 120, 20  # columns of a terminal that has room for a bar, and of the bar
 _open: list[str] = []  # the work in progress, outermost first
 
 
@@ -62,18 +65,41 @@ def warn(text: str) -> None:
         print(f"distilkit: warning: {text}", file=sys.stderr, flush=True)
 
 
+def say(text: str) -> None:
+    """Tell of something that has come to pass; on a terminal it stands above the bar."""
+    if is_first_process():
+        print(text, file=sys.stderr, flush=True)
+
+
 def note(text: str) -> None:
-    """Tell of something worth knowing about the work that goes on."""
-    print(f"distilkit: {text}", file=sys.stderr, flush=True)
+    """Say it on a terminal only; where a run is piped, its quiet lines have to do."""
+    if sys.stderr.isatty():
+        say(text)
 
 
 def _bar() -> Progress:
-    columns = ("[bold]{task.description}", "{task.fields[rate]}", "{task.fields[text]}")
-    label, rate, text = (TextColumn(column) for column in columns)
-    return Progress(
-        label, BarColumn(), MofNCompleteColumn(), rate, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-        text, console=Console(stderr=True),
-    )  # fmt: skip
+    """Make the bar: one line, whose last words are cut where the terminal is narrow, and which then has no bar."""
+    console = Console(stderr=True)
+    if console.width < WIDE:
+        return Progress(_Words(console), console=console)
+    return Progress(BarColumn(BAR), _Words(console, BAR + 1), console=console)
+
+
+class _Words(ProgressColumn):
+    """All that is said of a task, as far as there is room; what matters most comes first."""
+
+    def __init__(self, console: Console, taken: int = 0) -> None:
+        super().__init__()
+        self.console, self.taken = console, taken
+
+    def render(self, task: Task) -> Text:
+        left = "-:--" if task.time_remaining is None else str(timedelta(seconds=int(task.time_remaining)))
+        rate = "" if self.console.width < WIDE else f"{task.fields['rate']}, "
+        counted = f" {task.completed:.0f}/{task.total or 0:.0f}, {rate}{left} left"
+        text = f", {task.fields['text']}" if task.fields["text"] else ""
+        words = Text.assemble((task.description, "bold"), counted, text)
+        words.truncate(self.console.width - self.taken, overflow="ellipsis")
+        return words
 
 
 def _liner(label: str, total: int | None, done: int, unit: str, started: float) -> Advance:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from safetensors import SafetensorError
+from torch.optim.lr_scheduler import LambdaLR
 
 from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
@@ -18,7 +19,8 @@ from distilkit.record import config_json, write_text
 
 KEPT = 2
 MANIFEST = "manifest.json"  # a CRC-32 of each file: a checkpoint whose files don't match is passed over
-MAY_CHANGE = {"resume", "log_every", "checkpoint_every", "output", "workers"}
+MAY_CHANGE = {"resume", "log_every", "log_with", "checkpoint_every", "output", "plan", "workers"}
+RATES = {"lr", "head_lr"}  # may be changed to go on: what a diverging run needs
 
 logging.getLogger("accelerate").setLevel(logging.ERROR)  # it warns of tied weights, which load again as they were
 
@@ -89,10 +91,22 @@ def remove_snapshots(out: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def restore(accelerator: Accelerator, out: Path, config: TrainConfig, updates: int) -> int:
+def drop_after(out: Path, step: int) -> None:
+    """Delete the checkpoints of later updates, so that --resume goes on from one that is good."""
+    for path in snapshots(out):
+        if step_of(path) > step:
+            shutil.rmtree(path)
+
+
+def step_of(path: Path) -> int:
+    """Return the number of a checkpoint's last update."""
+    return int(path.name.removeprefix("checkpoint-"))
+
+
+def restore(accelerator: Accelerator, scheduler: LambdaLR, out: Path, config: TrainConfig, updates: int) -> int:
     """Load the newest whole checkpoint where --resume asks for it; returns the number of its update, 0 at the start.
 
-    A damaged one is passed over with a warning.
+    A damaged one is passed over with a warning. Another learning rate than the interrupted run's holds from here on.
     Raises DistilkitError where an option that changes the result differs from the interrupted run's.
     """
     run = {name: value for name, value in config_json(config).items() if name not in MAY_CHANGE} | {"updates": updates}
@@ -109,9 +123,21 @@ def restore(accelerator: Accelerator, out: Path, config: TrainConfig, updates: i
         return 0
     before = json.loads((out / "run.json").read_text(encoding="utf-8"))
     for name, value in run.items():
-        if before.get(name) != value:
+        if before.get(name) != value and name in RATES:
+            warn(f"{flag(name)} was {before.get(name)} in the interrupted run, now {value}: going on with that")
+        elif before.get(name) != value:
             raise DistilkitError(
                 f"{flag(name)} was {before.get(name)} in the interrupted run, now {value}: --resume needs the same"
             )
+    rates = [float(rate) for rate in scheduler.base_lrs]
     accelerator.load_state(str(found[-1]))
-    return int(found[-1].name.removeprefix("checkpoint-"))
+    set_rates(scheduler, rates)
+    return step_of(found[-1])
+
+
+def set_rates(scheduler: LambdaLR, rates: list[float]) -> None:
+    """Give the optimizer these peak rates, each at the height that the schedule has reached."""
+    now = [rate * height(scheduler.last_epoch) for rate, height in zip(rates, scheduler.lr_lambdas, strict=True)]
+    for group, peak, rate in zip(scheduler.optimizer.param_groups, rates, now, strict=True):
+        group["initial_lr"], group["lr"] = peak, rate
+    scheduler.load_state_dict(scheduler.state_dict() | {"base_lrs": rates, "_last_lr": now})

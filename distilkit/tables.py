@@ -11,6 +11,8 @@ def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
     """Lay a record's metrics out: a column a model where names start with a model, else one column of values."""
     if done.command == "init":
         return [*ranking(done), sizes(done)]
+    if done.config.get("plan"):
+        return [planned(done)]
     models = list(dict.fromkeys(name.partition("/")[0] for name in done.metrics))
     if done.command != "demo" and not all(model.isdigit() for model in models):
         return [(["metric", "value"], list(done.metrics.items()))]
@@ -46,6 +48,30 @@ def next_command(done: Record) -> str:
     if done.environment.get("head") == "masked-lm":
         return f"distilkit distill {done.config['output']} --corpus TEXT -o DIR"
     return f"distilkit finetune {done.config['output']} --task NAME -o DIR"
+
+
+def planned(done: Record) -> tuple[list[str], Rows]:
+    """Lay out what a run would take, in a person's units."""
+    found = done.metrics
+    memory = f"{gibibytes(found['peak_memory_bytes'])} of {gibibytes(found['memory_bytes'])} GiB"
+    rows: Rows = [(name.replace("_", " "), found[name]) for name in ("updates", "epochs", "tokens")]
+    rows += [("tokens per second", round(found["tokens_per_second"])), ("training", duration(found["seconds"]))]
+    rows += [("held-out text", duration(found["heldout_seconds"])), ("peak memory", memory)]
+    return ["plan", ""], rows
+
+
+def duration(seconds: float) -> str:
+    """Spell a time for a person, in its two largest units."""
+    whole = round(seconds)
+    for name, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // part} {smaller}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+
+
+def gibibytes(value: float) -> str:
+    """Spell bytes in GiB."""
+    return f"{value / 2**30:.1f}" if value >= 2**30 else f"{value / 2**30:.2f}"
 
 
 def readable(value: float | str | None) -> str:

@@ -27,7 +27,7 @@ from distilkit.corpus import mask_tokens
 from distilkit.errors import DistilkitError
 from distilkit.manifest import claim, fingerprint, read_manifest, save_manifest, writing
 from distilkit.processes import DTYPES, device, is_main_process
-from distilkit.progress import note, track
+from distilkit.progress import say, track
 from distilkit.snapshot import sync
 from distilkit.states import logits_at
 from distilkit.training import Batches
@@ -162,7 +162,7 @@ class TeacherCache:
         }
         per_token, _, saved, epoch = costs.values()
         if is_main_process():
-            note(
+            say(
                 f"the teacher cache takes {per_token:.1f} bytes a token, was filled in {fill:.0f} s and saves about "
                 f"{saved:.3f} s an update: a gain from epoch {epoch:.2f} on, and at once in later runs"
             )

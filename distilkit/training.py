@@ -88,7 +88,8 @@ def train(
     Writes out/train.jsonl, a line an update (and a line for each evaluate()), and checkpoints; with config.resume it
     goes on from the newest one. AdamW, linear warm-up, then linear to 0. `best` is an evaluate() that also keeps
     weights and may end the run before its last update.
-    Raises DistilkitError where the loss isn't finite, and KeyboardInterrupt, after a checkpoint, on SIGINT and SIGTERM.
+    Raises DistilkitError where the loss isn't finite or diverges, and, after a checkpoint, KeyboardInterrupt on SIGINT
+    and SIGTERM.
     """
     accelerator = open_accelerator(config)
     if config.precision != "fp32":
@@ -104,8 +105,8 @@ def train(
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
     stateful = (scheduler, best, batches if hasattr(batches, "state_dict") else None)
     accelerator.register_for_checkpointing(*(part for part in stateful if part is not None))
-    done = restore(accelerator, out, config, updates)
-    log = Journal(out, accelerator, done)
+    done = restore(accelerator, scheduler, out, config, updates)
+    log = Journal(out, accelerator, config, done, updates)
     objective.train()
     if evaluate and not done:
         log.heldout(evaluate())
@@ -140,7 +141,7 @@ def train(
             if stop:
                 raise KeyboardInterrupt
             advance(1, log.text)
-    return log.summary()
+    return log.close()
 
 
 def update(

@@ -11,10 +11,11 @@ import distilkit
 HOUSE = Path(distilkit.__file__).parent
 FLOORS = [
     {"errors", "__init__"},
-    {"config", "options", "record", "progress", "tables", "allocator"},
+    {"config", "options", "record", "progress", "tables", "allocator", "divergence"},
     {
         *("corpus", "packing", "rows", "stream", "reading", "pairing", "teacher_cache", "manifest"),
         *("checkpoint", "losses", "states", "objectives", "training", "processes", "journal", "snapshot", "examiner"),
+        *("plan", "memory", "tracker", "curve"),
         *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
         *("tasks", "labels", "task_data", "encoding", "squad", "metrics", "jobs", "best"),
         *("results", "comparison", "headline", "steps", "gaps", "plots", "page", "markdown", "card"),

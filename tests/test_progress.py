@@ -1,5 +1,8 @@
 """progress: quiet lines when piped, nothing when told so; never on stdout."""
 
+import re
+import sys
+
 import pytest
 
 from distilkit.progress import LINES, track
@@ -58,3 +61,54 @@ def test_without_a_total_lines_come_each_time_the_count_has_doubled(capsys: pyte
 
     assert [line.split(",")[0] for line in lines] == ["work: 1 rows", "work: 2 rows", "work: 4 rows", "work: 8 rows"]
     assert not any("left" in line for line in lines)
+
+
+PROGRAM = """
+from distilkit.progress import note, track
+with track("distill", 90000, done=12000, unit="updates") as advance:
+    for number in range(3):
+        advance(1, "loss 12.3 ce 0.812 mlm 4.9 cos 0.213, 1277 tok/s, held-out loss 4.391, agreement 0.612")
+        note(f"update {number}")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_the_live_line_is_one_line(width: int) -> None:
+    """Whatever the terminal's width: cut at the end, never moved up to be drawn again; notes stand above it."""
+    text = on_terminal(width, PROGRAM)
+    lines = [line for line in re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)) if line.strip()]
+
+    assert not re.search(r"\x1b\[\d*A", text)  # cursor up
+    assert max(map(len, lines)) <= width
+    assert {"update 0", "update 1", "update 2"} <= set(lines)
+    assert "12003/90000" in lines[-1]
+    assert ("loss 12.3 ce 0.812" in lines[-1]) == (width >= 80)
+    assert ("1277 tok/s" in lines[-1]) == (width >= 160)
+
+
+def on_terminal(width: int, program: str) -> str:
+    """Run a program on a pseudo-terminal of so many columns; returns what it wrote there."""
+    import fcntl
+    import os
+    import pty
+    import struct
+    import subprocess
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=theirs, stdout=theirs, stderr=theirs, env=environment | {"TERM": "xterm"}
+    )
+    os.close(theirs)
+    written = b""
+    try:
+        while part := os.read(ours, 65536):
+            written += part
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    return written.decode()

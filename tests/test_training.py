@@ -136,11 +136,64 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
         train(model, batches(), TrainConfig(steps=2), tmp_path)
 
 
+class Climbing(Line):
+    """A loss of 1 that is 100 after so many updates, or no number, as where the weights went wrong."""
+
+    def __init__(self, wrong: int, loss: float = 100.0) -> None:
+        super().__init__()
+        self.seen, self.wrong, self.wrong_loss = 0, wrong, loss
+
+    def forward(self, batch: dict[str, Tensor], shares: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        self.seen += 1
+        part = super().forward(batch, shares)["loss"]
+        loss = part - part.detach() + (1.0 if self.seen <= self.wrong else self.wrong_loss)
+        return {"loss": loss, "square": loss}
+
+
+def test_a_diverging_run_stops_at_a_checkpoint_from_before(tmp_path: Path) -> None:
+    """Checkpoints written since are gone, so that --resume with a lower --lr takes the one that is named."""
+    config = TrainConfig(steps=400, checkpoint_every=55)
+    with pytest.raises(DistilkitError, match=r"diverges.*: lower --lr .now 0.0005. and go on with --resume") as found:
+        train(Climbing(wrong=112), batches(), config, tmp_path)  # 55 is good; 110 is too close to tell
+
+    assert str(found.value).endswith("from checkpoint-00000055")
+    assert [path.name for path in snapshots(tmp_path)] == ["checkpoint-00000055"]
+    again = Climbing(wrong=1000)
+    metrics = train(again, batches(), TrainConfig(steps=400, lr=1e-4, resume=True), tmp_path)
+    assert again.seen == 345
+    assert metrics["updates"] == 400
+
+
+def test_the_checkpoint_just_before_no_number_is_not_named(tmp_path: Path) -> None:
+    """Update 6 is made of weights that update 5 spoiled, so the checkpoint of update 4 is the good one."""
+    config = TrainConfig(steps=9, checkpoint_every=1, log_every=1)
+    with pytest.raises(DistilkitError, match=r"is nan at update 6: .* --resume from checkpoint-00000004"):
+        train(Climbing(wrong=5, loss=math.nan), batches(), config, tmp_path)
+
+    assert [path.name for path in snapshots(tmp_path)] == ["checkpoint-00000004"]
+
+
 def test_resume_refuses_other_settings(tmp_path: Path) -> None:
     """An option that changes the result must be the interrupted run's."""
     train(Line(), batches(), TrainConfig(steps=4, checkpoint_every=2), tmp_path)
-    with pytest.raises(DistilkitError, match=r"--lr was 0.0005 in the interrupted run, now 0.1"):
-        train(Line(), batches(), TrainConfig(steps=4, lr=0.1, resume=True), tmp_path)
+    with pytest.raises(DistilkitError, match=r"--weight-decay was 0.0 in the interrupted run, now 0.1"):
+        train(Line(), batches(), TrainConfig(steps=4, weight_decay=0.1, resume=True), tmp_path)
+
+
+def test_resume_takes_another_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From there on every update has the rate that the schedule gives with it, and a warning says so."""
+    config = TrainConfig(steps=8, lr=0.1, checkpoint_every=4)
+    with pytest.raises(MemoryError):
+        train(Line(), batches(), config, tmp_path, evaluate=stop_at(5), evaluate_every=1)
+    train(Line(), batches(), TrainConfig(steps=8, lr=0.02, resume=True), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    rates = [line["lr"] for line in lines if "loss" in line]
+
+    assert "--lr was 0.1 in the interrupted run, now 0.02" in capsys.readouterr().err
+    # one update of warm-up, at 0, then 1 down to 1/7 of the peak
+    assert rates == pytest.approx(
+        [0, *(0.1 * left / 7 for left in (7, 6, 5)), *(0.02 * left / 7 for left in range(4, 0, -1))]
+    )
 
 
 def resumed(out: Path, *, steps: int = 9) -> tuple[nn.Module, list[int]]:

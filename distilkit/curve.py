@@ -1,0 +1,64 @@
+"""A run's learning curve as a picture: every loss in training, and what held-out text said."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from distilkit.progress import say
+
+PICTURE = "learning-curve.svg"
+POINTS = 300  # of a curve; more would be averaged by the eye anyway
+NO_LOSS = {"step", "lr", "tokens", "seconds", "tokens_per_second", "heldout_loss", "heldout_agreement"}
+
+
+def draw_run(out: Path) -> None:
+    """Draw out/train.jsonl as out/learning-curve.svg; without matplotlib, say how to get it."""
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError:
+        say("no learning curve is drawn without matplotlib: pip install 'distilkit[plots]'")
+        return
+    lines = [json.loads(line) for line in (out / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    with mpl.rc_context({"svg.hashsalt": "distilkit", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+        figure = Figure(layout="constrained")
+        draw_curve(figure, lines)
+        partial = out / f".{PICTURE}.partial"
+        figure.savefig(partial, format="svg", metadata={"Date": None})
+    partial.replace(out / PICTURE)
+
+
+def draw_curve(figure: Any, lines: Sequence[dict[str, Any]]) -> None:
+    """Draw the lines of a train.jsonl over tokens: a panel each for the loss, its parts, and what is held out.
+
+    The held-out loss is masked LM's, so it stands beside that part, where there is one.
+    """
+    from matplotlib.ticker import EngFormatter
+
+    keys = list(dict.fromkeys(key for line in lines for key in line))
+    parts = [key for key in keys if key not in NO_LOSS]
+    parts = [part for part in parts if part != "loss" or len(parts) != 2]  # of one part, its own panel is enough
+    panels = parts + [
+        key for key in keys if key.startswith("heldout") and not (key == "heldout_loss" and "mlm" in keys)
+    ]
+    columns = min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    figure.set_size_inches(3.4 * columns, 2.6 * rows)
+    for place, key in enumerate(panels, 1):
+        axes = figure.add_subplot(rows, columns, place, title=key.replace("heldout_", "held-out "), xlabel="tokens")
+        axes.xaxis.set_major_formatter(EngFormatter())
+        axes.plot(*points(lines, key), label="training", marker="o" if key.startswith("heldout") else "", markersize=4)
+        if key == "mlm" and "heldout_loss" in keys:
+            axes.plot(*points(lines, "heldout_loss"), label="held out", marker="o", markersize=4)
+            axes.legend(frameon=False)
+
+
+def points(lines: Sequence[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
+    """Return tokens and values of the lines that carry a key; of very many, the means of neighbours."""
+    found = [(line["tokens"], line[key]) for line in lines if key in line]
+    size = math.ceil(len(found) / POINTS)
+    groups = [found[start : start + size] for start in range(0, len(found), size)] if found else []
+    return [fmean(x for x, _ in group) for group in groups], [fmean(y for _, y in group) for group in groups]

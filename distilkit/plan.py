@@ -1,0 +1,75 @@
+"""`distill --plan`: what a run will take, measured on a few of its own updates."""
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from distilkit.config import TrainConfig
+from distilkit.memory import total_memory
+from distilkit.objectives import Objective
+from distilkit.processes import device, state
+from distilkit.training import Batches, count_updates, train
+
+FIRST = 3  # updates that show how many more can be timed
+SECONDS = 12.0  # that the timed ones take together
+FEWEST, MOST = 5, 100  # of them, whatever they take
+
+
+def calibrate(
+    objective: Objective,
+    batches: Batches,
+    config: TrainConfig,
+    out: Path,
+    *,
+    evaluate: Callable[[], dict[str, float]],
+    evaluate_every: int,
+    label: str,
+) -> dict[str, float]:
+    """Make a few updates in a directory that is thrown away, and return what train(…) would take.
+
+    `seconds` is the time of the updates, `heldout_seconds` of all readings of held-out text; `peak_memory_bytes` has
+    the optimizer's state in it, `memory_bytes` is what there is. The objective is trained a little by this.
+    """
+    looks: list[float] = []
+
+    def look() -> dict[str, float]:  # once: a second one would say the same
+        if not looks:
+            started = time.monotonic()
+            evaluate()
+            looks.append(time.monotonic() - started)
+        return {}
+
+    def time_updates(count: int) -> dict[str, float]:
+        short = replace(
+            config,
+            steps=count,
+            log_every=1,
+            checkpoint_every=count + 1,
+            resume=False,
+            log_with=None,
+            compile=config.compile and not looks,  # the models stay compiled
+        )
+        gc.collect()  # the optimizer of the updates before
+        if device().type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        return train(objective, batches, short, out, evaluate=look, label=f"{label}, {count} updates to plan")
+
+    updates = count_updates(batches, config, state().num_processes)
+    first = time_updates(min(FIRST, updates))
+    count = max(FEWEST, min(MOST, updates, round(SECONDS * first["updates"] / max(first["seconds"], 1e-9))))
+    timed = time_updates(count)
+    looking = 1 + updates // evaluate_every + bool(updates % evaluate_every)
+    return {
+        "updates": float(updates),
+        "epochs": updates * config.accumulate * state().num_processes / batches.per_epoch,
+        "tokens": round(updates * timed["tokens"] / count),
+        "tokens_per_second": timed["tokens_per_second"],
+        "seconds": updates * timed["seconds"] / count,
+        "heldout_seconds": looking * looks[0],
+        "peak_memory_bytes": timed["peak_memory_bytes"],
+        "memory_bytes": float(total_memory(device())),
+    }

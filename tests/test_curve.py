@@ -1,0 +1,101 @@
+"""The learning curve that a run leaves in its directory."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distilkit.config import DistillConfig
+from distilkit.curve import PICTURE, draw_run, points
+from distilkit.distillation import distill
+
+
+def lines(count: int) -> list[dict[str, float]]:
+    """A run's lines: ce, mlm and cos fall, and every tenth update is followed by a held-out line."""
+    found = []
+    for step in range(1, count + 1):
+        loss = {"loss": 8 / step, "ce": 4 / step, "mlm": 3 / step, "cos": 1 / step}
+        found.append({"step": step, **loss, "lr": 1e-4, "tokens": 100 * step, "seconds": step, "tokens_per_second": 1})
+        if step % 10 == 0:
+            found.append({"step": step, "tokens": 100 * step, "heldout_loss": 2.0, "heldout_agreement": 0.5})
+    return found
+
+
+def drawn(out: Path, entries: list[dict[str, float]]) -> str:
+    (out / "train.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+    draw_run(out)
+    return (out / PICTURE).read_text(encoding="utf-8")
+
+
+def titles(svg: str) -> list[str]:
+    """Return the panels' titles: matplotlib writes text as outlines, with the words in a comment."""
+    return [part.split("-->")[0].strip() for part in svg.split("<!--")[1:]]
+
+
+def test_every_loss_has_a_panel(tmp_path: Path) -> None:
+    """Loss, its parts, and the agreement; the held-out loss stands beside masked LM, whose loss it is."""
+    words = titles(drawn(tmp_path, lines(30)))
+
+    assert {"loss", "ce", "mlm", "cos", "held-out agreement", "training", "held out"} <= set(words)
+    assert not {"lr", "seconds", "step"} & set(words)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_picture_is_the_same_each_time(tmp_path: Path) -> None:
+    """No date, no random names."""
+    assert drawn(tmp_path, lines(30)) == drawn(tmp_path, lines(30))
+
+
+def test_a_loss_of_one_part_is_drawn_once(tmp_path: Path) -> None:
+    """Masked LM alone: its panel is the loss."""
+    entries = [
+        {"tokens": line["tokens"], "loss": line["mlm"], "mlm": line["mlm"]} for line in lines(9) if "mlm" in line
+    ]
+    words = titles(drawn(tmp_path, entries))
+
+    assert "mlm" in words
+    assert "loss" not in words
+
+
+def test_a_heldout_loss_without_masked_lm_in_training(tmp_path: Path) -> None:
+    """Has a panel of its own."""
+    entries = [{key: value for key, value in line.items() if key not in ("mlm", "ce")} for line in lines(20)]
+
+    assert {"cos", "held-out loss"} <= set(titles(drawn(tmp_path, entries)))
+
+
+def test_long_curves_are_means_of_neighbours() -> None:
+    """601 values become groups of three, the last of one; by hand for the first and the last."""
+    entries = [{"tokens": float(i), "loss": float(i % 3)} for i in range(601)]
+    x, y = points(entries, "loss")
+
+    assert len(x) == 201
+    assert (x[0], y[0]) == (1.0, 1.0)
+    assert (x[-1], y[-1]) == (600.0, 0.0)
+    assert points(entries, "ce") == ([], [])
+
+
+def test_without_matplotlib_one_line_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is drawn, and nothing fails."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    draw_run(tmp_path)
+
+    assert "pip install 'distilkit[plots]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_distill_leaves_its_curve(
+    make_checkpoint: Callable[..., Path], teacher: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Beside the checkpoint."""
+    out = tmp_path / "out"
+    student = str(make_checkpoint("bert", 2))
+    distill(
+        DistillConfig(student=student, teacher=str(teacher), corpus=str(corpus), output=out, steps=3, seq_length=32)
+    )
+
+    assert "held-out agreement" in titles((out / PICTURE).read_text(encoding="utf-8"))

@@ -1,0 +1,68 @@
+"""The rule that stops a run: deaf to noise, spikes and overfitting, not to a loss that climbs and stays."""
+
+import math
+import random
+
+import pytest
+
+from distilkit.divergence import WINDOW, Divergence
+
+UPDATES = 1000
+
+
+def noise(number: int, scale: float) -> float:
+    return random.Random(number).gauss(0, scale)  # noqa: S311 - no secret
+
+
+def falling(step: int) -> float:
+    """A masked-LM loss: from 10 to 3, with the noise of small batches."""
+    return 3 + 7 * math.exp(-step / 100) + noise(step, 0.5)
+
+
+HEALTHY = {
+    "small batches": falling,
+    "spikes": lambda step: falling(step) + (30 if step % 40 == 0 else 0),
+    "nothing to learn": lambda step: 0.69 + noise(step, 0.2),
+    "overfitting": lambda step: 0.7 * math.exp(-step / 50) + abs(noise(step, 0.02)) * (20 if step % 9 == 0 else 1),
+    "warm-up from a good start": lambda step: 4 + 0.8 * math.exp(-(((step - 60) / 40) ** 2)) + noise(step, 0.2),
+    "a part that ends": lambda step: 12 if step < 500 else 2,
+}
+ILL = {
+    "a jump to a plateau": lambda step: falling(step) if step < 400 else 7 + noise(step, 0.2),
+    "a climb": lambda step: falling(step) + max(0, step - 400) / 20,
+    "growth without bound": lambda step: falling(step) * 1.02 ** max(0, step - 400),
+    "half the way back": lambda step: 12 + 28 * math.exp(-step / 50) if step < 400 else 26,
+}
+
+
+def stop(loss: object) -> tuple[int, int] | None:
+    """Return at which update a run would be stopped and the last healthy one, or None."""
+    rule = Divergence()
+    return next(
+        ((step, rule.healthy) for step in range(1, UPDATES + 1) if rule.add(step, loss(step))),  # type: ignore[operator]
+        None,
+    )
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_run_that_learns_or_stays_is_left_alone(name: str) -> None:
+    """Whatever the batches do to single losses."""
+    assert stop(HEALTHY[name]) is None
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_a_run_that_leaves_its_level_is_stopped(name: str) -> None:
+    """All go wrong at update 400: found afterwards, with a last healthy update before that."""
+    found = stop(ILL[name])
+
+    assert found is not None
+    assert 400 < found[0] <= 600
+    assert 400 - 4 * WINDOW <= found[1] < 400
+
+
+def test_a_start_that_goes_wrong_is_found() -> None:
+    """A rate far too high from the first update on: no level was ever reached, and no update was healthy."""
+    found = stop(lambda step: 10 if step < 12 else 30)
+
+    assert found is not None
+    assert found == (WINDOW + 6, 0)  # of the last 50 losses, 45 are above from update 56 on

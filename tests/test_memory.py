@@ -1,0 +1,112 @@
+"""Running out of memory is one line that names the options to change."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from distilkit import memory
+from distilkit.config import DistillConfig, FinetuneConfig, TrainConfig
+from distilkit.errors import DistilkitError
+from distilkit.memory import remedies, shortage_named, total_memory
+
+CPU = torch.device("cpu")
+
+
+def config(**options: object) -> DistillConfig:
+    return DistillConfig(student="s", corpus="c", output=Path("o"), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you …"),
+        MemoryError(),
+        OSError(12, "Cannot allocate memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_every_kind_of_shortage_is_one_line(error: Exception, tmp_path: Path) -> None:
+    """With the checkpoint that is left, if any."""
+    line = r"^out of memory: lower --batch-size \(now 32\)[^\n]*$"
+    with pytest.raises(DistilkitError, match=line) as bare, shortage_named(config(), tmp_path):
+        raise error
+    (tmp_path / "checkpoint-00000400").mkdir()
+    again = "--resume goes on from checkpoint-00000400"
+    with pytest.raises(DistilkitError, match=again), shortage_named(config(), tmp_path):
+        raise error
+    assert "checkpoint" not in str(bare.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), OSError(28, "No space left"), KeyboardInterrupt()])
+def test_other_errors_pass(error: BaseException, tmp_path: Path) -> None:
+    """A bug keeps its traceback."""
+    with pytest.raises(type(error)) as found, shortage_named(config(), tmp_path):
+        raise error
+    assert found.value is error
+
+
+def test_the_options_named_are_those_that_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a batch of one, not masked positions where there is no soft-target loss or where they are masked already."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    batch, masked = "lower --batch-size (now 32) and raise --accumulate to match", "give --ce-positions masked"
+    length = "lower --seq-length (now 128)"
+    finetune = FinetuneConfig(model="m", task="sst2", output=Path("o"))
+
+    assert remedies(config()) == [batch, masked, length]
+    assert remedies(config(batch_size=1, ce_positions="masked")) == [length]
+    assert remedies(config(objective="mlm")) == [batch, length]
+    assert remedies(config(objective="hidden", alpha_ce=1.0)) == [batch, masked, length]
+    assert remedies(finetune) == [batch, "lower --max-length"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "give --precision bf16" in remedies(config())
+    assert "give --precision bf16" not in remedies(config(precision="bf16"))
+
+
+def test_a_container_has_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its limit counts where it is lower than the machine's memory."""
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "CGROUP", limit)
+    machine = total_memory(CPU)
+    for text, expected in (("max\n", machine), ("1048576\n", 1048576), (f"{machine * 2}\n", machine)):
+        limit.write_text(text, encoding="ascii")
+        assert total_memory(CPU) == expected
+
+
+PROGRAM = """
+import resource, sys
+import distilkit.distillation
+from distilkit.cli import app
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to know what is in use")
+def test_a_real_shortage(make_checkpoint: object, teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    """With 256 MiB of address space left, a batch of 4,096 blocks is refused in one line, and nothing is left."""
+    student = make_checkpoint("bert", 2)  # type: ignore[operator]
+    out = tmp_path / "out"
+    words = ["distill", str(student), "--teacher", str(teacher), "--corpus", str(corpus), "-o", str(out)]
+    more = ["--seq-length", "64", "--batch-size", "4096", "--steps", "2"]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words, *more],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("distilkit: error: out of memory: lower --batch-size (now 4096)")
+    assert not out.exists()
+
+
+def test_a_config_without_an_objective() -> None:
+    """train() may be given the options of training alone."""
+    assert remedies(TrainConfig())[0].startswith("lower --batch-size")

@@ -1,0 +1,130 @@
+"""--plan: what a run would take, from a few of its updates, and nothing left behind."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from distilkit import plan
+from distilkit.cli import app
+from distilkit.config import DistillConfig
+from distilkit.plan import calibrate
+from distilkit.tables import duration
+
+Words = Callable[..., list[str]]
+
+
+@pytest.fixture
+def words(make_checkpoint: Callable[..., Path], teacher: Path, corpus: Path) -> Words:
+    """The words of a distill command, and more of them."""
+
+    def command(out: Path, *more: str) -> list[str]:
+        student = make_checkpoint("bert", 2)
+        fixed = ["--teacher", str(teacher), "--corpus", str(corpus), "--seq-length", "32", "--batch-size", "4"]
+        return ["distill", str(student), "-o", str(out), *fixed, *more]
+
+    return command
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibrations that take a tenth of a second."""
+    monkeypatch.setattr(plan, "SECONDS", 0.1)
+
+
+def test_a_plan_is_one_record_and_leaves_nothing(
+    words: Words, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens, updates and epochs are those of the run; neither the output directory nor a temporary one is left."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, words(out, "--plan", "--json", "--epochs", "2", "--accumulate", "2"))
+    assert done.exit_code == 0, done.stderr
+    planned = json.loads(done.stdout)["metrics"]
+    assert not out.exists()
+    assert not list((tmp_path / "temporary").iterdir())
+
+    real = CliRunner().invoke(app, words(out, "--json", "--epochs", "2", "--accumulate", "2"))
+    found = json.loads(real.stdout)["metrics"]
+    assert planned["updates"] == found["updates"]
+    assert planned["epochs"] == pytest.approx(2, rel=0.1)  # the last update may reach into a third
+    assert planned["tokens"] == found["tokens"]  # packed blocks: every batch but an epoch's last is of 4 · 32 tokens
+    assert planned["memory_bytes"] > planned["peak_memory_bytes"] > 0
+
+
+def test_a_plan_in_words(words: Words, short: None, tmp_path: Path) -> None:
+    """The table has a person's units: a time, and memory against what there is."""
+    done = CliRunner().invoke(app, words(tmp_path / "out", "--plan", "--steps", "40"))
+    rows = {line.rsplit("  ", 1)[0].strip(): line.rsplit("  ", 1)[-1].strip() for line in done.stdout.splitlines()}
+
+    assert rows["updates"] == "40"
+    assert rows["tokens"] == f"{40 * 4 * 32:,}"
+    assert rows["peak memory"].endswith("GiB")
+    assert " of " in rows["peak memory"]
+    assert rows["training"].split()[-1] == "s"
+
+
+def test_a_run_says_what_it_takes(words: Words, tmp_path: Path) -> None:
+    """Once, when its first updates have been timed."""
+    done = CliRunner().invoke(app, words(tmp_path / "out", "--steps", "40"))
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("40 updates, 5,120 tokens: ")]
+
+    assert "left, memory" in line
+
+
+def test_the_plan_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates of half a second each: 3 to see that, 24 in twelve seconds, then multiplied to 1,000."""
+    made: list[Any] = []
+
+    def train(objective: Any, batches: Any, config: DistillConfig, out: Path, *, evaluate: Any, label: str) -> Any:
+        made.append(config)
+        evaluate()
+        evaluate()
+        steps = config.steps or 0
+        seconds = 0.5 * steps
+        numbers = {"updates": steps, "seconds": seconds, "tokens": 64.0 * steps, "tokens_per_second": 128.0}
+        return numbers | {"peak_memory_bytes": 7.0 + steps}
+
+    class Ten:
+        per_epoch = 10
+
+    monkeypatch.setattr(plan, "train", train)
+    looked: list[int] = []
+    config = DistillConfig(student="s", corpus="c", output=tmp_path, steps=1000, accumulate=2, compile=True)
+    found = calibrate(
+        None,  # type: ignore[arg-type]
+        Ten(),  # type: ignore[arg-type]
+        config,
+        tmp_path,
+        evaluate=lambda: looked.append(1) or {"heldout_loss": 1.0},  # type: ignore[func-returns-value]
+        evaluate_every=300,
+        label="distill",
+    )
+
+    assert [one.steps for one in made] == [3, 24]
+    assert [one.compile for one in made] == [True, False]  # compiled once
+    assert looked == [1]
+    assert (found["updates"], found["epochs"], found["tokens"], found["seconds"]) == (1000, 200, 64_000, 500)
+    assert found["peak_memory_bytes"] == 31
+    assert 0 <= found["heldout_seconds"] < 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.25, "0.2 s"),
+        (59.4, "59 s"),
+        (59.9, "1 min 0 s"),
+        (3599, "59 min 59 s"),
+        (7380, "2 h 3 min"),
+        (183600, "2 d 3 h"),
+    ],
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    """The two largest units."""
+    assert duration(seconds) == words

@@ -1,0 +1,123 @@
+"""--log-with: accelerate's trackers get the lines of train.jsonl."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_training
+from accelerate import tracking
+from accelerate.tracking import GeneralTracker
+from accelerate.utils import LoggerType
+
+from distilkit.config import DistillConfig, FinetuneConfig, TrainConfig
+from distilkit.distillation import distill
+from distilkit.errors import DistilkitError
+from distilkit.finetuning import finetune
+from distilkit.training import train
+
+
+class Fake(GeneralTracker):
+    """A tracker that keeps what it is given."""
+
+    name = "tensorboard"
+    requires_logging_directory = True
+    made: list["Fake"]
+
+    def __init__(self, run_name: str, logging_dir: str, **options: Any) -> None:
+        super().__init__()
+        self.run_name, self.directory, self.options = run_name, logging_dir, options
+        self.config: dict[str, Any] = {}
+        self.lines: list[dict[str, Any]] = []
+        self.finished = 0
+        Fake.made.append(self)
+
+    @property
+    def tracker(self) -> "Fake":
+        return self
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        self.config = values
+
+    def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+        self.lines.append({"step": step, **values})
+
+    def finish(self) -> None:
+        self.finished += 1
+
+
+@pytest.fixture
+def trackers(monkeypatch: pytest.MonkeyPatch) -> list[Fake]:
+    """The trackers that are made, with TensorBoard's replaced."""
+    Fake.made = []
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "tensorboard", Fake)
+    monkeypatch.setattr(tracking, "_available_trackers", [LoggerType.TENSORBOARD])
+    return Fake.made
+
+
+def test_a_tracker_gets_every_line(trackers: list[Fake], tmp_path: Path) -> None:
+    """Updates and held-out lines under the names of train.jsonl, the options, and a place in the output directory."""
+    config = TrainConfig(steps=4, log_with="tensorboard")
+    train(test_training.Line(), test_training.batches(), config, tmp_path, evaluate=lambda: {"heldout_loss": 0.25})
+    (tracker,) = trackers
+    written = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+
+    assert tracker.lines == written
+    assert {"loss", "square", "lr", "tokens_per_second"} <= tracker.lines[1].keys()
+    assert "heldout_loss" in tracker.lines[0]
+    assert Path(tracker.directory) == tmp_path / "tensorboard"
+    assert tracker.config["lr"] == config.lr
+    assert tracker.finished == 1
+
+
+def test_a_resumed_run_goes_on_counting(trackers: list[Fake], tmp_path: Path) -> None:
+    """Its first line is that of the update after the checkpoint, and it takes the place of what was logged since."""
+    config = TrainConfig(steps=9, checkpoint_every=4, log_with="tensorboard")
+    with pytest.raises(MemoryError):
+        train(
+            test_training.Line(),
+            test_training.batches(),
+            config,
+            tmp_path,
+            evaluate=test_training.stop_at(6),
+            evaluate_every=1,
+        )
+    again = TrainConfig(steps=9, log_with="tensorboard", resume=True)
+    train(test_training.Line(), test_training.batches(), again, tmp_path)
+
+    assert [line["step"] for line in trackers[1].lines] == [5, 6, 7, 8, 9]
+    assert trackers[1].options == {"purge_step": 5}
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
+def test_a_missing_package_is_named_before_anything_is_read(
+    name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says what to install; nothing is written."""
+    monkeypatch.setattr(tracking, "_available_trackers", [])
+    out = tmp_path / "out"
+    with pytest.raises(DistilkitError, match=f"--log-with {name} needs .*: pip install {name}$"):
+        distill(DistillConfig(student="none", corpus="none", output=out, log_with=name))
+    with pytest.raises(DistilkitError, match=f"pip install {name}$"):
+        finetune(FinetuneConfig(model="none", task="sst2", output=out, log_with=name))
+    assert not out.exists()
+
+
+def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
+    """With the real package, where it is installed, through an interruption: every update once, in order."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    line, batches = test_training.Line(), test_training.batches()
+    config = TrainConfig(steps=9, checkpoint_every=4, log_every=1, log_with="tensorboard")
+    with pytest.raises(MemoryError):
+        train(line, batches, config, tmp_path, evaluate=test_training.stop_at(6), evaluate_every=1)
+    train(line, batches, TrainConfig(steps=9, log_with="tensorboard", resume=True), tmp_path)
+    read = EventAccumulator(str(tmp_path / "tensorboard" / "distilkit"))
+    read.Reload()
+    written = [json.loads(text) for text in (tmp_path / "train.jsonl").read_text().splitlines()]
+    losses = {entry["step"]: entry["loss"] for entry in written if "loss" in entry}
+
+    assert [event.step for event in read.Scalars("loss")] == list(range(1, 10))
+    assert [event.value for event in read.Scalars("loss")] == pytest.approx(list(losses.values()))
+    assert [event.step for event in read.Scalars("heldout_loss")] == [0, 1, 2, 3, 4]
