@@ -111,6 +111,8 @@ def checkpoints(directory: Path) -> list[Path]:
     ]
     found = [model for model in inside if model.biography and checkpoint.weights_bytes(model.place)]
     found.sort(key=lambda model: (len(model.biography), PARTS.index(model.part)))
+    if not found and saved_records(directory):  # a place for what eval and bench found
+        return []
     return [Path(model.place) for model in found] or [directory]
 
 

@@ -137,6 +137,15 @@ def test_a_saved_record_that_moved_with_its_models_still_finds_them(chain: Path,
     assert done.metrics["0/speedup"] == 1.6
 
 
+def test_saved_records_may_lie_in_a_directory_of_their_own(chain: Path, tmp_path: Path) -> None:
+    """A directory that holds nothing but what eval and bench found is no model."""
+    (tmp_path / "found").mkdir()
+    (chain / "bench.json").rename(tmp_path / "found/bench.json")
+    done = run(tmp_path / "out", chain / "student-tuned", tmp_path / "found")
+    assert done.metrics["0/speedup"] == 1.6
+    assert "found" not in [row["Model"] for row in table(tmp_path / "out")]
+
+
 def test_models_measured_beside_the_given_ones_have_rows(chain: Path, tmp_path: Path) -> None:
     """Given one model and the record of a bench with a hub id in it, the table has both."""
     bench = json.loads((chain / "bench.json").read_text())
