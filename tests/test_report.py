@@ -226,7 +226,8 @@ def test_a_checkpoint_of_somebody_else_has_its_size(make_checkpoint: Callable[..
 def test_models_are_called_by_name_or_by_path_where_names_clash() -> None:
     """Two directories with one name are told apart, and a hub id stays whole."""
     assert labels(["/runs/a", "/runs/b", "org/model"]) == ["a", "b", "org/model"]
-    assert labels(["/x/best", "/y/best", "/z"]) == ["/x/best", "/y/best", "z"]
+    assert labels(["/a/x/best", "/a/y/best", "/z"]) == ["x/best", "y/best", "z"]
+    assert labels(["/a/x/best", "/b/x/best"]) == ["/a/x/best", "/b/x/best"]
 
 
 def test_the_command_in_the_report_makes_the_same_config(monkeypatch: pytest.MonkeyPatch) -> None:
