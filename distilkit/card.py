@@ -54,7 +54,7 @@ def card(results: Results, model: Model, steps: list[Step]) -> str:
         step for step in steps if step.record in model.biography or model.place in step.record.config.get("models", ())
     ]
     text = join(
-        f"# {escape(model.name)}",
+        f"# {escape(Path(model.place).name)}",
         *about(results, model),
         *(["## Results", grid(overview(results)), escape(overview(results).caption)] if model.facts else ()),
         "## Training data",
@@ -79,7 +79,7 @@ def metadata(model: Model) -> ModelCardData:
         library_name="transformers",
         pipeline_tag=pipeline(model),
         tags=["distilkit", "knowledge-distillation"],
-        model_name=model.name,
+        model_name=Path(model.place).name,
         eval_results=list(eval_results(model)) or None,
     )
 

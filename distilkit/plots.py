@@ -22,7 +22,7 @@ LINES = ("-", "--", "-.")
 INK, FAINT = "#3b4048", "#d5d9de"
 WIDTH, HEIGHT = 3.9, 2.8  # inches: small enough to be read at full size on a phone
 LONGEST = 50  # letters that a legend is wide
-POINTS = 300  # of a training curve; more would be averaged by the eye anyway
+POINTS = 80  # of a training curve: the means of neighbours show what their noise hides
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "distilkit", "font.size": 9, "axes.edgecolor": INK, "axes.labelcolor": INK,
     "text.color": INK, "xtick.color": INK, "ytick.color": INK, "grid.color": FAINT, "axes.grid": True,

@@ -111,14 +111,18 @@ def checkpoints(directory: Path) -> list[Path]:
     ]
     found = [model for model in inside if model.biography and checkpoint.weights_bytes(model.place)]
     found.sort(key=lambda model: (len(model.biography), PARTS.index(model.part)))
+    if not found and saved_records(directory):  # a place for what eval and bench found
+        return []
     return [Path(model.place) for model in found] or [directory]
 
 
 def labels(places: Sequence[str]) -> list[str]:
-    """Call each model by its directory's name, or by its path where two have the same; a hub id stays as it is."""
-    names = [Path(place).name if Path(place).is_absolute() else place for place in places]
-    unique = [name if names.count(name) == 1 else place for name, place in zip(names, places, strict=True)]
-    return ["".join(letter if letter.isprintable() else "�" for letter in name) for name in unique]
+    """Call each model by its directory's name, with as much of the path as tells it apart; a hub id stays as it is."""
+    chosen = list(places)
+    for depth in (2, 1):
+        ends = ["/".join(Path(place).parts[-depth:]) if Path(place).is_absolute() else place for place in places]
+        chosen = [end if ends.count(end) == 1 else longer for end, longer in zip(ends, chosen, strict=True)]
+    return ["".join(letter if letter.isprintable() else "�" for letter in name) for name in chosen]
 
 
 def is_at(place: str, named: str) -> bool:

@@ -137,6 +137,15 @@ def test_a_saved_record_that_moved_with_its_models_still_finds_them(chain: Path,
     assert done.metrics["0/speedup"] == 1.6
 
 
+def test_saved_records_may_lie_in_a_directory_of_their_own(chain: Path, tmp_path: Path) -> None:
+    """A directory that holds nothing but what eval and bench found is no model."""
+    (tmp_path / "found").mkdir()
+    (chain / "bench.json").rename(tmp_path / "found/bench.json")
+    done = run(tmp_path / "out", chain / "student-tuned", tmp_path / "found")
+    assert done.metrics["0/speedup"] == 1.6
+    assert "found" not in [row["Model"] for row in table(tmp_path / "out")]
+
+
 def test_models_measured_beside_the_given_ones_have_rows(chain: Path, tmp_path: Path) -> None:
     """Given one model and the record of a bench with a hub id in it, the table has both."""
     bench = json.loads((chain / "bench.json").read_text())
@@ -217,7 +226,8 @@ def test_a_checkpoint_of_somebody_else_has_its_size(make_checkpoint: Callable[..
 def test_models_are_called_by_name_or_by_path_where_names_clash() -> None:
     """Two directories with one name are told apart, and a hub id stays whole."""
     assert labels(["/runs/a", "/runs/b", "org/model"]) == ["a", "b", "org/model"]
-    assert labels(["/x/best", "/y/best", "/z"]) == ["/x/best", "/y/best", "z"]
+    assert labels(["/a/x/best", "/a/y/best", "/z"]) == ["x/best", "y/best", "z"]
+    assert labels(["/a/x/best", "/b/x/best"]) == ["/a/x/best", "/b/x/best"]
 
 
 def test_the_command_in_the_report_makes_the_same_config(monkeypatch: pytest.MonkeyPatch) -> None:
