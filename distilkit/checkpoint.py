@@ -1,6 +1,7 @@
 """Open and save models and tokenizers: the only caller of from_pretrained and save_pretrained."""
 
 import errno
+import hashlib
 import pickle
 import shutil
 import tempfile
@@ -256,6 +257,19 @@ def max_tokens(model: PreTrainedModel) -> int | None:
 def weights_bytes(directory: str | Path) -> int:
     """Return the size of a checkpoint's weight files in bytes (0 for a hub id that isn't local)."""
     return sum(path.stat().st_size for path in Path(directory).glob("*.safetensors"))
+
+
+def weights_hash(name: str) -> str:
+    """Return what tells a checkpoint's weights from others: a hash of their files, or the commit of a hub id."""
+    files = sorted(Path(name).glob("*.safetensors"))
+    if not files:
+        return f"{name}@{open_config(name)._commit_hash}"  # noqa: SLF001 - where transformers keeps it
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while piece := file.read(2**20):
+                digest.update(piece)
+    return digest.hexdigest()
 
 
 def tensor_bytes(model: PreTrainedModel) -> int:

@@ -173,7 +173,10 @@ def main(
         print(f"distilkit {__version__}")
         raise typer.Exit
     import logging
+    import os
 
+    if "RANK" in os.environ:  # several processes: torch would warn, in each, that it looks for unused parameters
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # what goes wrong on the way to the hub ends up in our own one line
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 

@@ -100,6 +100,10 @@ class DistillConfig(TrainConfig):
         metavar="TEXT",
         place=True,
     )
+    workers: int = option("Processes that tokenise the text; they change nothing in it.", 1, min=1)
+    streaming: bool = option(
+        "Tokenise the text while it is read, with no copy of it on the disk (with --steps).", False
+    )
     teacher: str | None = option(
         "Teacher checkpoint [default: the one that the student was made from].", None, metavar="MODEL", place=True
     )
@@ -149,6 +153,28 @@ class DistillConfig(TrainConfig):
     )
     mask_probability: float = option("Share of tokens to predict.", 0.15, min=0.01, max=0.9, panel="Objective")
     seq_length: int = option("Tokens per packed block.", 128, min=8, panel="Objective")
+    packing: Literal["blocks", "documents"] = option(
+        "How text fills the blocks: documents end to end, or one document a block, cut where it is longer, padded to "
+        "the longest of its batch.",
+        "blocks",
+        panel="Objective",
+    )
+    teacher_cache: Path | None = option(
+        "Directory to keep the teacher's answers at masked tokens in: asked once, used by every later epoch and run "
+        "(with --ce-positions masked --alpha-cos 0).",
+        None,
+        metavar="DIR",
+        panel="Teacher cache",
+    )
+    cache_logits: Literal["topk", "sampled"] = option(
+        "What is kept of an answer: the likeliest tokens and the rest's mass, or draws from it (unbiased).",
+        "topk",
+        panel="Teacher cache",
+    )
+    cache_size: int = option("How many tokens or draws are kept of an answer.", 64, min=1, panel="Teacher cache")
+    cache_maskings: int = option(
+        "In how many ways each block is masked, epoch by epoch in turn.", 1, min=1, panel="Teacher cache"
+    )
     evaluate_every: int = option("Updates between two readings of the held-out loss.", 200, min=1, panel="Training")
     plan: bool = option(
         "Say what the run would take (tokens, time, memory), measured on its first updates, and write nothing.", False
@@ -165,13 +191,30 @@ class TaskConfig(CommonConfig):
         metavar="NAME",
     )
     data: Path | None = option(
-        "Folder with train.* and validation.* (jsonl, tsv, csv, parquet; .gz too) [default: the hub's data set].",
+        "Folder with train.* and validation.* (jsonl, tsv, csv, parquet; .gz too), for --task custom also a hub data "
+        "set name[:config] [default: the hub's data set].",
         None,
         metavar="DIR",
+        place=True,
     )
     text: tuple[str, ...] | None = option("Text column or two, for --task custom.", None, metavar="COL[,COL]")
-    label: str | None = option("Label column, for --task custom.", None, metavar="COL")
-    max_length: int | None = option("Tokens per example or window [default: the task's].", None, min=8)
+    label: str | None = option(
+        "Label column, for --task custom: names, numbers or lists of names; or several columns of 0 and 1.",
+        None,
+        metavar="COL[,COL]",
+    )
+    kind: Literal["classification", "multi-label", "regression"] | None = option(
+        "What --label says, for --task custom: a class, several, or a number [default: found from the rows].", None
+    )
+    max_length: int | None = option(
+        "Tokens per example or window [default: as the model was trained, else the task's].", None, min=8
+    )
+    long: Literal["head", "head-tail", "windows"] | None = option(
+        "What is read of a text that is longer, where a row has one: its beginning, a quarter from its beginning and "
+        "the rest from its end, or all of it, in windows whose logits are averaged [default: as the model was trained, "
+        "else head].",
+        None,
+    )
     stride: int = option("Tokens that two windows of a long context share (SQuAD).", 128, min=0, panel="SQuAD")
     n_best: int = option("Start and end positions that are combined (SQuAD).", 20, min=1, panel="SQuAD")
     max_answer_length: int = option("Longest answer in tokens (SQuAD).", 30, min=1, panel="SQuAD")
@@ -190,10 +233,29 @@ class FinetuneConfig(TaskConfig, TrainConfig):
         "Checkpoint already trained on the task, to learn from as well.", None, metavar="MODEL", place=True
     )
     seeds: int = option("Runs with seeds --seed, --seed + 1, …; the median one is kept.", 1, min=1)
+    keep: Literal["best", "last"] | None = option(
+        "Weights to keep: those of the evaluation with the best headline score, or the last ones [default: best; last "
+        "where a test split is scored].",
+        None,
+    )
+    patience: int | None = option(
+        "Stop after so many evaluations without a better headline score [default: never].", None, min=1
+    )
+    evaluate_every: int | None = option(
+        "Updates between two evaluations [default: an epoch's; with --keep last and no --patience only at the end].",
+        None,
+        min=1,
+        panel="Training",
+    )
     alpha_ce: float = option("Weight of the teacher's soft targets.", 0.5, min=0, panel="Objective")
     alpha_task: float = option("Weight of the labels, where a teacher is given.", 0.5, min=0, panel="Objective")
     temperature: float = option("Temperature of the soft targets.", 2.0, min=1e-3, panel="Objective")
-    lr: float = inherit(TrainConfig, "lr", 5e-5)
+    # None until tasks.settle() puts the task's own value in its place (tasks.py: Task)
+    batch_size: int = inherit(
+        TrainConfig, "batch_size", None, help="Rows per device and forward pass [default: the task's]."
+    )
+    epochs: float = inherit(TrainConfig, "epochs", None, help="Passes over the training rows [default: the task's].")
+    lr: float = inherit(TrainConfig, "lr", None, help="Peak learning rate [default: the task's].")
     warmup: float = inherit(TrainConfig, "warmup", 0.06)
     adam_beta2: float = inherit(TrainConfig, "adam_beta2", 0.999)
     adam_epsilon: float = inherit(TrainConfig, "adam_epsilon", 1e-8)
@@ -228,10 +290,12 @@ class BenchConfig(CommonConfig):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ReportConfig(CommonConfig):
-    """Make Markdown tables and a learning-curve picture from the records of checkpoints."""
+    """Make an HTML page, Markdown tables, plots and model cards from the records of checkpoints."""
 
-    directories: tuple[str, ...] = argument("Directories that distilkit wrote.", "DIR…")
-    output: Path = option("Directory to write report.md and the pictures to.", short="-o", metavar="DIR")
+    directories: tuple[str, ...] = argument("Directories that distilkit wrote, or that hold some.", "DIR…")
+    output: Path = option("Directory to write report.html, report.md and the plots to.", short="-o", metavar="DIR")
+    card: bool = option("Write a model card into each checkpoint too, as its README.md.", False)
+    force: bool = option("With --card, replace a README.md that is not as distilkit wrote it.", False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

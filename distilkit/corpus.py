@@ -1,19 +1,28 @@
-"""Text to packed token blocks to masked batches."""
+"""Text to packed rows of tokens to masked batches."""
 
-from collections.abc import Callable
+import errno
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, IterableDataset
 from datasets.arrow_writer import SchemaInferenceError
 from datasets.fingerprint import Hasher
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from distilkit.errors import DistilkitError
+from distilkit.packing import Encoder, Ids, Packer, encode, group
+from distilkit.progress import track
+from distilkit.rows import Rows, no_space, store
 
 READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 HELDOUT_SHARE, HELDOUT_BLOCKS = 0.02, 256
@@ -28,15 +37,60 @@ def read_documents(source: str) -> Dataset:
     blank lines holds a document between two of them, one without holds a document a line.
     Raises DistilkitError where there is no text or it can't be read.
     """
+    return _read(source, streaming=False)
+
+
+def stream_documents(source: str) -> IterableDataset:
+    """Read the same documents from the same sources as they are asked for, without a copy on the disk."""
+    return _read(source, streaming=True)
+
+
+def read_once(source: str) -> tuple[Dataset | IterableDataset, str]:
+    """Read the documents for a single pass; returns them with a fingerprint.
+
+    Files are read where they lie: datasets' copy of them would take as much disk again, and mapped, as much memory. A
+    hub data set is downloaded once.
+    """
     path = Path(source)
-    documents = _read_files(source, _files(path)) if path.exists() else _read_hub(source)
-    if "text" not in documents.column_names:
-        raise DistilkitError(
-            f"corpus '{source}' has no column 'text' (it has {', '.join(documents.column_names)}): rename it"
-        )
-    if not any(text and text.strip() for text in documents[:1000]["text"]):
-        raise DistilkitError(f"corpus '{source}' holds no text: give other text")
-    return documents.select_columns("text")
+    if not path.exists():
+        downloaded = read_documents(source)
+        return downloaded, downloaded._fingerprint  # noqa: SLF001 - what datasets names its own cache files by
+    files = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(path)]
+    return stream_documents(source), Hasher.hash(files)
+
+
+def _read(source: str, streaming: bool) -> Any:
+    path = Path(source)
+    with readable(source):
+        documents = _read_files(_files(path), streaming) if path.exists() else _read_hub(source, streaming)
+        columns = documents.column_names or list(next(iter(documents), {"text": ""}))
+        if "text" not in columns:
+            raise DistilkitError(f"corpus '{source}' has no column 'text' (it has {', '.join(columns)}): rename it")
+        documents = documents.select_columns("text")
+        if not any((row["text"] or "").strip() for row in islice(documents, 1000)):
+            raise DistilkitError(f"corpus '{source}' holds no text: give other text")
+    return documents
+
+
+@contextmanager
+def readable(source: str) -> Iterator[None]:
+    """Turn what datasets' readers raise, at once or in the middle of a stream, into one line."""
+    try:
+        yield
+        return
+    except datasets.exceptions.DatasetGenerationError as error:
+        cause = error.__cause__ or error
+    except (UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid, gzip.BadGzipFile, EOFError) as error:
+        cause = error
+    if isinstance(cause, DistilkitError):
+        raise cause
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise no_space() from None
+    if isinstance(cause, SchemaInferenceError):  # not a single row
+        raise DistilkitError(f"corpus '{source}' holds no text: give other text") from None
+    if isinstance(cause, UnicodeDecodeError):
+        raise DistilkitError(f"corpus '{source}' is not UTF-8 text: convert it (iconv -t utf-8)") from None
+    raise DistilkitError(f"corpus '{source}' cannot be read ({cause}): check its files") from None
 
 
 def _files(path: Path) -> list[Path]:
@@ -53,30 +107,22 @@ def _suffix(path: Path) -> str:
     return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
 
 
-def _read_files(source: str, files: list[Path]) -> Dataset:
-    reader = READERS[_suffix(files[0])]
+def _read_files(files: list[Path], streaming: bool) -> Any:
+    reader, options = READERS[_suffix(files[0])], {}
     names = [str(file) for file in files]
-    try:
-        if reader != "text":
-            return datasets.load_dataset(reader, data_files=names, split="train")
-        lines = datasets.load_dataset("text", data_files=names, split="train")
-        if any(not line.strip() for line in lines[:10_000]["text"]):
-            return datasets.load_dataset("text", data_files=names, split="train", sample_by="paragraph")
-        return lines
-    except datasets.exceptions.DatasetGenerationError as error:
-        if isinstance(error.__cause__, SchemaInferenceError):  # not a single row
-            raise DistilkitError(f"corpus '{source}' holds no text: give other text") from None
-        if isinstance(error.__cause__, UnicodeDecodeError):
-            raise DistilkitError(f"corpus '{source}' is not UTF-8 text: convert it (iconv -t utf-8)") from None
-        raise DistilkitError(f"corpus '{source}' cannot be read ({error.__cause__}): check its files") from None
+    if reader == "text":
+        lines = datasets.load_dataset("text", data_files=names, split="train", streaming=True)
+        if any(not row["text"].strip() for row in islice(lines, 10_000)):
+            options = {"sample_by": "paragraph"}
+    return datasets.load_dataset(reader, data_files=names, split="train", streaming=streaming, **options)
 
 
-def _read_hub(source: str) -> Dataset:
+def _read_hub(source: str, streaming: bool) -> Any:
     name, _, config = source.partition(":")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix in (*READERS, ".gz"):
         raise DistilkitError(f"no corpus '{source}': check the path")
     try:
-        return datasets.load_dataset(name, config or None, split="train")
+        return datasets.load_dataset(name, config or None, split="train", streaming=streaming)
     except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
         reason = str(error).splitlines()[0][:120]
         raise DistilkitError(
@@ -84,39 +130,52 @@ def _read_hub(source: str) -> Dataset:
         ) from None
 
 
-def pack(documents: Dataset, tokenizer: PreTrainedTokenizerBase, seq_length: int) -> Dataset:
-    """Tokenise documents and lay them end to end in blocks of exactly `seq_length` tokens, nothing padded.
+def pack(
+    documents: Dataset | IterableDataset,
+    tokenizer: PreTrainedTokenizerBase,
+    seq_length: int,
+    *,
+    fingerprint: str = "",
+    packing: str = "blocks",
+    workers: int = 1,
+) -> Dataset:
+    """Tokenise documents and lay them out in rows CLS … SEP of at most `seq_length` tokens, as Packer says.
 
-    Every block is CLS … SEP with SEP between documents. Returns a memory-mapped data set with a column `input_ids`
-    (N, seq_length), cached by corpus, tokenizer and length.
+    Returns a memory-mapped data set with a column `input_ids`, two bytes a token (four where the vocabulary has more
+    than 65,536), cached by the documents' fingerprint, tokenizer, length and packing; `workers`, the processes that
+    tokenise, change nothing in it. Memory does not grow with the corpus.
     Raises DistilkitError where the text doesn't fill one block.
     """
-    cls, sep = special_ids(tokenizer)
+    packer = make_packer(tokenizer, seq_length, packing)
+    total = len(documents) if isinstance(documents, Dataset) else None
 
-    def blocks(batch: dict[str, list[str]]) -> dict[str, Any]:
-        encoded = tokenizer([text or "" for text in batch["text"]], add_special_tokens=False, verbose=False)[
-            "input_ids"
-        ]
-        stream = np.array([token for ids in encoded if ids for token in (*ids, sep)], dtype=np.int32)
-        body = seq_length - 2
-        rows = stream[: len(stream) // body * body].reshape(-1, body)  # (N, body)
-        return {"input_ids": np.pad(rows, ((0, 0), (1, 1)), constant_values=((0, 0), (cls, sep)))}
+    def make() -> Iterator[list[Ids]]:
+        with track("tokenize", total, unit="documents") as advance:
+            for encoded, count in encode(_groups(documents), packer.encoder, workers):
+                yield packer.rows(encoded)
+                advance(count)
 
-    corpus = documents._fingerprint  # noqa: SLF001 - what datasets names its own cache files by
-    fingerprint = Hasher.hash((corpus, tokenizer.backend_tokenizer.to_str(), seq_length))
-    packed = documents.map(
-        blocks,
-        batched=True,
-        batch_size=2000,
-        remove_columns=documents.column_names,
-        features=Features({"input_ids": List(Value("int32"))}),
-        new_fingerprint=fingerprint,
-    )
+    fingerprint = fingerprint or documents._fingerprint  # noqa: SLF001 - what datasets names its own cache files by
+    packed = store(Hasher.hash((fingerprint, packer.key)), packer.encoder.dtype, make)
     if not len(packed):
         raise DistilkitError(
             f"the corpus does not fill one block of {seq_length} tokens: give more text or a lower --seq-length"
         )
     return packed
+
+
+def _groups(documents: Dataset | IterableDataset) -> Iterator[tuple[list[str], int]]:
+    tables = documents.with_format("arrow").iter(1000)
+    for texts in group(text.as_py() for table in tables for text in table["text"]):
+        yield texts, len(texts)
+
+
+def make_packer(tokenizer: PreTrainedTokenizerBase, seq_length: int, packing: str) -> Packer:
+    """Return what turns texts into rows of this tokenizer's ids."""
+    if packing == "documents" and tokenizer.pad_token_id is None:
+        raise DistilkitError("the tokenizer has no PAD token, which --packing documents needs: use --packing blocks")
+    encoder = Encoder(tokenizer.backend_tokenizer.to_str(), len(tokenizer))
+    return Packer(encoder, *special_ids(tokenizer), seq_length, packing)
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
@@ -126,15 +185,15 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     return int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
 
 
-def split(blocks: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-    """Set aside a few blocks, drawn by the seed, for the held-out loss; returns (training, held out)."""
+def split(blocks: Dataset, seed: int) -> tuple[Rows, Rows]:
+    """Set aside a few rows, drawn by the seed, for the held-out loss; returns (training, held out)."""
     count = min(HELDOUT_BLOCKS, max(1, int(HELDOUT_SHARE * len(blocks))))
     if len(blocks) < 2:
         raise DistilkitError(
             "the corpus is too small to set text aside for the held-out loss: give more text or --heldout"
         )
-    parts = blocks.train_test_split(test_size=count, seed=seed)
-    return parts["train"], parts["test"]
+    order = np.random.default_rng(seed).permutation(len(blocks))
+    return Rows(blocks, order[count:].astype(np.uint32)), Rows(blocks, order[:count])
 
 
 def mask_tokens(
@@ -163,11 +222,24 @@ def mask_tokens(
 def masked_batch(
     tokenizer: PreTrainedTokenizerBase, probability: float
 ) -> Callable[[list[dict[str, Any]], list[torch.Generator]], dict[str, Tensor]]:
-    """Return the collate function that stacks packed blocks and masks them."""
+    """Return the collate function that stacks packed rows and masks them.
+
+    Where rows differ in length they are padded to the longest, and there is an attention_mask.
+    """
 
     def collate(rows: list[dict[str, Any]], generators: list[torch.Generator]) -> dict[str, Tensor]:
-        ids = torch.tensor(np.array([row["input_ids"] for row in rows]), dtype=torch.long)  # (B, T)
-        corrupted, labels = mask_tokens(ids, tokenizer, probability, generators)
-        return {"input_ids": corrupted, "labels": labels}
+        tokens = [row["input_ids"] for row in rows]
+        lengths = np.array([len(ids) for ids in tokens])
+        ids = np.concatenate(tokens).astype(np.int64)
+        batch = {}
+        if (lengths == lengths[0]).all():
+            ids = ids.reshape(len(rows), -1)  # (B, T)
+        else:
+            present = np.arange(lengths.max()) < lengths[:, None]  # (B, T)
+            padded = np.full(present.shape, tokenizer.pad_token_id)
+            padded[present] = ids
+            ids, batch = padded, {"attention_mask": torch.from_numpy(present.astype(np.int64))}
+        corrupted, labels = mask_tokens(torch.from_numpy(ids), tokenizer, probability, generators)
+        return {"input_ids": corrupted, "labels": labels} | batch
 
     return collate

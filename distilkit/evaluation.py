@@ -1,7 +1,6 @@
 """`eval`: score checkpoints on a task, and say how much of a teacher's score they keep."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -12,18 +11,15 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import checkpoint, metrics, squad, task_data, tasks
+from distilkit import checkpoint, encoding, labels, losses, metrics, squad, task_data, tasks
 from distilkit.config import EvalConfig, FinetuneConfig
-from distilkit.errors import DistilkitError
-from distilkit.progress import track
+from distilkit.errors import DivergedError
+from distilkit.progress import track, warn
 from distilkit.record import Record, record
+from distilkit.states import needed_inputs
 from distilkit.tasks import Task
 
-HEADS: dict[str, checkpoint.Head] = {
-    "classification": "sequence-classification",
-    "regression": "sequence-classification",
-    "span": "question-answering",
-}
+COLLAPSED = "collapsed"  # a mark beside the scores: the same answer to every row
 
 
 def evaluate(config: EvalConfig) -> Record:
@@ -46,11 +42,15 @@ def score_checkpoint(name: str, chosen: Sequence[Task], config: EvalConfig) -> d
     for task in chosen:
         place = name if len(chosen) == 1 else f"{name}/{task.name}"
         data = config.data / task.name if config.data and len(chosen) > 1 else config.data
-        model, tokenizer = checkpoint.open_model(place, HEADS[task.kind]), checkpoint.open_tokenizer(place)
-        labelled = replace(task, labels=tasks.output_names(model.config)) if task.name == "custom" else task
-        order = tasks.label_order(labelled, model.config, place)
+        model, tokenizer = checkpoint.open_model(place, tasks.HEADS[task.kind]), checkpoint.open_tokenizer(place)
+        labelled = labels.of_model(task, model.config) if task.name == "custom" else task
+        order = labels.label_order(labelled, model.config, place)
         splits = task_data.read_validation(labelled, data)
-        scores |= score(model, tokenizer, labelled, splits, config, order=order, name=place)
+        used = tasks.as_trained(task, config, place)
+        found = score(model, tokenizer, labelled, splits, used, order=order, name=place)
+        if f"{task.name}/{COLLAPSED}" in found:
+            warn(f"'{place}' gives every row of {task.name} the same answer")
+        scores |= {name: value for name, value in found.items() if not name.endswith(f"/{COLLAPSED}")}
     return scores | averages(scores, chosen)
 
 
@@ -92,6 +92,7 @@ def score(
 ) -> dict[str, float]:
     """Score a model on splits of a task, {metric prefix: rows}: {"mnli/accuracy": 0.8, …}, SQuAD's from 0 to 100.
 
+    `{prefix}/collapsed` is there, and 1.0, where every row gets the same answer though not every row should.
     `order` says which output stands for each label (tasks.label_order). Moves the model to the accelerator's device.
     Raises DistilkitError where the outputs aren't finite.
     """
@@ -116,17 +117,34 @@ def _score_rows(
     order: list[int] | None,
     name: str,
 ) -> dict[str, float]:
-    inputs = tasks.input_names(model)
-    encoded = tasks.encode(rows, task, tokenizer, inputs, tasks.window_length(task, config, model))
-    logits = torch.empty(len(encoded), len(tasks.output_names(model.config)))  # (N, C)
+    inputs = encoding.input_names(model)
+    length = encoding.window_length(task, config, model)
+    encoded = encoding.encode(rows, task, tokenizer, inputs, length, config.long)
+    logits = torch.empty(len(encoded), len(labels.output_names(model.config)))  # (N, C)
     for places, output in forward(model, tokenizer, encoded, inputs, config.batch_size, task.name):
         logits[places] = output["logits"].float().cpu()
     _refuse_nan(name, logits)
-    predictions = logits[:, 0] if task.kind == "regression" else logits[:, order or slice(None)].argmax(dim=1)
-    values: dict[str, float] = {}
+    predictions, references = predict(task, logits[:, order or slice(None)]), torch.tensor(encoded["labels"][:])
+    values = {COLLAPSED: 1.0} if collapsed(predictions, references) else {}
     for metric in task.metrics:
-        values |= metrics.compute(metric, predictions.tolist(), encoded["labels"][:])
+        values |= metrics.compute(metric, predictions.tolist(), references.tolist())
     return values
+
+
+def predict(task: Task, logits: Tensor) -> Tensor:
+    """Return what logits (N, C) say: a number (N,), a 1 for each label that is likelier than not (N, C), or a class."""
+    if task.kind == "regression":
+        return logits[:, 0]
+    return (logits > 0).int() if task.kind == "multi-label" else logits.argmax(dim=1)
+
+
+def collapsed(predictions: Tensor, references: Tensor) -> bool:
+    """Say whether predictions (N,) or (N, C) are the same for every row though what was asked for is not.
+
+    Numbers count as the same where they differ by less than a hundredth of what the right ones do.
+    """
+    said, asked = (values.double().std(dim=0, correction=0).max() for values in (predictions, references))
+    return bool(asked > 0 and said < 0.01 * asked)
 
 
 def _score_spans(
@@ -137,8 +155,8 @@ def _score_spans(
     config: EvalConfig | FinetuneConfig,
     name: str,
 ) -> dict[str, float]:
-    inputs = tasks.input_names(model)
-    length = tasks.window_length(task, config, model)
+    inputs = encoding.input_names(model)
+    length = encoding.window_length(task, config, model)
     windows = squad.encode(rows, tokenizer, inputs, length, config.stride, training=False)
     limits = {"n_best": config.n_best, "max_answer_length": config.max_answer_length}
     spans = torch.empty(len(windows), 4, dtype=torch.float64)  # (W, 4): first, last, score, null score
@@ -155,7 +173,8 @@ def _score_spans(
     found = [(int(first), int(last), best, null) for first, last, best, null in spans.tolist()]
     texts = squad.answers(rows, windows, found, threshold)
     predictions = [{"id": key, "prediction_text": text} for key, text in texts.items()]
-    return metrics.compute(task.name, predictions, rows.select_columns(["id", "answers"]).to_list())
+    values = {COLLAPSED: 1.0} if len(set(texts.values())) == 1 else {}
+    return values | metrics.compute(task.name, predictions, rows.select_columns(["id", "answers"]).to_list())
 
 
 @torch.inference_mode()
@@ -168,19 +187,23 @@ def forward(
     label: str,
 ) -> Iterator[tuple[Tensor, Any]]:
     """Run a model over encoded rows, the longest first, so that little is padded; yields (places (B,), output)."""
-    collate = tasks.collator(tokenizer)
+    collate = encoding.collator(tokenizer)
     plain = encoded.select_columns(list(inputs))
-    lengths = torch.tensor([len(ids) for ids in plain["input_ids"]])
+    lengths = torch.tensor(encoding.lengths(plain))
     quiet = not PartialState().is_main_process
     with track(f"score {label}", len(plain), unit="rows", quiet=quiet) as advance:
         for places in torch.split(lengths.argsort(descending=True, stable=True), batch_size):
-            batch = collate([plain[place] for place in places.tolist()])
-            yield places, model(**send_to_device(batch, model.device))
+            batch = send_to_device(collate([plain[place] for place in places.tolist()]), model.device)
+            owners = batch.pop(encoding.OWNERS, None)
+            output = model(**batch, **needed_inputs(model, batch["input_ids"]))
+            if owners is not None:
+                output["logits"] = losses.mean_by_row(output["logits"].float(), owners, len(places))
+            yield places, output
             advance(len(places))
 
 
 def _refuse_nan(name: str, *outputs: Tensor) -> None:
     if not all(bool(output.isfinite().all()) for output in outputs):
-        raise DistilkitError(
+        raise DivergedError(
             f"'{name}' gives outputs that are no numbers: its training diverged, train it with a lower --lr"
         )

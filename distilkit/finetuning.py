@@ -1,42 +1,29 @@
 """`finetune`: train a task head, on labels alone or beside a teacher that already knows the task."""
 
+import math
 import shutil
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import set_seed
-from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import checkpoint, evaluation, squad, task_data, tasks
+from distilkit import checkpoint, evaluation, task_data, tasks
+from distilkit.best import Best
 from distilkit.config import FinetuneConfig
 from distilkit.curve import draw_run
-from distilkit.errors import DistilkitError
+from distilkit.errors import DistilkitError, DivergedError
+from distilkit.evaluation import COLLAPSED
+from distilkit.jobs import Job, open_student, prepare
 from distilkit.memory import shortage_named
-from distilkit.objectives import TaskLoss
 from distilkit.options import flag
+from distilkit.progress import warn
 from distilkit.record import Record, claim, config_json, read_biography, record, write_biography
 from distilkit.snapshot import MAY_CHANGE, remove_snapshots
 from distilkit.tasks import Task
 from distilkit.tracker import check_tracker
-from distilkit.training import Batches, train
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every seed of a fine-tuning run shares."""
-
-    task: Task
-    tokenizer: PreTrainedTokenizerBase
-    rows: Dataset  # encoded, to train on
-    splits: dict[str, Dataset]  # to score on
-    inputs: tuple[str, ...]
-    teacher: PreTrainedModel | None = None
-    teacher_inputs: tuple[str, ...] = ()
-    order: tuple[int, ...] = ()  # which of the teacher's outputs stands for each label
+from distilkit.training import train
 
 
 def finetune(config: FinetuneConfig) -> Record:
@@ -46,12 +33,21 @@ def finetune(config: FinetuneConfig) -> Record:
     """
     check_tracker(config.log_with)
     chosen = tasks.resolve(config)
-    return finetune_task(chosen[0], config) if len(chosen) == 1 else finetune_all(chosen, config)
+    return finetune_task(chosen[0], settle(chosen[0], config)) if len(chosen) == 1 else finetune_all(chosen, config)
+
+
+def settle(task: Task, config: FinetuneConfig) -> FinetuneConfig:
+    """Fill in what was not given: the task's settings, and which weights to keep.
+
+    The best ones are chosen by the rows that are scored, which must not be a test split.
+    """
+    tests = "test" in task_data.scored_splits(task, config.data).values()
+    return replace(tasks.settle(task, config), keep=config.keep or ("last" if tests else "best"))
 
 
 def finetune_all(chosen: list[Task], config: FinetuneConfig) -> Record:
     """Train a checkpoint on several tasks, each from the start, in OUTPUT/<task>; OUTPUT's record has the averages."""
-    jobs = [_for_task(config, task) for task in chosen]
+    jobs = [settle(task, _for_task(config, task)) for task in chosen]
     with claim(config.output, resume=config.resume, keep="*/*") as out:
         for task, job in zip(chosen, jobs, strict=True):  # find out what is missing now, not a night later
             task_data.read(task, job.data, "train")
@@ -66,7 +62,6 @@ def finetune_all(chosen: list[Task], config: FinetuneConfig) -> Record:
         scores = {name: value for done in records for name, value in done.metrics.items() if name.startswith(prefixes)}
         done = record("finetune", config, scores | evaluation.averages(scores, chosen), **_device())
         write_biography(out, [*read_biography(config.model), done])
-    remove_snapshots(out)  # last: killed before, it can still go on from them
     return done
 
 
@@ -87,86 +82,45 @@ def finetune_task(task: Task, config: FinetuneConfig) -> Record:
         return run(job, config) if config.seeds == 1 else run_seeds(job, config)
 
 
-def prepare(task: Task, config: FinetuneConfig) -> Job:
-    """Read and check all that a run needs, the teacher included, and encode the rows to train on.
-
-    Raises DistilkitError where the teacher has another vocabulary or other labels than the student.
-    """
-    rows = task_data.read(task, config.data, "train")
-    if task.name == "custom":
-        task = tasks.learn_labels(task, rows, str(config.data))
-    splits = task_data.read_validation(task, config.data)
-    student, tokenizer = open_student(task, config), checkpoint.open_tokenizer(config.model)
-    inputs = tasks.input_names(student)
-    if config.teacher is None:
-        length = tasks.window_length(task, config, student)
-        return Job(task, tokenizer, _encode(rows, task, tokenizer, inputs, length, config), splits, inputs)
-    teacher = checkpoint.open_model(config.teacher, evaluation.HEADS[task.kind])
-    if not checkpoint.same_vocabulary(tokenizer, checkpoint.open_tokenizer(config.teacher)):
-        raise DistilkitError("--teacher has another vocabulary than the student: give one with the student's tokenizer")
-    order = tasks.label_order(task, teacher.config, config.teacher)
-    teacher_inputs = tasks.input_names(teacher)
-    union = tuple(name for name in tasks.INPUTS if name in inputs + teacher_inputs)
-    encoded = _encode(rows, task, tokenizer, union, tasks.window_length(task, config, student, teacher), config)
-    return Job(task, tokenizer, encoded, splits, inputs, teacher, teacher_inputs, tuple(order))
-
-
-def _encode(
-    rows: Dataset,
-    task: Task,
-    tokenizer: PreTrainedTokenizerBase,
-    inputs: tuple[str, ...],
-    length: int,
-    config: FinetuneConfig,
-) -> Dataset:
-    if task.kind == "span":
-        return squad.encode(rows, tokenizer, inputs, length, config.stride, training=True)
-    return tasks.encode(rows, task, tokenizer, inputs, length)
-
-
-def open_student(task: Task, config: FinetuneConfig) -> PreTrainedModel:
-    """Open the checkpoint with a head of the task's size, fresh unless it has one."""
-    labels = task.labels or (("LABEL_0", "LABEL_1") if task.kind == "span" else ("LABEL_0",))
-    changes: dict[str, Any] = {
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: place for place, label in enumerate(labels)},
-        "problem_type": "regression" if task.kind == "regression" else None,
-    }
-    return checkpoint.open_model(config.model, evaluation.HEADS[task.kind], new_head=True, **changes)
-
-
 def run(job: Job, config: FinetuneConfig) -> Record:
-    """Train with one seed, score, and write the model with its record."""
+    """Train with one seed, scoring on the way, and write the model with its record."""
     out = config.output
     set_seed(config.seed)  # the fresh head's weights
     student = open_student(job.task, config)
-    objective = TaskLoss(
+    best = Best(
         student,
-        job.task.kind,
-        job.inputs,
-        teacher=job.teacher,
-        teacher_inputs=job.teacher_inputs,
-        order=job.order,
-        alpha_task=config.alpha_task,
-        alpha_ce=config.alpha_ce,
-        temperature=config.temperature,
+        lambda: evaluation.score(student, job.tokenizer, job.task, job.splits, config, name=str(out)),
+        evaluation.headline(job.task),
+        keep=str(config.keep),
+        patience=config.patience,
     )
-    batches = Batches(
-        job.rows,
-        tasks.collator(job.tokenizer),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        lengths=[len(ids) for ids in job.rows["input_ids"]],
-    )
+    batches = job.batches(config)
+    every = readings(config, batches.per_epoch)
+    label = f"finetune {job.task.name}"
+    objective = job.objective(student, config)
     with shortage_named(config, out):
-        totals = train(objective, batches, config, out, label=f"finetune {job.task.name}")
+        totals = train(objective, batches, config, out, best=best, evaluate_every=every, label=label)
     draw_run(out)
-    scores = evaluation.score(student, job.tokenizer, job.task, job.splits, config)
+    scores = best.restore()
+    if COLLAPSED in _marks(scores):
+        warn(f"{job.task.name} with seed {config.seed} collapsed: it gives every row the same answer")
     checkpoint.save(student, job.tokenizer, out)
-    metrics = scores | totals | {"parameters": float(student.num_parameters())}
-    done = record("finetune", config, metrics, **_device())
+    own = {"kept_evaluation": float(best.kept), "parameters": float(student.num_parameters())}
+    done = record("finetune", config, scores | {k: v for k, v in totals.items() if "/" not in k} | own, **_device())
     write_biography(out, [*read_biography(config.model), done])
+    remove_snapshots(out)  # last: killed before, it can still go on from them
     return done
+
+
+def readings(config: FinetuneConfig, per_epoch: int) -> int:
+    """Return the updates between two evaluations, 0 for one at the end alone."""
+    if config.evaluate_every is None and config.keep == "last" and config.patience is None:
+        return 0
+    return config.evaluate_every or math.ceil(per_epoch / (config.accumulate * PartialState().num_processes))
+
+
+def _marks(scores: dict[str, float]) -> set[str]:
+    return {name.rpartition("/")[2] for name in scores}
 
 
 def _device() -> dict[str, str]:
@@ -176,33 +130,45 @@ def _device() -> dict[str, str]:
 def run_seeds(job: Job, config: FinetuneConfig) -> Record:
     """Train with several seeds, in seed-<n> each, and keep the one with the median headline score.
 
-    Every metric is a median over the seeds, of an even number the lower one, with /min and /max beside it.
+    Every metric is a median over the seeds, of an even number the lower one, with /min and /max beside it. A seed that
+    diverged has no scores, one that collapsed counts like the others; each is named: seed-<n>/diverged or /collapsed.
+    Raises DivergedError where all of them did.
     """
-    out, records = config.output, []
+    out, records, marks = config.output, [], {}
     for seed in range(config.seed, config.seed + config.seeds):
         one = replace(config, seed=seed, seeds=1, output=out / f"seed-{seed}")
-        done = finished(one)
-        if done is None:
-            again = config.resume and one.output.is_dir()
-            with claim(one.output, resume=again, keep="checkpoint-*[0-9]"):
-                done = run(job, replace(one, resume=again))
-        records.append(done)
+        try:
+            records.append(finished(one) or _run_one(job, replace(one, resume=config.resume and one.output.is_dir())))
+        except DivergedError as error:
+            warn(f"{job.task.name} with seed {seed} diverged: {error}")
+            marks[f"seed-{seed}/diverged"] = 1.0
+            continue
+        if COLLAPSED in _marks(records[-1].metrics):
+            marks[f"seed-{seed}/{COLLAPSED}"] = 1.0
+    if not records:
+        raise DivergedError(f"all {config.seeds} seeds diverged on {job.task.name}: lower --lr")
     headline = evaluation.headline(job.task)
     middle = sorted(records, key=lambda done: done.metrics[headline])[(len(records) - 1) // 2]
     _promote(out / f"seed-{middle.config['seed']}", out)
-    done = record("finetune", config, spread([entry.metrics for entry in records]), **_device())
+    done = record("finetune", config, spread([entry.metrics for entry in records]) | marks, **_device())
     write_biography(out, [*read_biography(config.model), done])
     for seed in range(config.seed, config.seed + config.seeds):
-        shutil.rmtree(out / f"seed-{seed}")
+        shutil.rmtree(out / f"seed-{seed}", ignore_errors=True)
     return done
+
+
+def _run_one(job: Job, config: FinetuneConfig) -> Record:
+    with claim(config.output, resume=config.resume, keep="checkpoint-*[0-9]"):
+        return run(job, config)
 
 
 def spread(runs: list[dict[str, float]]) -> dict[str, float]:
     """Return the median of every metric over runs, a value that occurred, with its /min and /max."""
     metrics: dict[str, float] = {}
     for name in runs[0]:
-        values = [one[name] for one in runs]
-        metrics |= {name: statistics.median_low(values), f"{name}/min": min(values), f"{name}/max": max(values)}
+        values = [one[name] for one in runs if name in one]
+        if len(values) == len(runs) and not name.endswith(f"/{COLLAPSED}"):
+            metrics |= {name: statistics.median_low(values), f"{name}/min": min(values), f"{name}/max": max(values)}
     return metrics
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = (2**23, 2**27)  # logits held at a time, on a CPU and on a GPU
+NOTHING = -1e4  # the logarithm of no mass at all: finite, also in half precision
 BLOCK = 1024  # columns of a matrix product with many, which CPU libraries compute faster in blocks (MKL: 1.4 times)
 
 
@@ -19,6 +20,58 @@ def kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     log_s = F.log_softmax(student.float() / temperature, dim=-1)  # (R, V)
     log_t = F.log_softmax(teacher.float() / temperature, dim=-1)  # (R, V)
     return F.kl_div(log_s, log_t, reduction="batchmean", log_target=True) * temperature**2
+
+
+def binary_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T² · mean over rows and labels of KL(Bernoulli(σ(teacher/T)) ‖ Bernoulli(σ(student/T))), logits (R, C).
+
+    kl() for labels that do not exclude each other: a label is a choice of two, of which the other has the logit 0.
+    """
+    pairs = [torch.stack([z.float(), torch.zeros_like(z, dtype=torch.float32)], dim=-1) for z in (student, teacher)]
+    ours, theirs = (pair.flatten(0, 1) for pair in pairs)  # (R·C, 2)
+    return kl(ours, theirs, temperature)
+
+
+def mean_by_row(logits: Tensor, owners: Tensor, rows: int) -> Tensor:
+    """Return the mean of each row's windows (rows, C); logits (W, C), owners (W,) the row that each was cut from."""
+    sums = logits.new_zeros(rows, logits.shape[1]).index_add(0, owners, logits)
+    return sums / owners.bincount(minlength=rows).unsqueeze(1)
+
+
+def buckets(logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    """Return the log-probabilities (R, K+1) at that temperature of K tokens a row and, last, of all others together.
+
+    logits (R, V), ids (R, K), all of a row's different. Where there are no others, theirs is as good as zero.
+    """
+    cooled = logits.float() / temperature  # (R, V)
+    chosen = cooled.gather(1, ids)  # (R, K)
+    others = cooled.scatter(1, ids, -math.inf).logsumexp(1, keepdim=True)  # (R, 1)
+    others = others.maximum(chosen.detach().amax(1, keepdim=True) + NOTHING)  # not -inf, of which KL makes nan
+    return F.log_softmax(torch.cat([chosen, others], 1), dim=-1)
+
+
+def kl_topk(student: Tensor, ids: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T² · mean over rows of the KL divergence over K+1 buckets: K tokens and, as one, all others.
+
+    student: logits (R, V); ids (R, K); teacher: what buckets() makes of its logits (R, K+1). This is kl() less the
+    rest's teacher mass times the divergence within the rest, which isn't known (chain rule of relative entropy, Cover
+    and Thomas 2006, theorem 2.5.3): never more than kl(), equal where K is V or the student's rest is proportional to
+    the teacher's. So the K probabilities and the rest's mass are learnt without bias, what the rest is made of is not.
+    """
+    target = F.log_softmax(teacher.float(), dim=-1)  # exactly a distribution again, whatever it was rounded to
+    return F.kl_div(buckets(student, ids, temperature), target, reduction="batchmean", log_target=True) * temperature**2
+
+
+def kl_sampled(student: Tensor, draws: Tensor, entropy: Tensor, temperature: float) -> Tensor:
+    """Return T² · mean over rows of an estimate of KL from K draws of the teacher's distribution at the temperature.
+
+    student: logits (R, V); draws: token ids (R, K), a token as often as it was drawn; entropy: the teacher's, in nats
+    (R,). The mean of -log softmax(student/T) over the draws is an unbiased estimate of the cross-entropy, and so is its
+    gradient; less the entropy it is one of kl(), and may be negative (Anshumann et al. 2025, "Sparse Logit Sampling",
+    arXiv 2503.16870, with the teacher itself as the distribution to draw from).
+    """
+    log_s = F.log_softmax(student.float() / temperature, dim=-1)  # (R, V)
+    return (-log_s.gather(1, draws).mean(1) - entropy.float()).mean() * temperature**2
 
 
 def mlm(logits: Tensor, labels: Tensor) -> Tensor:

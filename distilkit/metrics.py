@@ -38,7 +38,10 @@ class Formula(evaluate.Metric):  # type: ignore[misc]
     formula: ClassVar[Callable[..., Any]]
 
     def _info(self) -> evaluate.MetricInfo:
-        features = Features({"predictions": Value(self.dtype), "references": Value(self.dtype)})
+        one = Value(self.dtype)
+        features = [
+            Features({"predictions": kind, "references": kind}) for kind in (one, List(one))
+        ]  # List: multi-label
         return evaluate.MetricInfo(description=self.metric_name, citation="", features=features)
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
@@ -48,6 +51,7 @@ class Formula(evaluate.Metric):  # type: ignore[misc]
 SCORES: dict[str, tuple[str, Callable[..., Any]]] = {
     "accuracy": ("int32", accuracy_score),
     "f1": ("int32", lambda y, p: f1_score(y, p, zero_division=0)),
+    "f1_micro": ("int32", lambda y, p: f1_score(y, p, average="micro", zero_division=0)),
     "f1_macro": ("int32", lambda y, p: f1_score(y, p, average="macro", zero_division=0)),
     "matthews_correlation": ("int32", matthews_corrcoef),
     "pearson": ("float64", correlation(stats.pearsonr)),

@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from distilkit.errors import DistilkitError
 
 C = TypeVar("C")
-PANELS = ("", "Options", "Objective", "SQuAD", "Training", "Common")  # in the order of --help; "" is positional
+# in the order of --help; "" is positional
+PANELS = ("", "Options", "Objective", "Teacher cache", "SQuAD", "Training", "Common")
 
 
 def option(
@@ -41,10 +42,10 @@ def argument(help: str, metavar: str, default: Any = dataclasses.MISSING) -> Any
     return field(default=default, metadata={"help": help, "metavar": metavar, "positional": True, "place": True})
 
 
-def inherit(parent: type, name: str, default: Any) -> Any:
-    """Redeclare an option of `parent` with another default and the same everything else."""
+def inherit(parent: type, name: str, default: Any, *, help: str = "") -> Any:
+    """Redeclare an option of `parent` with another default, perhaps another help, and the same everything else."""
     inherited = next(item for item in dataclasses.fields(parent) if item.name == name)
-    return field(default=default, metadata=inherited.metadata)
+    return field(default=default, metadata={**inherited.metadata, **({"help": help} if help else {})})
 
 
 def flag(name: str) -> str:

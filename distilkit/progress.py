@@ -15,6 +15,7 @@ from rich.text import Text
 Advance = Callable[..., None]
 LINES = 10  # how many lines a piped run prints
 WIDE, BAR = 120, 20  # columns of a terminal that has room for a bar, and of the bar
+_open: list[str] = []  # the work in progress, outermost first
 
 
 def is_first_process() -> bool:
@@ -23,8 +24,23 @@ def is_first_process() -> bool:
 
 
 @contextlib.contextmanager
-def track(label: str, total: int, *, done: int = 0, unit: str = "it", quiet: bool = False) -> Iterator[Advance]:
-    """Yield `advance(n=1, text="")`, which moves the bar by n units and shows a few words beside it."""
+def track(label: str, total: int | None, *, done: int = 0, unit: str = "it", quiet: bool = False) -> Iterator[Advance]:
+    """Yield `advance(n=1, text="")`, which moves the bar by n units and shows a few words beside it.
+
+    Without a total there is no time left to show. Work inside other work has a bar of its own on a terminal, and no
+    lines when piped.
+    """
+    inner = bool(_open)
+    _open.append(label)
+    try:
+        with _shown(label, total, done, unit, quiet=quiet or (inner and not sys.stderr.isatty())) as advance:
+            yield advance
+    finally:
+        _open.pop()
+
+
+@contextlib.contextmanager
+def _shown(label: str, total: int | None, done: int, unit: str, *, quiet: bool) -> Iterator[Advance]:
     started = time.monotonic()
     if quiet or not is_first_process():
         yield lambda *_args, **_words: None
@@ -49,13 +65,18 @@ def warn(text: str) -> None:
         print(f"distilkit: warning: {text}", file=sys.stderr, flush=True)
 
 
+def note(text: str) -> None:
+    """Tell of something worth knowing about the work that goes on."""
+    print(f"distilkit: {text}", file=sys.stderr, flush=True)
+
+
 def say(text: str) -> None:
     """Tell of something that has come to pass; on a terminal it stands above the bar."""
     if is_first_process():
         print(text, file=sys.stderr, flush=True)
 
 
-def note(text: str) -> None:
+def aside(text: str) -> None:
     """Say it on a terminal only; where a run is piped, its quiet lines have to do."""
     if sys.stderr.isatty():
         say(text)
@@ -77,26 +98,28 @@ class _Words(ProgressColumn):
         self.console, self.taken = console, taken
 
     def render(self, task: Task) -> Text:
+        count = f" {task.completed:.0f}" if task.total is None else f" {task.completed:.0f}/{task.total:.0f}"
+        rate = task.fields["rate"] if self.console.width >= WIDE or task.total is None else ""
         left = "-:--" if task.time_remaining is None else str(timedelta(seconds=int(task.time_remaining)))
-        rate = "" if self.console.width < WIDE else f"{task.fields['rate']}, "
-        counted = f" {task.completed:.0f}/{task.total or 0:.0f}, {rate}{left} left"
-        text = f", {task.fields['text']}" if task.fields["text"] else ""
-        words = Text.assemble((task.description, "bold"), counted, text)
+        parts = [count, rate, "" if task.total is None else f"{left} left", task.fields["text"]]
+        words = Text.assemble((task.description, "bold"), ", ".join(part for part in parts if part))
         words.truncate(self.console.width - self.taken, overflow="ellipsis")
         return words
 
 
-def _liner(label: str, total: int, done: int, unit: str, started: float) -> Advance:
-    count, shown = done, done * LINES // max(total, 1)
+def _liner(label: str, total: int | None, done: int, unit: str, started: float) -> Advance:
+    count, shown = done, done * LINES // max(total or 1, 1)
 
     def advance(n: int = 1, text: str = "") -> None:
         nonlocal count, shown
         count += n
-        if count * LINES // max(total, 1) > shown or count == total:
-            shown = count * LINES // max(total, 1)
+        reached = count.bit_length() if total is None else count * LINES // max(total, 1)  # each time it has doubled
+        if reached > shown or count == total:
+            shown = reached
             rate = (count - done) / (time.monotonic() - started + 1e-9)
-            left = (total - count) / max(rate, 1e-9)
-            line = f"{label}: {count}/{total} {unit}, {rate:.3g} {unit}/s, {left:.0f} s left"
+            line = f"{label}: {count}{'' if total is None else f'/{total}'} {unit}, {rate:.3g} {unit}/s"
+            if total is not None:
+                line += f", {(total - count) / max(rate, 1e-9):.0f} s left"
             print(f"{line}, {text}" if text else line, file=sys.stderr, flush=True)
 
     return advance

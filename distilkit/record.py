@@ -57,7 +57,9 @@ def config_json(config: Any) -> dict[str, Any]:
 def _plain(value: Any, *, place: bool) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(entry, place=place) for entry in value]
-    if isinstance(value, Path) or (place and value and Path(value).exists()):
+    if place and value and not Path(value).exists():
+        return str(value)  # on the hub
+    if isinstance(value, Path) or (place and value):
         return str(Path(value).absolute())
     return value
 

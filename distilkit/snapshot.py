@@ -19,7 +19,7 @@ from distilkit.record import config_json, write_text
 
 KEPT = 2
 MANIFEST = "manifest.json"  # a CRC-32 of each file: a checkpoint whose files don't match is passed over
-MAY_CHANGE = {"resume", "log_every", "log_with", "checkpoint_every", "output", "plan"}
+MAY_CHANGE = {"resume", "log_every", "log_with", "checkpoint_every", "output", "plan", "workers"}
 RATES = {"lr", "head_lr"}  # may be changed to go on: what a diverging run needs
 
 logging.getLogger("accelerate").setLevel(logging.ERROR)  # it warns of tied weights, which load again as they were

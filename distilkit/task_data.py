@@ -4,16 +4,18 @@ import glob
 import gzip
 import json
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, List, Value
 
 from distilkit import squad
 from distilkit.errors import DistilkitError
-from distilkit.tasks import SCALE, Task, target
+from distilkit.labels import allowed, target
+from distilkit.tasks import Task
 
 # GLUE's TSV files hold stray quotes, and pandas would read the words NA and null as nothing
 READERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -29,32 +31,48 @@ datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what cannot be read
 
 
 def read(task: Task, data: Path | None, split: str) -> Dataset:
-    """Read a split from a folder, or from the hub where `data` is None, and check its columns and labels.
+    """Read a split from a folder, or from the hub where the task's rows are there, and check its columns and labels.
 
+    A custom task's label column comes out as names or numbers, or as lists of names (spell_out).
     Raises DistilkitError where the folder, the file or a column is missing, where a file is empty or can't be read,
     and where a row has no text or a label outside the task's.
     """
-    if data is None:
+    if _on_hub(task, data):
         rows, source = _from_hub(task, split), f"{task.dataset} ({split})"
     else:
-        path = find_file(task, data, split)
+        path = find_file(task, Path(str(data)), split)
         rows, source = _from_file(task, path), str(path)
+    if task.name == "custom":
+        rows = spell_out(rows, task, source)
     _check_columns(rows, task, source)
-    if task.kind != "span":
-        _check_labels(rows, task, source)
+    if task.labels or task.kind == "regression":  # a custom task has none yet when its training rows are read
+        check_labels(rows, task, source)
     return rows
 
 
 def read_validation(task: Task, data: Path | None) -> dict[str, Dataset]:
-    """Read what a task is scored on: metric prefix -> rows. A folder may lack all splits but the first."""
-    splits = dict(task.splits)
-    if data is not None:
-        splits = {
-            prefix: split for prefix, split in task.splits if prefix == task.name or _candidates(task, data, split)
-        }
-    if task.fallback and (data is None or not _candidates(task, data, splits[task.name])):
+    """Read what a task is scored on: metric prefix -> rows."""
+    return {prefix: read(task, data, split) for prefix, split in scored_splits(task, data).items()}
+
+
+def scored_splits(task: Task, data: Path | None) -> dict[str, str]:
+    """Return what a task is scored on: metric prefix -> split. A folder may lack all splits but the first."""
+    splits = {prefix: split for prefix, split in task.splits if prefix == task.name or _has(task, data, split)}
+    if task.fallback and not _has(task, data, splits[task.name]):
         splits[task.name] = task.fallback
-    return {prefix: read(task, data, split) for prefix, split in splits.items()}
+    return splits
+
+
+def _on_hub(task: Task, data: Path | None) -> bool:
+    return data is None or (task.name == "custom" and bool(task.dataset))
+
+
+def _has(task: Task, data: Path | None, split: str) -> bool:
+    if not _on_hub(task, data):
+        return bool(_candidates(task, Path(str(data)), split))
+    if task.name != "custom":
+        return not task.fallback  # the tasks that have one have it because the hub has no such split
+    return split in _ask_hub(task, datasets.get_dataset_split_names, task.dataset, task.subset)
 
 
 def _candidates(task: Task, data: Path, split: str) -> list[Path]:
@@ -83,8 +101,13 @@ def find_file(task: Task, data: Path, split: str) -> Path:
 
 
 def _from_hub(task: Task, split: str) -> Dataset:
+    rows: Dataset = _ask_hub(task, datasets.load_dataset, task.dataset, task.subset, split=split)
+    return rows
+
+
+def _ask_hub(task: Task, question: Callable[..., Any], *words: Any, **more: Any) -> Any:
     try:
-        return datasets.load_dataset(task.dataset, task.subset, split=split)
+        return question(*words, **more)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip(".:")
         raise DistilkitError(f"cannot read '{task.dataset}' from the hub ({reason}): give a folder as --data") from None
@@ -125,29 +148,69 @@ def _is_nested(head: bytes) -> bool:
     return re.match(rb'\s*\{\s*"(data|version)"\s*:', head) is not None
 
 
-def _check_columns(rows: Dataset, task: Task, source: str) -> None:
-    wanted = (*task.text, task.label, *(("id",) if task.kind == "span" else ()))
-    for column in wanted:
+FLAGS = {0: False, 1: True, "0": False, "1": True}  # False and True are 0 and 1
+
+
+def spell_out(rows: Dataset, task: Task, source: str) -> Dataset:
+    """Return a custom task's rows with one column of label names: numbered classes by name, several columns as lists.
+
+    Raises DistilkitError where one of several columns is missing, or holds anything but 0 and 1.
+    """
+    columns = task.label.split(",")
+    if task.label in rows.column_names or len(columns) == 1:
+        feature = rows.features.get(task.label)
+        if not isinstance(feature, ClassLabel):
+            return rows
+        names = [None if value is None else feature.int2str(value) for value in rows[task.label]]
+        return rows.remove_columns(task.label).add_column(task.label, names)
+    _require(columns, rows, task, source)
+    for column in columns:
+        values = enumerate(rows[column], 1)
+        wrong = next(((n, value) for n, value in values if isinstance(value, list) or value not in FLAGS), None)
+        if wrong:
+            raise DistilkitError(
+                f"'{source}' has {column} {wrong[1]!r} in row {wrong[0]}: a column for each label holds 0 or 1"
+            )
+    flags = zip(*(rows[column] for column in columns), strict=True)
+    lists = [[name for name, value in zip(columns, row, strict=True) if FLAGS[value]] for row in flags]
+    return rows.add_column(task.label, lists, feature=List(Value("string")))
+
+
+def _require(columns: Iterable[str], rows: Dataset, task: Task, source: str) -> None:
+    for column in columns:
         if column not in rows.column_names:
             hint = "check --text and --label" if task.name == "custom" else f"--task {task.name} needs it"
             raise DistilkitError(f"no column '{column}' in '{source}' (it has {', '.join(rows.column_names)}): {hint}")
+
+
+def _check_columns(rows: Dataset, task: Task, source: str) -> None:
+    wanted = (*task.text, task.label, *(("id",) if task.kind == "span" else ()))
+    _require(wanted, rows, task, source)
+    for column in wanted:
         if rows.data.column(column).null_count:
             number = next(n for n, value in enumerate(rows[column], 1) if value is None)
             raise DistilkitError(f"'{source}' has no '{column}' in row {number}: fill it in or drop the row")
     for column in task.text if task.kind == "span" else (*task.text, task.label):
-        if not isinstance(rows.features[column], (Value, ClassLabel)):
+        feature = rows.features[column]
+        listed = task.name == "custom" and column == task.label and isinstance(feature, List)
+        if not isinstance(feature.feature if listed else feature, (Value, ClassLabel)):
             raise DistilkitError(
                 f"column '{column}' in '{source}' holds more than text or numbers: give a plain column"
             )
 
 
-def _check_labels(rows: Dataset, task: Task, source: str) -> None:
-    known = set(rows.unique(task.label))
-    bad = {value for value in known if target(task, value) is None} if task.labels or task.kind == "regression" else ()
-    if bad:
-        number, value = next((n, value) for n, value in enumerate(rows[task.label], 1) if value in bad)
-        has = f"{SCALE[0]:g} to {SCALE[1]:g}" if task.kind == "regression" else ", ".join(task.labels)
+def check_labels(rows: Dataset, task: Task, source: str) -> None:
+    """Raise DistilkitError where a row has a label outside the task's."""
+    if task.kind == "span":
+        return
+    listed = isinstance(rows.features[task.label], List)
+    if listed != (task.kind == "multi-label"):
+        raise DistilkitError(f"'{source}' has {'lists' if listed else 'no lists'} in {task.label}: {task.kind} differs")
+    good = None if listed else {value for value in rows.unique(task.label) if target(task, value) is not None}
+    for number, value in enumerate(rows[task.label], 1):
+        if value in good if good is not None else target(task, value) is not None:
+            continue
         hint = "a test split without labels can't be used" if str(value).startswith("-1") else "mend the row"
         raise DistilkitError(
-            f"'{source}' has {task.label} {value!r} in row {number}, outside {task.name}'s ({has}): {hint}"
+            f"'{source}' has {task.label} {value!r} in row {number}, outside {task.name}'s ({allowed(task)}): {hint}"
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import get_linear_schedule_with_warmup
 
+from distilkit.best import Best
 from distilkit.config import TrainConfig
 from distilkit.journal import Journal
 from distilkit.objectives import Objective
@@ -35,32 +36,36 @@ class Batches(Dataset[dict[str, Tensor]]):
     `lengths`, a number a row, rows of about the same length share a batch, so that little is padded.
     """
 
-    def __init__(
-        self, rows: Any, collate: Collate, *, batch_size: int, seed: int, lengths: list[int] | None = None
-    ) -> None:
+    def __init__(self, rows: Any, collate: Collate, *, batch_size: int, seed: int, lengths: Any = None) -> None:
         self.rows, self.collate, self.batch_size, self.seed = rows, collate, batch_size, seed
-        self.lengths = None if lengths is None else torch.tensor(lengths)
+        self.lengths = None if lengths is None else torch.as_tensor(lengths)
         self.per_epoch = math.ceil(len(rows) / batch_size)
         self._epoch = -1
-        self._chunks: list[list[int]] = []
+        self._order = self._turns = torch.empty(0, dtype=torch.long)  # of rows, 8 bytes each, and of batches
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         epoch, place = divmod(number, self.per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._chunks = epoch, self._shuffle(_generator(self.seed, -1, epoch))
-        rows = [self.rows[i] for i in self._chunks[place]]
-        first = place * self.batch_size
-        return self.collate(rows, [_generator(self.seed, epoch, first + i) for i in range(len(rows))])
+            self._open(epoch)
+            self._epoch = epoch
+        start = int(self._turns[place]) * self.batch_size
+        chosen = self._order[start : start + self.batch_size].tolist()
+        generators = [_generator(self.seed, epoch, start + i) for i in range(len(chosen))]
+        return self.collate([self.rows[i] for i in chosen], generators)
 
-    def _shuffle(self, generator: torch.Generator) -> list[list[int]]:
-        order = torch.randperm(len(self.rows), generator=generator)
-        if self.lengths is None:
-            return [chunk.tolist() for chunk in order.split(self.batch_size)]
-        # sorted within pools of many batches, not as a whole, so that batches still differ between epochs
-        pools = order.split(POOL * self.batch_size)
-        order = torch.cat([pool[self.lengths[pool].argsort()] for pool in pools])
-        chunks = [chunk.tolist() for chunk in order.split(self.batch_size)]
-        return [chunks[i] for i in torch.randperm(len(chunks), generator=generator).tolist()]
+    def close(self) -> None:
+        """End what reads the rows, where something does."""
+
+    def _open(self, epoch: int) -> None:
+        """Shuffle the rows for an epoch."""
+        generator = _generator(self.seed, -1, epoch)
+        self._order = torch.randperm(len(self.rows), generator=generator)
+        self._turns = torch.arange(self.per_epoch)
+        if self.lengths is not None:
+            # sorted within pools of many batches, not as a whole, so that batches still differ between epochs
+            pools = self._order.split(POOL * self.batch_size)
+            self._order = torch.cat([pool[self.lengths[pool].argsort()] for pool in pools])
+            self._turns = torch.randperm(self.per_epoch, generator=generator)
 
 
 def _generator(*numbers: int) -> torch.Generator:
@@ -75,13 +80,15 @@ def train(
     *,
     evaluate: Callable[[], dict[str, float]] | None = None,
     evaluate_every: int = 0,
+    best: Best | None = None,
     label: str = "train",
 ) -> dict[str, float]:
     """Minimise objective(batch)["loss"] in place and return what the run came to.
 
     Writes out/train.jsonl, a line an update (and a line for each evaluate()), and checkpoints; with config.resume it
-    goes on from the newest one. AdamW, linear warm-up, then linear to 0.
-    Raises DistilkitError where the loss isn't finite or diverges, and, after a checkpoint, KeyboardInterrupt on SIGINT
+    goes on from the newest one. AdamW, linear warm-up, then linear to 0. `best` is an evaluate() that also keeps
+    weights and may end the run before its last update.
+    Raises DivergedError where the loss isn't finite or diverges, and, after a checkpoint, KeyboardInterrupt on SIGINT
     and SIGTERM.
     """
     accelerator = open_accelerator(config)
@@ -96,18 +103,22 @@ def train(
     if config.compile:
         compile_bodies(objective)
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
-    accelerator.register_for_checkpointing(scheduler)
+    stateful = (scheduler, best, batches if hasattr(batches, "state_dict") else None)
+    accelerator.register_for_checkpointing(*(part for part in stateful if part is not None))
     done = restore(accelerator, scheduler, out, config, updates)
     log = Journal(out, accelerator, config, done, updates)
     objective.train()
     if evaluate and not done:
         log.heldout(evaluate())
+    evaluate = best or evaluate
     with (
         track(label, updates, done=done, unit="updates") as advance,
         stop_signal() as stopped,
     ):
         micro_batches = iter(load(batches, range(done, updates), config, accelerator))
         for step in range(done + 1, updates + 1):
+            if best and best.enough():
+                break
             objective.progress((step - 1) / updates)
             taken = [
                 send_to_device(next(micro_batches), accelerator.device, non_blocking=True)

@@ -76,6 +76,14 @@ def tokenizer(prose: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory for the tokens of this test alone."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="session")
 def make_checkpoint(
     tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast
@@ -105,3 +113,11 @@ def make_checkpoint(
 def teacher(make_checkpoint: Callable[..., Path]) -> Path:
     """A tiny 4-layer BERT with a masked-LM head."""
     return make_checkpoint("bert", 4)
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Path:
+    """A directory with the checkpoints and records of a whole chain, with figures made up to be checked by hand."""
+    from records import write_chain
+
+    return write_chain(tmp_path / "chain")

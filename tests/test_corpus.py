@@ -1,7 +1,10 @@
+import copy
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -53,6 +56,7 @@ def test_a_folder_is_read_in_name_order(tmp_path: Path) -> None:
     assert corpus.read_documents(str(tmp_path))["text"][:] == ["one", "two"]
 
 
+@pytest.mark.parametrize("read", [corpus.read_documents, corpus.stream_documents])
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -63,11 +67,13 @@ def test_a_folder_is_read_in_name_order(tmp_path: Path) -> None:
         ("a.doc", b"x", "holds no .txt"),
     ],
 )
-def test_unusable_text_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+def test_unusable_text_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: bytes, words: str, read: Callable[[str], object]
+) -> None:
     """Empty, undecodable and unlabelled text each end in one line that says so."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DistilkitError, match=words) as caught:
-        corpus.read_documents(str(tmp_path / name))
+        read(str(tmp_path / name))
 
     assert "\n" not in str(caught.value)
 
@@ -138,3 +144,50 @@ def test_masks_belong_to_the_row(tokenizer: PreTrainedTokenizerFast) -> None:
     assert torch.equal(first[1][2:3, :25], alone[1])
     assert (first[1] != -100).sum(1).tolist() == [5, 5, 5, 5]
     assert (first[0][:, 25:] == 0).all()
+
+
+def test_rows_of_one_length_have_no_attention_mask(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Nothing is padded, so there is nothing to say, whether rows are lists or arrays."""
+    collate = corpus.masked_batch(tokenizer, 0.15)
+    rows = [{"input_ids": [2, 10 + n, 20 + n, 3]} for n in range(3)]
+    batch = collate(rows, generators(3, 0))
+
+    assert batch.keys() == {"input_ids", "labels"}
+    assert batch["input_ids"].shape == (3, 4)
+
+
+def test_rows_are_padded_to_the_longest_of_their_batch(tokenizer: PreTrainedTokenizerFast) -> None:
+    """By hand: the mask covers each row's tokens; PAD, CLS and SEP never become targets, all others may."""
+    rows = [{"input_ids": np.array([2, *range(10, 10 + n), 3], dtype=np.uint16)} for n in (4, 1, 7)]
+    targets = torch.zeros(3, 9)
+    for seed in range(200):
+        batch = corpus.masked_batch(tokenizer, 0.3)(rows, generators(3, seed))
+        assert batch["attention_mask"].tolist() == [[1] * 6 + [0] * 3, [1] * 3 + [0] * 6, [1] * 9]
+        assert (batch["labels"] != -100).sum(1).tolist() == [2, 1, 3]  # 0.3 of 6, 3 and 9 tokens, rounded up
+        assert all(batch["input_ids"][i, n + 2 :].eq(0).all() for i, n in enumerate((4, 1, 7)))
+        targets += batch["labels"] != -100
+
+    body = torch.tensor([[0, *[1] * n, 0, *[0] * (7 - n)] for n in (4, 1, 7)])
+    assert torch.equal(targets > 0, body > 0)
+
+
+def test_a_document_a_row_needs_a_pad_token(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Without one the line names the flag."""
+    bare = copy.deepcopy(tokenizer)
+    bare.pad_token = None
+    with pytest.raises(DistilkitError, match="--packing blocks"):
+        corpus.make_packer(bare, 32, "documents")
+
+
+def test_files_read_once_are_packed_alike(corpus: Path, tokenizer: PreTrainedTokenizerFast, cache: Path) -> None:
+    """Read where they lie, files give the rows of datasets' copy; another content has another fingerprint."""
+    from distilkit import corpus as module
+
+    documents, fingerprint = module.read_once(str(corpus))
+    packed = module.pack(documents, tokenizer, 32, fingerprint=fingerprint)
+
+    assert packed[:] == module.pack(module.read_documents(str(corpus)), tokenizer, 32)[:]
+    assert module.read_once(str(corpus))[1] == fingerprint
+    other = cache / "other.txt"
+    other.write_text(corpus.read_text("utf-8") + "one more\n", encoding="utf-8")
+    assert module.read_once(str(other))[1] != fingerprint

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from distilkit import demo as module
 from distilkit.cli import app
-from distilkit.config import COMMANDS, DemoConfig
+from distilkit.config import COMMANDS, DemoConfig, ReportConfig
 from distilkit.record import Record, read_biography
+from distilkit.report import report
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,16 @@ def test_every_directory_is_a_checkpoint(ran: tuple[Path, Record, list[str]]) ->
         "distill",
         "finetune",
     ]
+
+
+def test_a_report_of_the_directory_has_scores_and_speeds(ran: tuple[Path, Record, list[str]], tmp_path: Path) -> None:
+    """What eval and bench found lies beside the models, where report looks for it."""
+    out, summary, _ = ran
+    metrics = report(ReportConfig(directories=(str(out),), output=tmp_path / "report")).metrics
+    for figure in ("custom/accuracy", "cpu/fp32/b1/l64/latency_ms_p50"):
+        ours = {value for name, value in metrics.items() if name.partition("/")[2] == figure}
+        theirs = {value for name, value in summary.metrics.items() if figure.endswith(name.partition("/")[2])}
+        assert ours == theirs != set()
 
 
 def test_the_commands_it_names_are_what_it_ran(ran: tuple[Path, Record, list[str]]) -> None:

@@ -3,6 +3,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -46,13 +47,14 @@ def test_distilling_lowers_every_part(config: DistillConfig, positions: str) -> 
     assert not list(config.output.glob("checkpoint-*"))
 
 
+@pytest.mark.parametrize("layout", ["blocks", "documents"])
 def test_heldout_loss_is_the_mean_over_the_masked_tokens(
-    config: DistillConfig, tokenizer: PreTrainedTokenizerFast
+    config: DistillConfig, tokenizer: PreTrainedTokenizerFast, layout: Literal["blocks", "documents"]
 ) -> None:
     """Read before the first update, it is what transformers' own loss gives on the same masked blocks."""
-    heldout = distill(replace(config, heldout=config.corpus, steps=5))
+    heldout = distill(replace(config, heldout=config.corpus, steps=5, packing=layout))
     first = json.loads((config.output / "train.jsonl").read_text().splitlines()[0])
-    blocks = corpora.pack(corpora.read_documents(config.corpus), tokenizer, 32)
+    blocks = corpora.pack(corpora.read_documents(config.corpus), tokenizer, 32, packing=layout)
     blocks = blocks.select(range(min(len(blocks), 256)))
     from distilkit.training import Batches
 

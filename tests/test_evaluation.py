@@ -221,3 +221,20 @@ def test_rows_are_a_dataset_of_any_length(make_checkpoint: Callable[..., Path]) 
     scores = evaluation.score(model, tokenizer, tasks.TASKS["sst2"], {"sst2": rows}, config)
     guesses = predictions(directory, [("a",), ("the value",), ("one",)], "bert").argmax(dim=1)
     assert scores == pytest.approx({"sst2/accuracy": float((guesses == 0).float().mean())})
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "expected"),
+    [
+        ([1, 1, 1], [0, 1, 1], True),
+        ([1, 1, 0], [0, 1, 1], False),
+        ([1, 1, 1], [1, 1, 1], False),  # which is right
+        ([2.5, 2.51, 2.5], [0.0, 5.0, 1.0], True),
+        ([2.5, 2.9, 2.1], [0.0, 5.0, 1.0], False),
+        ([[1, 0], [1, 0]], [[0.0, 1.0], [1.0, 0.0]], True),
+        ([[1, 0], [0, 0]], [[0.0, 1.0], [1.0, 0.0]], False),
+    ],
+)
+def test_collapsed(predictions: list[float], references: list[float], expected: bool) -> None:
+    """The same answer to every row, or nearly the same number, though the right ones differ."""
+    assert evaluation.collapsed(torch.tensor(predictions), torch.tensor(references)) is expected

@@ -1,7 +1,6 @@
 """Fine-tuning: what is learnt, what is written, and what --seeds, --teacher and --resume do."""
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +34,11 @@ def sentences(prose: list[str], names: tuple[object, object] = (0, 1)) -> list[d
     """Rows that are easy to tell apart: the label is said in the words."""
     words = ("return the value", "raise an error if")
     return [{"sentence": f"{words[n % 2]} {prose[n][:20]}", "label": names[n % 2]} for n in range(32)]
+
+
+def journal(directory: Path) -> list[dict[str, float]]:
+    """Read the lines of train.jsonl."""
+    return [json.loads(line) for line in (directory / "train.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +93,7 @@ def test_seeds_keep_the_median_run(config: FinetuneConfig, monkeypatch: pytest.M
     """Metrics are medians with their range, the kept weights are the median run's, and nothing else is left."""
     scores, kept = iter([0.9, 0.1, 0.5]), {}
 
-    def score(model: Any, *_: object) -> dict[str, float]:
+    def score(model: Any, *_: object, **__: object) -> dict[str, float]:
         kept[value := next(scores)] = model.classifier.weight.detach().clone()
         return {"sst2/accuracy": value}
 
@@ -139,6 +143,7 @@ def test_resume_gives_the_uninterrupted_run(config: FinetuneConfig, monkeypatch:
         finetuning.finetune(replace(config, checkpoint_every=5))
     assert (config.output / "checkpoint-00000005").is_dir()
     finetuning.finetune(replace(config, checkpoint_every=5, resume=True))
+    assert not [*config.output.glob("checkpoint-*"), *config.output.glob("run.json")]
     one, other = (CLASSIFIER.from_pretrained(path).state_dict() for path in (straight.output, config.output))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -166,23 +171,15 @@ def test_learns_from_a_teacher_that_names_labels_in_another_order(
     expert.save_pretrained(config.output.with_name("good"))
     learner = replace(config, steps=60, teacher=str(config.output.with_name("good")), alpha_task=0.0, alpha_ce=1.0)
     assert finetuning.finetune(learner).metrics["sst2/accuracy"] == 1.0
-    line = json.loads((config.output / "train.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    line = next(line for line in reversed(journal(config.output)) if "loss" in line)
     assert line["loss"] == pytest.approx(line["ce"])
 
 
-def test_refuses_teachers_that_do_not_fit(
-    config: FinetuneConfig, make_checkpoint: Callable[..., Path], prose: list[str]
-) -> None:
-    """A teacher with other labels or another vocabulary is refused before anything is trained."""
+def test_refuses_teachers_of_other_labels(config: FinetuneConfig, make_checkpoint: Callable[..., Path]) -> None:
+    """A teacher with other labels is refused by name before anything is trained."""
     other = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "joy", 1: "fear"})
     with pytest.raises(DistilkitError, match="predicts joy, fear, but sst2 has negative, positive"):
         finetuning.finetune(replace(config, teacher=str(other)))
-    stranger = make_checkpoint("bert", 1, CLASSIFIER)
-    tokenizer = AutoTokenizer.from_pretrained(stranger)
-    tokenizer.add_tokens(["strange"])
-    tokenizer.save_pretrained(stranger)
-    with pytest.raises(DistilkitError, match="--teacher has another vocabulary"):
-        finetuning.finetune(replace(config, teacher=str(stranger)))
     assert not config.output.exists()
 
 
@@ -217,61 +214,127 @@ def test_glue_trains_nine(
     )
     done = finetuning.finetune(whole)
     again = evaluation.evaluate(EvalConfig(models=(str(config.output),), task="glue", data=whole.data, max_length=32))
-    assert done.metrics == pytest.approx(again.metrics, abs=1e-4)
+    scores = {name: value for name, value in done.metrics.items() if not name.endswith("/collapsed")}
+    assert scores == pytest.approx(again.metrics, abs=1e-4)
     assert all((config.output / task.name / "distilkit.json").is_file() for task in tasks.GLUE)
     stsb = CLASSIFIER.from_pretrained(config.output / "stsb").config
     assert (stsb.num_labels, stsb.problem_type) == (1, "regression")
+    assert json.loads((config.output / "mrpc" / "distilkit.json").read_text())[-1]["config"]["lr"] == 3e-3  # as given
 
 
-class Fixed(torch.nn.Module):
-    """A model whose output is given."""
+def test_glue_goes_on_without_repeating_finished_tasks(
+    config: FinetuneConfig, make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Interrupted in the third of nine tasks, --resume trains the third and those after it, and no task twice."""
+    for task in tasks.GLUE:
+        rows = [dict.fromkeys(task.text, f"the value {n}") | {"label": n % max(2, len(task.labels))} for n in range(4)]
+        write_rows(tmp_path / "glue" / task.name / "train.jsonl", rows)
+        write_rows(tmp_path / "glue" / task.name / f"{task.splits[0][1]}.jsonl", rows)
+    whole = replace(
+        config, task="glue", data=tmp_path / "glue", steps=1, batch_size=2, model=str(make_checkpoint("bert", 1))
+    )
+    run, ran = finetuning.run, []
 
-    def __init__(self, **output: torch.Tensor) -> None:
-        super().__init__()
-        self.output = output
+    def interrupted(job: Any, one: FinetuneConfig) -> Any:
+        ran.append(job.task.name)
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        return run(job, one)
 
-    def forward(self, **_: torch.Tensor) -> Any:
-        return type("Output", (), self.output)
-
-
-def test_classification_loss_by_hand() -> None:
-    """Cross-entropy, and KL to a teacher who says the same of its own, swapped outputs, weighted and added."""
-    student, expert = (Fixed(logits=torch.tensor([[math.log(3.0), 0.0]])) for _ in range(2))
-    batch = {"input_ids": torch.zeros(1, 1), "labels": torch.tensor([1])}
-    options = {"teacher": expert, "teacher_inputs": ("input_ids",), "temperature": 1.0}
-    objective = TaskLoss(
-        student, "classification", ("input_ids",), order=(1, 0), alpha_task=2.0, alpha_ce=3.0, **options
-    )  # type: ignore[arg-type]
-    task, ce = math.log(4), 1 / 4 * math.log(1 / 3) + 3 / 4 * math.log(3)  # (1/4, 3/4) against (3/4, 1/4)
-    expected = {"loss": 2 * task + 3 * ce, "task": task, "ce": ce}
-    assert {name: float(value) for name, value in objective(batch).items()} == pytest.approx(expected)
-
-
-def test_regression_loss_by_hand() -> None:
-    """Squared errors: to the label (3 - 1)², and to the teacher's number (3 - 2)²."""
-    student, expert = Fixed(logits=torch.tensor([[3.0]])), Fixed(logits=torch.tensor([[2.0]]))
-    batch = {"input_ids": torch.zeros(1, 1), "labels": torch.tensor([1.0])}
-    objective = TaskLoss(student, "regression", ("input_ids",), teacher=expert, teacher_inputs=("input_ids",))  # type: ignore[arg-type]
-    assert {name: float(value) for name, value in objective(batch).items()} == {"loss": 2.5, "task": 4.0, "ce": 1.0}
+    monkeypatch.setattr(finetuning, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetuning.finetune(whole)
+    done = finetuning.finetune(replace(whole, resume=True))
+    assert ran == ["cola", "sst2", "mrpc", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"]
+    assert {"glue/average", "glue/average_without_wnli"} <= set(done.metrics)
 
 
-def test_span_loss_leaves_out_padding() -> None:
-    """Padding takes no share of a span's probabilities, whatever the logits there."""
-    real = torch.tensor([[math.log(3.0), 0.0]])
-    wild = torch.cat([real, torch.full((1, 1), 50.0)], dim=1)
-    flat = torch.tensor([[0.0, 0.0, -7.0]])
-    student = Fixed(start_logits=wild, end_logits=wild)
-    expert = Fixed(start_logits=flat, end_logits=flat)
-    batch = {
-        "input_ids": torch.zeros(1, 3),
-        "attention_mask": torch.tensor([[1, 1, 0]]),
-        "start_positions": torch.tensor([0]),
-        "end_positions": torch.tensor([1]),
-    }
-    options = {"teacher": expert, "teacher_inputs": ("input_ids",), "temperature": 1.0}
-    losses = TaskLoss(student, "span", ("input_ids",), **options)(batch)  # type: ignore[arg-type]
-    assert float(losses["task"]) == pytest.approx((math.log(4 / 3) + math.log(4)) / 2)
-    assert float(losses["ce"]) == pytest.approx(0.5 * math.log(2 / 3) + 0.5 * math.log(2))
+def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[torch.Tensor]:
+    """Let evaluations give these accuracies; returns the head's weights at each."""
+    given, seen = iter(scores), []
+
+    def score(model: Any, *_: object, **__: object) -> dict[str, float]:
+        seen.append(model.classifier.weight.detach().clone())
+        return {"sst2/accuracy": next(given)}
+
+    monkeypatch.setattr(evaluation, "score", score)
+    return seen
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("best", 1), ("last", 2)])
+def test_keeps_the_best_evaluations_weights(
+    config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch, keep: Any, kept: int
+) -> None:
+    """Scored every 4 of 12 updates, the weights with the best score are saved, and theirs is the score reported."""
+    seen = scripted(monkeypatch, [0.5, 0.9, 0.7])
+    done = finetuning.finetune(replace(config, steps=12, evaluate_every=4, keep=keep))
+    assert done.metrics["sst2/accuracy"] == [0.5, 0.9, 0.7][kept]
+    assert torch.equal(CLASSIFIER.from_pretrained(config.output).classifier.weight, seen[kept])
+    readings = [line for line in journal(config.output) if "sst2/accuracy" in line]
+    assert [(line["step"], line["sst2/accuracy"]) for line in readings] == [(4, 0.5), (8, 0.9), (12, 0.7)]
+
+
+def test_patience_ends_a_run(config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --patience 2 an epoch each of 4 updates is scored until two in turn are no better than the best."""
+    scripted(monkeypatch, [0.6, 0.5, 0.6, 0.9])
+    done = finetuning.finetune(replace(config, steps=40, patience=2))
+    assert (done.metrics["updates"], done.metrics["kept_evaluation"]) == (12, 1)
+
+
+def test_resume_keeps_the_best_of_before(config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A best evaluation before the interruption is still the one that is kept after it."""
+    seen, forward, calls = scripted(monkeypatch, [0.9, 0.1, 0.2]), TaskLoss.forward, iter(range(100))
+
+    def failing(self: TaskLoss, *given: Any) -> dict[str, torch.Tensor]:
+        if next(calls) == 5:
+            raise DistilkitError("power cut")
+        return forward(self, *given)
+
+    monkeypatch.setattr(TaskLoss, "forward", failing)
+    short = replace(config, steps=12, evaluate_every=4, checkpoint_every=4)
+    with pytest.raises(DistilkitError, match="power cut"):
+        finetuning.finetune(short)
+    done = finetuning.finetune(replace(short, resume=True))
+    assert (done.metrics["sst2/accuracy"], len(seen)) == (0.9, 3)
+    assert torch.equal(CLASSIFIER.from_pretrained(config.output).classifier.weight, seen[0])
+
+
+def test_nothing_is_chosen_by_a_test_split(config: FinetuneConfig, prose: list[str], tmp_path: Path) -> None:
+    """Where only a test split is scored, the last weights are kept, after one evaluation; else the best."""
+    rows = [{"text": row["sentence"], "label": row["label"]} for row in sentences(prose)]
+    data = write_rows(tmp_path / "imdb" / "train.jsonl", rows)
+    write_rows(data / "test.jsonl", rows[:8])
+    done = finetuning.finetune(replace(config, task="imdb", data=data))
+    assert (done.config["keep"], done.metrics["kept_evaluation"]) == ("last", 1)
+    write_rows(data / "validation.jsonl", rows[:8])
+    assert finetuning.settle(tasks.TASKS["imdb"], replace(config, task="imdb", data=data)).keep == "best"
+
+
+def test_seeds_that_diverge_or_collapse_are_named(
+    config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One seed's loss is no number, another's answers are all the same: the others go on, and both are named."""
+    run = finetuning.run
+
+    def troubled(job: Any, one: FinetuneConfig) -> Any:
+        return run(job, replace(one, lr={1: 1e30, 2: 1.0, 3: 3e-3}[one.seed]))
+
+    monkeypatch.setattr(finetuning, "run", troubled)
+    done = finetuning.finetune(replace(config, steps=40, seeds=3, seed=1, log_every=1))
+    assert {name for name in done.metrics if name.startswith("seed-")} == {"seed-1/diverged", "seed-2/collapsed"}
+    assert done.metrics["sst2/accuracy/min"] == 0.5  # of the collapsed run: half the rows have either label
+    assert done.metrics["sst2/accuracy/max"] == 1.0
+    said = capsys.readouterr().err
+    assert "warning: sst2 with seed 1 diverged: the loss is" in said
+    assert "warning: sst2 with seed 2 collapsed: it gives every row the same answer" in said
+    assert not list(config.output.glob("seed-*"))
+
+
+def test_seeds_that_all_diverge_are_an_error(config: FinetuneConfig) -> None:
+    """Where no seed came to anything, nothing is written."""
+    with pytest.raises(DistilkitError, match="all 2 seeds diverged on sst2: lower --lr"):
+        finetuning.finetune(replace(config, lr=1e30, seeds=2, log_every=1))
+    assert not config.output.exists()
 
 
 def test_teacher_is_neither_trained_nor_saved(

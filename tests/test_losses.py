@@ -76,3 +76,106 @@ def test_attention_leaves_padding_out() -> None:
         p_s, p_t = ([math.exp(x) / sum(map(math.exp, row)) for x in row] for row in (s, t))
         total += sum(b * math.log(b / a) for a, b in zip(p_s, p_t, strict=True))
     assert padded.item() == pytest.approx(total / 6, rel=1e-5)  # 2 heads of 3 tokens
+
+
+def test_binary_kl_by_hand() -> None:
+    """T² times the mean over rows and labels of the KL between two coins."""
+    student, teacher = torch.tensor([[0.0, 2.0]]), torch.tensor([[2.0 * math.log(3.0), 2.0]])
+
+    expected = 4 * (0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)) / 2  # σ(ln 3) = 3/4 against 1/2
+    assert losses.binary_kl(student, teacher, 2.0).item() == pytest.approx(expected)
+
+
+def test_mean_by_row() -> None:
+    """Each row gets the mean of the windows that it owns, in whatever order they come."""
+    logits, owners = torch.tensor([[1.0, 0.0], [5.0, 2.0], [3.0, 4.0]]), torch.tensor([1, 0, 1])
+
+    assert losses.mean_by_row(logits, owners, 2).tolist() == [[5.0, 2.0], [2.0, 2.0]]
+
+
+def test_kl_topk_by_hand() -> None:
+    """Two of four tokens and the rest as a third bucket, at T = 2, written out with math."""
+    student, teacher = torch.tensor([[1.0, 0.0, -1.0, 2.0]]), torch.tensor([[3.0, 2.0, 0.0, 0.0]])
+    p, q = ([math.exp(x / 2) for x in logits[0].tolist()] for logits in (teacher, student))
+    p, q = ([x / sum(values) for x in values] for values in (p, q))
+    buckets = [(p[0], q[0]), (p[1], q[1]), (p[2] + p[3], q[2] + q[3])]
+    expected = 4 * sum(a * math.log(a / b) for a, b in buckets)
+    ids = torch.tensor([[0, 1]])
+
+    found = losses.kl_topk(student, ids, losses.buckets(teacher, ids, 2.0), 2.0)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def rows(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of a student, with gradient, and of a teacher, (6, 50) each."""
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = (3 * torch.randn(6, 50, generator=generator) for _ in range(2))
+    return student.requires_grad_(), teacher
+
+
+@pytest.mark.parametrize("temperature", [0.001, 1.0, 2.0])
+def test_kl_topk_of_the_whole_vocabulary_is_kl(temperature: float) -> None:
+    """With K = V the value and the gradient are those of kl(), whatever the order of the ids."""
+    student, teacher = rows(1)
+    ids = teacher.topk(50).indices
+    losses.kl_topk(student, ids, losses.buckets(teacher, ids, temperature), temperature).backward()
+    found, student.grad = student.grad, None
+    full = losses.kl(student, teacher, temperature)
+    full.backward()
+
+    assert losses.kl_topk(student, ids, losses.buckets(teacher, ids, temperature), temperature).item() == pytest.approx(
+        full.item(), rel=1e-5
+    )
+    torch.testing.assert_close(found, student.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_kl_topk_lacks_the_divergence_within_the_rest() -> None:
+    """kl() is kl_topk() plus the rest's teacher mass times the KL divergence within the rest (the chain rule)."""
+    student, teacher = rows(2)
+    ids = teacher.topk(8).indices
+    apart = torch.ones_like(teacher).scatter(1, ids, 0.0).bool()
+    p, q = (torch.softmax(logits.detach() / 2, -1)[apart].view(6, 42) for logits in (teacher, student))
+    mass = p.sum(1)
+    within = ((p / mass[:, None]) * ((p / mass[:, None]) / (q / q.sum(1, keepdim=True))).log()).sum(1)
+    found = losses.kl_topk(student, ids, losses.buckets(teacher, ids, 2.0), 2.0)
+
+    assert losses.kl(student, teacher, 2.0).item() == pytest.approx(
+        found.item() + 4 * (mass * within).mean().item(), rel=1e-5
+    )
+
+
+def test_half_precision_changes_kl_topk_by_less_than_a_thousandth() -> None:
+    """The teacher's log-probabilities rounded to half precision give the same loss and gradient to 1e-3."""
+    student, teacher = rows(3)
+    ids = teacher.topk(20).indices
+    kept = losses.buckets(teacher, ids, 2.0)
+    results = []
+    for values in (kept, kept.half()):
+        loss = losses.kl_topk(student, ids, values, 2.0)
+        results.append((loss, torch.autograd.grad(loss, student)[0]))
+    (exact, gradient), (rounded, other) = results
+
+    assert rounded.item() == pytest.approx(exact.item(), rel=1e-3)
+    assert (other - gradient).norm() < 1e-3 * gradient.norm()
+
+
+def test_kl_sampled_is_unbiased() -> None:
+    """Averaged over 40,000 draws a row, value and gradient are those of kl() within five standard errors or so."""
+    student, teacher = rows(4)
+    p = torch.softmax(teacher / 2, -1)
+    entropy = torch.distributions.Categorical(probs=p).entropy()
+    draws = torch.multinomial(p, 40_000, replacement=True, generator=torch.Generator().manual_seed(0))
+    found, full = losses.kl_sampled(student, draws, entropy, 2.0), losses.kl(student, teacher, 2.0)
+    ours, theirs = (torch.autograd.grad(loss, student)[0] for loss in (found, full))
+
+    # a surprisal spreads over about ±2, so the mean over 6 · 40,000 draws by 4 · 2 / 490
+    assert found.item() == pytest.approx(full.item(), abs=0.08)
+    assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
+def test_kl_sampled_by_hand() -> None:
+    """A token drawn twice counts twice: three draws of two tokens at T = 1."""
+    student = torch.tensor([[math.log(0.75), math.log(0.25)]])
+    found = losses.kl_sampled(student, torch.tensor([[0, 0, 1]]), torch.tensor([0.5]), 1.0)
+
+    assert found.item() == pytest.approx(-(2 * math.log(0.75) + math.log(0.25)) / 3 - 0.5, rel=1e-5)

@@ -1,5 +1,7 @@
 """Metrics against hand arithmetic, scikit-learn, SciPy and the official scripts' documented results."""
 
+from typing import Any
+
 import pytest
 from scipy import stats
 from sklearn.metrics import matthews_corrcoef
@@ -15,13 +17,21 @@ from distilkit.errors import DistilkitError
         ("f1", [0, 0, 1, 1, 0], [0, 1, 0, 1, 0], 1 / 2),  # one hit, one false alarm, one miss
         ("f1", [0, 0], [1, 0], 0.0),
         ("f1_macro", [0, 2, 1, 0, 0, 1], [0, 1, 2, 0, 1, 2], 0.8 / 3),  # class 0: 2 hits, 1 false alarm; others nothing
+        (
+            "f1_micro",
+            [[1, 0], [1, 1], [0, 0]],
+            [[1, 0], [0, 1], [0, 1]],
+            2 * 2 / (2 * 2 + 1 + 1),
+        ),  # 2 hits, 1 + 1 wrong
+        ("f1_macro", [[1, 0], [1, 1], [0, 0]], [[1, 0], [0, 1], [0, 1]], 2 / 3),  # each label: 1 hit, 1 wrong
+        ("accuracy", [[1, 0], [1, 1], [0, 0]], [[1, 0], [0, 1], [0, 1]], 1 / 3),  # rows with every label right
         ("matthews_correlation", [1, 2, 2, 0, 3, 3], [1, 3, 2, 0, 3, 2], 0.5384615384615384),  # documented example
         ("matthews_correlation", [1, 1], [0, 1], 0.0),
         ("pearson", [1.0, 2.0, 4.0], [1.0, 3.0, 2.0], 0.5 / (7 / 3) ** 0.5),  # covariance 1/2, variances 7/3 and 1
         ("spearmanr", [10.0, 9.0, 2.5, 6.0, 4.0], [1.0, 2.0, 3.0, 4.0, 5.0], -0.7),  # ranks 5 4 1 3 2
     ],
 )
-def test_scores(name: str, predictions: list[float], references: list[float], expected: float) -> None:
+def test_scores(name: str, predictions: list[Any], references: list[Any], expected: float) -> None:
     """Each metric gives the value worked out by hand."""
     assert metrics.compute(name, predictions, references) == pytest.approx({name: expected})
 

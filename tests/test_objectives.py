@@ -222,3 +222,21 @@ def test_two_halves_with_their_shares_equal_the_whole(models: Models, positions:
 
     for name, value in objective(whole).items():
         assert sum(part[name].item() for part in parts) == pytest.approx(value.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["triple", "attention"])
+def test_a_cast_teacher_says_the_same_under_autocast(berts: tuple[Models, Models], name: str) -> None:
+    """Matrices cast once give what autocast gives by casting them at every step; embeddings and norms stay."""
+    results = []
+    for (student, teacher), cast in zip(berts, (True, False), strict=True):
+        objective = Distillation(student, teacher, WEIGHTS[name], layer_map=[1, 3])
+        if cast:
+            objective.cast_teacher(torch.bfloat16)
+            body = objective.teacher.bert
+            assert body.embeddings.word_embeddings.weight.dtype == torch.float32
+            assert body.encoder.layer[0].intermediate.dense.weight.dtype == torch.bfloat16
+        with torch.autocast("cpu", torch.bfloat16):
+            results.append(objective(padded_batch(5)))
+
+    for part, value in results[0].items():
+        torch.testing.assert_close(value, results[1][part], rtol=1e-6, atol=0, msg=part)

@@ -40,12 +40,35 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
+def test_work_inside_work_prints_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that scores its model now and then still prints ten lines."""
+    with track("outer", 1) as advance:
+        with track("inner", 1) as inner:
+            inner()
+        advance()
+    with track("after", 1) as advance:
+        advance()
+
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["outer", "after"]
+
+
+def test_without_a_total_lines_come_each_time_the_count_has_doubled(capsys: pytest.CaptureFixture[str]) -> None:
+    """They say how many and how fast, and no time left."""
+    with track("work", None, unit="rows") as advance:
+        for _ in range(9):
+            advance(1)
+    lines = capsys.readouterr().err.splitlines()
+
+    assert [line.split(",")[0] for line in lines] == ["work: 1 rows", "work: 2 rows", "work: 4 rows", "work: 8 rows"]
+    assert not any("left" in line for line in lines)
+
+
 PROGRAM = """
-from distilkit.progress import note, track
+from distilkit.progress import aside, track
 with track("distill", 90000, done=12000, unit="updates") as advance:
     for number in range(3):
         advance(1, "loss 12.3 ce 0.812 mlm 4.9 cos 0.213, 1277 tok/s, held-out loss 4.391, agreement 0.612")
-        note(f"update {number}")
+        aside(f"update {number}")
 """
 
 

@@ -1,27 +1,21 @@
-"""Task rows, reading them from every format, and what is refused."""
+"""Task rows and their settings, reading them from every format, and what is refused."""
 
 import gzip
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import datasets
 import pytest
-import torch
-from datasets import Dataset
-from transformers import (
-    AutoModelForSequenceClassification,
-    BertConfig,
-    DistilBertConfig,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-)
+from datasets import ClassLabel, Dataset, Features, Value
 
-from distilkit import checkpoint, task_data, tasks
-from distilkit.config import EvalConfig
+from distilkit import task_data, tasks
+from distilkit.config import EvalConfig, FinetuneConfig
 from distilkit.errors import DistilkitError
+from distilkit.record import record, write_biography
 
-SST2, STSB, MNLI, IMDB = (tasks.TASKS[name] for name in ("sst2", "stsb", "mnli", "imdb"))
+SST2, MNLI, IMDB = (tasks.TASKS[name] for name in ("sst2", "mnli", "imdb"))
 CUSTOM = {"task": "custom", "text": ("title",), "label": "kind", "data": Path("data")}
 ROWS = [{"sentence": 'a "good', "label": 1}, {"sentence": "NA", "label": 0}, {"sentence": "so, so", "label": 1}]
 
@@ -147,52 +141,14 @@ def test_refuses_a_squad_file_of_another_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "value", "expected"),
-    [
-        (SST2, 1, 1),
-        (SST2, "1", 1),
-        (SST2, 1.0, 1),
-        (SST2, "positive", 1),
-        (SST2, 2, None),
-        (SST2, -1, None),
-        (STSB, "2.5", 2.5),
-        (STSB, 5.1, None),
-        (STSB, "x", None),
-        (replace(SST2, name="custom", labels=("3", "7")), 7, 1),
-        (replace(SST2, name="custom", labels=("3", "7")), 1, None),
-    ],
-)
-def test_target(task: tasks.Task, value: object, expected: float | None) -> None:
-    """A label may be a name or a place, a custom task's a name only; what is neither has no target."""
-    assert tasks.target(task, value) == expected
-
-
-@pytest.mark.parametrize(
-    ("values", "labels"),
-    [(["b", "a", "b"], ("a", "b")), ([10, 9, 10], ("9", "10")), ([1.0, 0.0], ("0", "1")), (["10", "9"], ("10", "9"))],
-)
-def test_learn_labels(values: list[object], labels: tuple[str, ...]) -> None:
-    """A custom task takes its labels from the training rows: numbers in order, strings in order."""
-    [task] = tasks.resolve(config(**CUSTOM))
-    assert tasks.learn_labels(task, Dataset.from_dict({"kind": values}), "x").labels == labels
-
-
-@pytest.mark.parametrize(("values", "message"), [([1, 1], "the one value 1"), ([0.5, 1.0], "fractions")])
-def test_learn_labels_refuses(values: list[object], message: str) -> None:
-    """One label, or fractions, make no classes."""
-    [task] = tasks.resolve(config(**CUSTOM))
-    with pytest.raises(DistilkitError, match=message):
-        tasks.learn_labels(task, Dataset.from_dict({"kind": values}), "x")
-
-
-@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"task": "sst-2"}, "no task 'sst-2': did you mean 'sst2'"),
         ({"task": "everything"}, "no task 'everything': there are"),
         ({**CUSTOM, "data": None}, "--task custom needs --data, --label and one or two --text"),
         ({**CUSTOM, "text": ("a", "b", "c")}, "--task custom needs"),
-        ({"task": "sst2", "label": "x"}, "--text and --label are for --task custom"),
+        ({"task": "sst2", "label": "x"}, "--text, --label and --kind are for --task custom"),
+        ({"task": "sst2", "kind": "regression"}, "--text, --label and --kind are for --task custom"),
     ],
 )
 def test_resolve_refuses(options: dict[str, object], message: str) -> None:
@@ -207,76 +163,109 @@ def test_resolve_glue() -> None:
     assert [task.name for task in tasks.resolve(config(task="glue"))] == expected
 
 
-@dataclass
-class Labelled:
-    id2label: dict[int, str]
+def settled(name: str, **options: Any) -> FinetuneConfig:
+    return tasks.settle(tasks.TASKS[name], FinetuneConfig(model="m", task=name, output=Path("o"), **options))
 
 
 @pytest.mark.parametrize(
-    ("id2label", "order"),
+    ("name", "settings"),
     [
-        ({0: "entailment", 1: "neutral", 2: "contradiction"}, [0, 1, 2]),
-        ({0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"}, [2, 1, 0]),
-        ({0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, [0, 1, 2]),
+        ("sst2", (32, 2e-5, 3, 128)),  # run_glue.py's README
+        ("mrpc", (32, 2e-5, 5, 128)),
+        ("wnli", (32, 2e-5, 5, 128)),
+        ("squad", (12, 3e-5, 2, 384)),  # run_qa.py's README
+        ("squad_v2", (12, 3e-5, 2, 384)),
+        ("imdb", (24, 2e-5, 4, 512)),  # Sun et al. 2019, section 5.2
     ],
 )
-def test_label_order(id2label: dict[int, str], order: list[int]) -> None:
-    """Outputs are matched to labels by name, whatever their order; nameless ones keep theirs."""
-    assert tasks.label_order(MNLI, Labelled(id2label), "m") == order  # type: ignore[arg-type]
+def test_published_settings(name: str, settings: tuple[float, ...]) -> None:
+    """What is not given is as published for the task."""
+    config = settled(name)
+    assert (config.batch_size, config.lr, config.epochs, config.max_length) == settings
+    assert config.long == "head"
 
 
-@pytest.mark.parametrize("id2label", [{0: "LABEL_0", 1: "LABEL_1"}, {0: "joy", 1: "anger", 2: "fear"}])
-def test_label_order_refuses(id2label: dict[int, str]) -> None:
-    """A model with other labels is refused by name."""
-    with pytest.raises(DistilkitError, match=r"'m' predicts .*, but mnli has entailment, neutral, contradiction"):
-        tasks.label_order(MNLI, Labelled(id2label), "m")  # type: ignore[arg-type]
+def test_what_is_given_wins_over_the_task() -> None:
+    """A setting that was given, even a 0, stays."""
+    config = settled("imdb", lr=0.0, epochs=1.5, batch_size=2, long="windows")
+    assert (config.batch_size, config.lr, config.epochs, config.max_length, config.long) == (
+        2,
+        0.0,
+        1.5,
+        512,
+        "windows",
+    )
+
+
+def test_long_is_for_one_text() -> None:
+    """A pair of texts is cut as it always is."""
+    with pytest.raises(DistilkitError, match="--long windows is for rows of one text, and mrpc has two"):
+        settled("mrpc", long="windows")
+
+
+def test_scored_as_trained(tmp_path: Path) -> None:
+    """A checkpoint is scored with the length and the reading of long texts that it was trained with on that task."""
+    before = settled("imdb", max_length=96, long="head-tail")
+    write_biography(tmp_path, [record("finetune", before, {})])
+    used = tasks.as_trained(IMDB, config(task="imdb"), str(tmp_path))
+    assert (used.max_length, used.long) == (96, "head-tail")
+    used = tasks.as_trained(IMDB, config(task="imdb", long="head", max_length=64), str(tmp_path))
+    assert (used.max_length, used.long) == (64, "head")
+    assert tasks.as_trained(SST2, config(task="sst2"), str(tmp_path)).max_length == 128
+
+
+CUSTOM_TASK = replace(SST2, name="custom", kind="classification", text=("title",), labels=(), label="kind", dataset="")
+
+
+def test_labels_in_a_column_each(tmp_path: Path) -> None:
+    """Columns of 0 and 1 become lists of the names of those that hold a 1."""
+    (tmp_path / "train.csv").write_text("title,good,bad\nx,1,0\ny,1,1\nz,0,0\n", encoding="utf-8")
+    rows = task_data.read(replace(CUSTOM_TASK, label="bad,good"), tmp_path, "train")
+    assert rows["bad,good"][:] == [["good"], ["bad", "good"], []]
 
 
 @pytest.mark.parametrize(
-    ("family", "inputs", "positions"),
+    ("label", "cell", "message"),
     [
-        (BertConfig(type_vocab_size=2), tasks.INPUTS, 40),
-        (RobertaConfig(type_vocab_size=1, pad_token_id=1), tasks.INPUTS[:2], 38),
-        (DistilBertConfig(), tasks.INPUTS[:2], 40),
+        ("good,bad", "2", "has bad 2 in row 1: a column for each label holds 0 or 1"),
+        ("good,ugly", "1", "no column 'ugly'"),
     ],
 )
-def test_models_take_what_they_can(family: object, inputs: tuple[str, ...], positions: int) -> None:
-    """Segments go to models that tell two apart, and RoBERTa's first positions are taken by padding."""
-    small = {"vocab_size": 50, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
-    for name, value in (small | {"max_position_embeddings": 40}).items():
-        setattr(family, name, value)
-    model = AutoModelForSequenceClassification.from_config(family)
-    assert tasks.input_names(model) == inputs
-    assert checkpoint.max_tokens(model) == positions
-    assert tasks.window_length(SST2, config(task="sst2"), model) == positions
-    assert tasks.window_length(SST2, config(task="sst2", max_length=16), model) == 16
+def test_refuses_label_columns(tmp_path: Path, label: str, cell: str, message: str) -> None:
+    """A column that is missing or holds anything else is named."""
+    (tmp_path / "train.csv").write_text(f"title,good,bad\nx,1,{cell}\n", encoding="utf-8")
+    with pytest.raises(DistilkitError, match=message):
+        task_data.read(replace(CUSTOM_TASK, label=label), tmp_path, "train")
 
 
-def test_positions_are_enough(make_checkpoint: Callable[..., Path]) -> None:
-    """A RoBERTa takes exactly as many tokens as it is said to have positions for."""
-    directory = make_checkpoint("roberta", 1, AutoModelForSequenceClassification)
-    model = AutoModelForSequenceClassification.from_pretrained(directory)
-    limit = checkpoint.max_tokens(model)
-    assert limit == 97
-    assert model(input_ids=torch.full((1, limit), 7)).logits.shape == (1, 2)
-    with pytest.raises((IndexError, RuntimeError)):
-        model(input_ids=torch.full((1, limit + 1), 7))
+def test_a_custom_task_may_be_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--data name:config is read from the hub; numbered classes go by name; without validation, test is scored."""
+    features = Features({"title": Value("string"), "kind": ClassLabel(names=["ham", "spam"])})
+    asked = []
+
+    def load(name: str, subset: str, split: str) -> Dataset:
+        asked.append((name, subset, split))
+        return Dataset.from_dict({"title": ["a", "b"], "kind": [1, 0]}, features=features)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_: ["train", "test"])
+    options = CUSTOM | {"data": Path("someone/mails:english")}
+    [task] = tasks.resolve(config(**options))
+    assert task_data.read(task, Path("someone/mails:english"), "train")["kind"][:] == ["spam", "ham"]
+    task_data.read_validation(task, Path("someone/mails:english"))
+    assert asked == [("someone/mails", "english", "train"), ("someone/mails", "english", "test")]
 
 
-def test_encode_and_collate(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Pairs become one sequence with two segments, are cut to length, padded on the right, with their targets."""
-    rows = [
-        {"premise": "a value", "hypothesis": "is returned", "label": "neutral"},
-        {"premise": "the value " * 20, "hypothesis": "the", "label": "contradiction"},
-    ]
-    short, long = tasks.encode(Dataset.from_list(rows), MNLI, tokenizer, tasks.INPUTS, 16)
-    expected = tokenizer("a value", "is returned")["input_ids"]
-    assert short["input_ids"] == expected
-    assert len(long["input_ids"]) == 16
-    batch = tasks.collator(tokenizer)([short, long], torch.Generator())
-    pads = 16 - len(expected)
-    assert batch["input_ids"][0].tolist() == expected + [0] * pads
-    assert batch["attention_mask"][0].tolist() == [1] * len(expected) + [0] * pads
-    assert batch["token_type_ids"][0].tolist() == short["token_type_ids"] + [0] * pads
-    assert set(short["token_type_ids"]) == {0, 1}
-    assert batch["labels"].tolist() == [1, 2]
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        ("regression", "big", "has kind 'big' in row 1, outside custom's \\(numbers\\)"),
+        ("multi-label", "a", "'x' has no lists in kind"),
+        ("classification", ["a"], "'x' has lists in kind"),
+    ],
+)
+def test_check_labels(kind: tasks.Kind, value: object, message: str) -> None:
+    """Rows of another kind than the task's are refused."""
+    rows = Dataset.from_dict({"kind": [value]})
+    with pytest.raises(DistilkitError, match=message):
+        task_data.check_labels(rows, replace(CUSTOM_TASK, kind=kind, labels=("a", "b")), "x")

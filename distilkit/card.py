@@ -1,0 +1,186 @@
+"""A checkpoint's model card: README.md with the hub's metadata, made from its records."""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from distilkit.comparison import TASK_NAMES, headlines, metric_name, ordered, overview
+from distilkit.errors import DistilkitError
+from distilkit.headline import called, kept_tasks
+from distilkit.markdown import about, escape, grid, join, made
+from distilkit.record import Record
+from distilkit.results import Model, Results, scores_of
+from distilkit.steps import Step, duration, seeds, training_seconds
+from distilkit.tasks import TASKS
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+MARK = "<!-- Written by distilkit report. sha256 of what is above: {} -->\n"
+KINDS = {"span": "question-answering", "classification": "text-classification", "regression": "text-classification"}
+
+
+def cards(results: Results, steps: list[Step], *, force: bool) -> dict[Path, str]:
+    """Return the text of README.md for every checkpoint among those given that distilkit made.
+
+    Raises DistilkitError where there is none, and for a README.md of somebody else's unless `force`.
+    """
+    models = [m for m in results.models if m.given and m.biography and (Path(m.place) / "config.json").is_file()]
+    if not models:
+        raise DistilkitError("--card finds no checkpoint that distilkit made: give the directory of one")
+    written = {Path(model.place) / "README.md": card(results, model, steps) for model in models}
+    for path in written:
+        if path.exists() and not force and not is_ours(path.read_text(encoding="utf-8", errors="replace")):
+            raise DistilkitError(f"'{path}' is not as distilkit wrote it: move it away, or replace it with --force")
+    return written
+
+
+def is_ours(text: str) -> bool:
+    """Say whether a card is one that was written here and not changed since."""
+    above, mark, _ = text.rpartition(MARK.partition("{}")[0])
+    return bool(mark) and text == signed(above)
+
+
+def signed(text: str) -> str:
+    """Put below a card who wrote it, so that it is known again."""
+    return text + MARK.format(hashlib.sha256(text.encode()).hexdigest())
+
+
+def card(results: Results, model: Model, steps: list[Step]) -> str:
+    """Return a model's card, with its metadata in front."""
+    mine = [
+        step for step in steps if step.record in model.biography or model.place in step.record.config.get("models", ())
+    ]
+    text = join(
+        f"# {escape(model.name)}",
+        *about(results, model),
+        *(["## Results", grid(overview(results)), escape(overview(results).caption)] if model.facts else ()),
+        "## Training data",
+        "\n".join(data(results, model)) or "Nothing is recorded.",
+        "## How it was made",
+        made_in(model),
+        *made(mine),
+        "## Limits",
+        "\n".join(f"- {escape(line)}" for line in limits(results, model)),
+    )
+    return signed(str(ModelCard(f"---\n{metadata(model).to_yaml()}\n---\n\n{text}\n")))
+
+
+def metadata(model: Model) -> ModelCardData:
+    """Return what the hub reads: the base model, data sets, and the scores as a model index."""
+    tasks = [TASKS[name] for name in dict.fromkeys(name for name, _ in ordered(scores_of(model))) if name in TASKS]
+    corpora = [str(step.config["corpus"]).partition(":")[0] for step in model.training if step.config.get("corpus")]
+    datasets = dict.fromkeys([*filter(HUB_ID.fullmatch, corpora), *(task.dataset for task in tasks)])
+    return ModelCardData(
+        base_model=base_model(model),
+        datasets=list(datasets) or None,
+        library_name="transformers",
+        pipeline_tag=pipeline(model),
+        tags=["distilkit", "knowledge-distillation"],
+        model_name=model.name,
+        eval_results=list(eval_results(model)) or None,
+    )
+
+
+def base_model(model: Model) -> str | None:
+    """Return the hub id that a model comes from: its teacher's, or what its first training began with."""
+    starts = [step.config.get("teacher") for step in model.since("init")[:1]]
+    starts += [step.config.get(name) for step in model.biography[:1] for name in ("teacher", "student", "model")]
+    return next((str(start) for start in starts if start and HUB_ID.fullmatch(str(start))), None)
+
+
+def pipeline(model: Model) -> str | None:
+    """Return the hub's name for what a model does."""
+    last = next((step for step in reversed(model.biography) if step.command in ("init", "distill", "finetune")), None)
+    if last is None or (last.command == "init" and last.environment.get("head", "masked-lm") != "masked-lm"):
+        return None
+    if last.command != "finetune":
+        return "fill-mask"
+    task = TASKS.get(str(last.config.get("task")))
+    return KINDS[task.kind] if task else "text-classification"
+
+
+def eval_results(model: Model) -> Iterator[EvalResult]:
+    """Yield the scores of a model as the hub lists them."""
+    tuned = tuned_last(model)
+    several = int(tuned.config.get("seeds") or 1) if tuned else 1
+    for task, metric in ordered(scores_of(model)):
+        value = model.facts[f"{task}/{metric}"]
+        row = TASKS.get(task.removesuffix("_mismatched"))
+        own = Path(str(tuned.config.get("data") or task)).name if tuned else task
+        name = metric_name(metric)
+        if math.isfinite(value):
+            yield EvalResult(
+                task_type=KINDS[row.kind] if row else "text-classification",
+                dataset_type=row.dataset if row else own,
+                dataset_name=TASK_NAMES.get(task, task) if row else own,
+                dataset_config=row.subset if row else None,
+                dataset_split=next((split for prefix, split in row.splits if prefix == task), None)
+                if row
+                else "validation",
+                metric_type=metric,
+                metric_value=value,
+                metric_name=f"{name}, median of {several} seeds" if several > 1 else name,
+                verified=False,
+            )
+
+
+def tuned_last(model: Model) -> Record | None:
+    """Return the record of the last fine-tuning."""
+    return next((step for step in reversed(model.biography) if step.command == "finetune"), None)
+
+
+def data(results: Results, model: Model) -> Iterator[str]:
+    """Say what text and which labelled rows a model was trained on."""
+    for step in model.biography:
+        if step.command == "distill":
+            how = "masked LM" if step.config.get("objective") == "mlm" else "distillation"
+            amount = f", {step.metrics['tokens']:,.0f} tokens read" if "tokens" in step.metrics else ""
+            whose = called(results, str(step.config.get("output") or ""))
+            yield f"- {escape(called(results, step.config.get('corpus')))}: {how} ({escape(whose)}){amount}"
+        if step.command == "finetune":
+            task = str(step.config.get("task"))
+            row, place = TASKS.get(task), step.config.get("data")
+            source = Path(str(place)).name if place else row.dataset if row else "the hub"
+            yield f"- {escape(TASK_NAMES.get(task, task))}, training rows from {escape(source)}: fine-tuning"
+
+
+def made_in(model: Model) -> str:
+    """Say how long the training took, and with which seeds."""
+    trained = [step for step in model.biography if step.command in ("distill", "finetune")]
+    if not trained:
+        return "It was not trained after its layers were taken."
+    took = training_seconds(trained)
+    said = ", ".join(f"{step.command} {seeds(step)}" for step in trained)
+    hours = (
+        f"Training took {took / 3600:.2f} hours ({duration(took)}) in all"
+        if took
+        else "How long it took isn't recorded"
+    )
+    return f"{hours}: {escape(said)}."
+
+
+def limits(results: Results, model: Model) -> Iterator[str]:
+    """Yield what a user has to know, as far as it follows from the records."""
+    yield "What its teacher and the training text get wrong or hold against people, it may too; that was not measured."
+    if model.since("init") and not model.training:
+        yield "Layers were taken out and nothing was trained after that: a start to distil from, no model to use."
+    for step in model.training[-1:]:
+        if length := step.config.get("seq_length"):
+            yield f"The text it was trained on came in blocks of {length} tokens: longer inputs were not trained."
+    if any(step.command == "init" and step.config.get("vocabulary") for step in model.biography):
+        yield "Its vocabulary was cut to the tokens of one text: other text falls into more and shorter pieces."
+    if headlines([model]):
+        yield "Scores are on validation rows, not on a hidden test set."
+    tuned = tuned_last(model)
+    if tuned and int(tuned.config.get("seeds") or 1) == 1:
+        yield "They come from one seed: a small difference may be chance."
+    if model.part == "student" and not any(
+        kept_tasks(other) for other in results.models if results.part(other) == "control"
+    ):
+        yield "No control was trained without the teacher, so how much the teacher helped is not known."
+    if any("/latency_ms_" in name for name in model.facts):
+        yield "Latencies are of one machine, on random tokens without padding."
+    yield "The records name no licence: those of the base model and of the data apply."

@@ -1,0 +1,229 @@
+"""The tables of a report: what models come to beside each other, as text ready to be laid out."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from distilkit.results import Model, Results, scores_of
+from distilkit.tasks import TASKS
+
+TASK_NAMES = {
+    "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI",
+    "mnli_mismatched": "MNLI-mm", "rte": "RTE", "wnli": "WNLI", "glue": "GLUE", "squad": "SQuAD 1.1",
+    "squad_v2": "SQuAD 2.0", "imdb": "IMDb", "custom": "custom task",
+}  # fmt: skip
+METRIC_NAMES = {
+    "f1": "F1", "f1_macro": "macro F1", "exact_match": "exact match", "matthews_correlation": "Matthews correlation",
+    "pearson": "Pearson", "spearmanr": "Spearman",
+}  # fmt: skip
+FEW = 2  # tasks that get columns and plots of their own
+CELL = re.compile(r"(?P<device>\w+)/(?P<precision>\w+)/b(?P<batch>\d+)/l(?P<length>\d+)")
+
+
+class Cell(NamedTuple):
+    """A table's cell: what it says, and a smaller word below or behind it."""
+
+    text: str
+    note: str = ""
+
+
+class Table(NamedTuple):
+    """A table: what it shows, its columns, its rows; a row's first cell names it."""
+
+    title: str
+    caption: str
+    heads: list[Cell]
+    rows: list[list[Cell]]
+
+
+def overview(results: Results) -> Table:
+    """Lay out the size, speed and headline scores of all models, a row each, in the columns that somebody fills."""
+    models = results.models
+    columns: list[tuple[Cell, Callable[[Model], Cell]]] = [
+        (Cell("Parameters", "millions"), lambda model: _number(model, "parameters", 1e-6, ",.1f")),
+        (Cell("Size", "MB"), lambda model: _number(model, "bytes", 1e-6, ",.1f")),
+    ]
+    if chosen := speed_cell(models):
+        latency = f"{chosen}/latency_ms_p50"
+        columns.append((Cell("Latency", f"ms, {spoken(chosen)}"), lambda model: _number(model, latency, 1, ",.2f")))
+    columns.append((Cell("Speed-up", "median"), lambda model: _number(model, "speedup", 1, ".2f", "×")))
+    columns.append((Cell("Held-out loss", "masked LM"), lambda model: _number(model, "heldout_loss", 1, ".3f")))
+    for task, metric in headlines(models):
+        columns += task_columns(task, metric, narrow=len(headlines(models)) > FEW)
+    filled = [(head, cell) for head, cell in columns if any(cell(model).text for model in models)]
+    rows = [[Cell(model.name, _part(results, model)), *(cell(model) for _, cell in filled)] for model in models]
+    return Table("Models", _caption(results), [Cell("Model"), *(head for head, _ in filled)], rows)
+
+
+def task_columns(task: str, metric: str, *, narrow: bool) -> list[tuple[Cell, Callable[[Model], Cell]]]:
+    """Return a column for a task's score and one for its retention, or one for both where there is no room for two."""
+    head = Cell(TASK_NAMES.get(task, task), metric_name(metric))
+    if narrow:
+        return [(head, lambda model: _score(model, f"{task}/{metric}")._replace(note=_retention(model, task).text))]
+    return [
+        (head, lambda model: _score(model, f"{task}/{metric}")),
+        (Cell("Retention", head.text), lambda model: _retention(model, task)),
+    ]
+
+
+def _part(results: Results, model: Model) -> str:
+    part = results.part(model)
+    return "" if part == model.name else part
+
+
+def _caption(results: Results) -> str:
+    models, said = results.models, []
+    narrow = len(headlines(models)) > FEW
+
+    def has(pattern: str) -> bool:
+        return any(re.fullmatch(pattern, name) for model in models for name in model.facts)
+
+    against = {str(found.config["against"]) for found in results.measured if found.config.get("against")}
+    if against and has(r"retention/\w+"):
+        where = "Beside a score is its retention:" if narrow else "Retention is"
+        interval = ", with its interval" if has(r"retention/\w+/low") and not narrow else ""
+        said.append(f"{where} the score as a share of {_names(results, sorted(against))}'s{interval}.")
+    first = [found.config["models"][0] for found in results.measured if found.command == "bench"]
+    if first and has("speedup"):
+        said.append(f"Speed-ups are against {_names(results, first)}.")
+    if has(r"(?!retention)\w+/\w+/min") and not narrow:
+        said.append("A score from several seeds is their median, with its range.")
+    return " ".join(said)
+
+
+def _names(results: Results, places: Iterable[str]) -> str:
+    names = [model.name if (model := results.find(place)) else place for place in places]
+    return " and ".join(dict.fromkeys(names))
+
+
+def scores(results: Results) -> Table:
+    """Lay out every score, a row each; what is about a task as a whole stands beside its headline score."""
+    titles = (
+        "Model",
+        "Task",
+        "Score",
+        "Range over seeds",
+        "Retention",
+        "Interval",
+        "Beside the control",
+        "Its interval",
+    )
+    rows = []
+    for model in results.models:
+        for task, metric in ordered(scores_of(model)):
+            name, kept, beside = f"{task}/{metric}", _retention(model, task), _difference(model, task)
+            if (task, metric) not in headlines([model]):
+                kept = beside = Cell("")
+            what = Cell(TASK_NAMES.get(task, task), metric_name(metric))
+            score = score_text(model.facts[name]), bounds(model, name, "min", "max", score_text)
+            row = [*score, kept.text, kept.note, beside.text, beside.note]
+            rows.append([Cell(model.name), what, *map(Cell, row)])
+    return _without_empty(Table("Scores", "On the validation rows of each task.", list(map(Cell, titles)), rows))
+
+
+def speeds(results: Results) -> Table:
+    """Lay out what bench measured, a row a model and setting."""
+    wanted = {
+        "latency_ms_p50": ("Latency p50, ms", 1.0, ",.2f"), "latency_ms_p95": ("Latency p95, ms", 1.0, ",.2f"),
+        "throughput_sequences_per_second": ("Sequences/s", 1.0, ",.1f"),
+        "tokens_per_second": ("Tokens/s", 1.0, ",.0f"), "peak_memory_bytes": ("Peak memory, MB", 1e-6, ",.1f"),
+    }  # fmt: skip
+    heads = [Cell(text) for text in ("Model", "Setting", *(title for title, _, _ in wanted.values()), "Speed-up")]
+    rows = []
+    for setting in settings(results.models):
+        for model in results.models:
+            cells = [_number(model, f"{setting}/{name}", scale, form) for name, (_, scale, form) in wanted.items()]
+            if any(cell.text for cell in cells):
+                faster = _number(model, f"{setting}/speedup", 1, ".2f", "×")
+                rows.append([Cell(model.name), Cell(spoken(setting)), *cells, faster])
+    caption = "Models in turn on the same input; the speed-up is the median of the runs' ratios."
+    return _without_empty(Table("Speed", caption, heads, rows))
+
+
+def _without_empty(table: Table) -> Table:
+    filled = [i for i in range(len(table.heads)) if any(row[i].text for row in table.rows)]
+    return table._replace(heads=[table.heads[i] for i in filled], rows=[[row[i] for i in filled] for row in table.rows])
+
+
+def settings(models: Sequence[Model]) -> list[str]:
+    """Return the settings that bench measured in, like cpu/fp32/b1/l128: by device, precision, batch, length."""
+    found = {match for model in models for name in model.facts if (match := CELL.match(name))}
+    order = {m[0]: (m["device"], m["precision"], int(m["batch"]), int(m["length"])) for m in found}
+    return sorted(order, key=lambda name: order[name])
+
+
+def speed_cell(models: Sequence[Model]) -> str:
+    """Return the first setting that most models were measured in, "" where there is none."""
+    counts = {name: sum(f"{name}/latency_ms_p50" in model.facts for model in models) for name in settings(models)}
+    return max(counts, key=lambda name: counts[name]) if counts else ""
+
+
+def spoken(setting: str) -> str:
+    """Say a setting in words."""
+    match = CELL.match(setting)
+    if match is None:
+        return setting
+    device = match["device"].upper() if match["device"] == "cpu" else "GPU"
+    return f"{device} {match['precision']}, batch {match['batch']}, {match['length']} tokens"
+
+
+def ordered(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Sort (task, metric) pairs: tasks as GLUE lists them, a task's headline metric first."""
+    tasks = list(TASK_NAMES)
+
+    def rank(pair: tuple[str, str]) -> tuple[int, int, tuple[str, str]]:
+        metrics = TASKS[pair[0]].metrics if pair[0] in TASKS else ("accuracy", "average")
+        place = metrics.index(pair[1]) if pair[1] in metrics else len(metrics)
+        return tasks.index(pair[0]) if pair[0] in tasks else len(tasks), place, pair
+
+    return sorted(set(found), key=rank)
+
+
+def headlines(models: Sequence[Model]) -> list[tuple[str, str]]:
+    """Return the (task, metric) that stands for each task that a model was scored on; GLUE's averages come last."""
+    pairs = ordered(pair for model in models for pair in scores_of(model))
+    first = dict(reversed(pairs))  # the first of each task comes last
+    return [(task, first[task]) for task in dict.fromkeys(task for task, _ in pairs)]
+
+
+def _number(model: Model, name: str, scale: float, form: str, unit: str = "") -> Cell:
+    value = model.facts.get(name)
+    return Cell("" if value is None else f"{value * scale:{form}}{unit}")
+
+
+def _score(model: Model, name: str) -> Cell:
+    value = model.facts.get(name)
+    return Cell("" if value is None else score_text(value), bounds(model, name, "min", "max", score_text))
+
+
+def _retention(model: Model, task: str) -> Cell:
+    kept = model.facts.get(f"retention/{task}")
+    note = bounds(model, f"retention/{task}", "low", "high", percent)
+    return Cell("" if kept is None else percent(kept), note)
+
+
+def _difference(model: Model, task: str) -> Cell:
+    value = model.facts.get(f"difference/{task}")
+    note = bounds(model, f"difference/{task}", "low", "high", "{:+.3f}".format)
+    return Cell("" if value is None else f"{value:+.3f}", note)
+
+
+def metric_name(metric: str) -> str:
+    """Write a metric as its authors do."""
+    return METRIC_NAMES.get(metric, metric.replace("_", " "))
+
+
+def bounds(model: Model, name: str, low: str, high: str, spell: Callable[[float], str]) -> str:
+    """Spell the two bounds of a metric, "" where a record has none."""
+    ends = [model.facts.get(f"{name}/{end}") for end in (low, high)]
+    return "" if None in ends else " to ".join(spell(end) for end in ends if end is not None)
+
+
+def score_text(value: float) -> str:
+    """Spell a score: SQuAD's are percentages in the records, the others shares."""
+    return f"{value:.3f}" if abs(value) <= 1 else f"{value:.2f}"
+
+
+def percent(share: float) -> str:
+    """Spell a share as a percentage."""
+    return f"{share:.1%}"

@@ -1,0 +1,127 @@
+"""What a report cannot say, and the command that would find it out."""
+
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distilkit.comparison import headlines
+from distilkit.headline import kept_tasks, subject
+from distilkit.record import Record
+from distilkit.results import Model, Results
+from distilkit.steps import base_of, command_line, steps
+
+WITH_A_TEACHER = ("teacher", "objective", "temperature", "ce_positions")
+
+
+class Gap(NamedTuple):
+    """Something that is missing, and what to type, where a command can be named."""
+
+    text: str
+    command: str = ""
+
+
+def gaps(results: Results) -> list[Gap]:
+    """List what a reader would want to know and the records don't say."""
+    main = subject(results)
+    return [
+        *no_speed(results, main),
+        *no_score(results, main),
+        *([] if main is None else [*no_retention(results, main), *no_control(results, main), *one_seed(results, main)]),
+        *no_curve(results),
+    ]
+
+
+def no_speed(results: Results, main: Model | None) -> list[Gap]:
+    """Ask for bench where it measured nothing, of models of one kind: those that were fine-tuned, if any were."""
+    if any("/latency_ms_" in name for model in results.models for name in model.facts):
+        return []
+    tuned = [model for model in results.models if headlines([model])]
+    teacher = results.teacher(main) if main else None
+    places = dict.fromkeys([*([teacher] if teacher else []), *(model.place for model in tuned or results.models)])
+    words = [_shown(results, place) for place in places]
+    into = _shown(results, (main or results.models[0]).place)
+    return [
+        Gap("No bench record: latency and speed-up are not known.", _typed("bench", *words, into=f"{into}/bench.json"))
+    ]
+
+
+def no_score(results: Results, main: Model | None) -> list[Gap]:
+    """Ask for a fine-tuning where no model was scored on a task."""
+    if headlines(results.models):
+        return []
+    place = _shown(results, (main or results.models[0]).place)
+    command = shlex.join(["distilkit", "finetune", place, "--task", "NAME", "-o", f"{place}-NAME"])
+    return [Gap("No eval or finetune record: what the models do on a task is not known.", command)]
+
+
+def no_retention(results: Results, main: Model) -> list[Gap]:
+    """Ask for an eval against the teacher where a student was scored alone, and say where there is no interval."""
+    kept = kept_tasks(main)
+    if kept and all(f"retention/{task}/low" not in main.facts for task in kept):
+        return [Gap("No interval of the retention: the eval record has none.")]
+    tuned = next((step for step in reversed(main.biography) if step.command == "finetune"), None)
+    if kept or tuned is None:
+        return []
+    given = {
+        name: tuned.config[name] for name in ("task", "data", "text", "label", "max_length") if tuned.config.get(name)
+    }
+    teacher = next(
+        (other for other in results.models if other is not main and not other.part and headlines([other])), None
+    )
+    compared = teacher.place if teacher else "TEACHER"
+    config = {**given, "models": [compared, main.place] if teacher else [main.place], "against": compared}
+    line = command_line(Record(command="eval", config=config, metrics={}, environment={}), _base(results))
+    text = "No eval record against a teacher: what the student keeps is not known."
+    return [Gap(text, f"{line} --json > {shlex.quote(_shown(results, main.place))}/eval.json")]
+
+
+def no_control(results: Results, main: Model) -> list[Gap]:
+    """Ask for the same training without the teacher, which shows what the teacher is good for."""
+    if main.part != "student" or any(results.part(model) == "control" for model in results.models):
+        return []
+    made = next(step for step in reversed(main.training) if step.config.get("objective") != "mlm")
+    config: dict[str, Any] = {
+        name: value
+        for name, value in made.config.items()
+        if name not in WITH_A_TEACHER and not name.startswith("alpha_")
+    }
+    config |= {"objective": "mlm", "output": f"{made.config.get('output', main.place)}-control"}
+    line = command_line(Record(command="distill", config=config, metrics={}, environment={}), _base(results))
+    return [
+        Gap("No control: whether the teacher helped, or the same training without it does as well, is not known.", line)
+    ]
+
+
+def one_seed(results: Results, main: Model) -> list[Gap]:
+    """Ask for several seeds where a score comes from one."""
+    tuned = next((step for step in reversed(main.biography) if step.command == "finetune"), None)
+    if tuned is None or int(tuned.config.get("seeds") or 1) > 1:
+        return []
+    config = {**tuned.config, "seeds": 5, "output": f"{tuned.config.get('output', main.place)}-seeds"}
+    line = command_line(Record(command="finetune", config=config, metrics={}, environment={}), _base(results))
+    return [Gap("One seed a score: how much of a difference is chance is not known.", line)]
+
+
+def no_curve(results: Results) -> list[Gap]:
+    """Name the trained models without a train.jsonl beside them."""
+    trained = ("distill", "finetune")
+    names = [
+        model.name
+        for model in results.models
+        if not model.curve and model.biography and model.biography[-1].command in trained
+    ]
+    return [Gap(f"No learning curve of {', '.join(names)}: there is no train.jsonl.")] if names else []
+
+
+def _base(results: Results) -> str:
+    return base_of(step.record for step in steps(results))
+
+
+def _shown(results: Results, place: str) -> str:
+    """Spell a place as the commands of the report do."""
+    base = _base(results)
+    return str(Path(place).relative_to(base)) if base and Path(place).is_relative_to(base) else place
+
+
+def _typed(command: str, *words: str, into: str) -> str:
+    return f"{shlex.join(['distilkit', command, *words])} --json > {shlex.quote(into)}"

@@ -1,0 +1,133 @@
+"""The headline of a report: what was made from what, how much smaller and faster it is, and what it keeps."""
+
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from distilkit.comparison import TASK_NAMES, bounds, percent, settings, spoken
+from distilkit.results import Model, Results
+from distilkit.steps import duration, millions
+
+
+class Tile(NamedTuple):
+    """One figure of the headline."""
+
+    figure: str
+    label: str
+    detail: str = ""
+
+
+def subject(results: Results) -> Model | None:
+    """Return the model that a report is about: of the students, or else what init made, the best measured."""
+
+    def rank(model: Model) -> tuple[bool, bool, bool]:
+        return model.part == "student", bool(kept_tasks(model)), "speedup" in model.facts
+
+    made = [model for model in results.models if model.part]
+    return max(made, key=rank) if made else None
+
+
+def title(results: Results) -> str:
+    """Call a report by its subject."""
+    main = subject(results)
+    if main is not None:
+        return main.name
+    return results.models[0].name if len(results.models) == 1 else f"{len(results.models)} models"
+
+
+def sentence(results: Results, model: Model) -> str:
+    """Say what a model was made from, and how."""
+    said = []
+    for step in model.since("init") or model.biography:
+        if step.command == "init":
+            layers, depth = (step.metrics.get(f"{name}/layers") for name in ("student", "teacher"))
+            share = f"{layers:.0f} of the {depth:.0f} layers" if layers and depth else "some of the layers"
+            said.append(f"{share} of {called(results, step.config.get('teacher'))}")
+        elif step.command == "distill":
+            how = "trained on {} by masked LM alone" if step.config.get("objective") == "mlm" else "distilled on {}"
+            amount = f", {step.metrics['tokens']:,.0f} tokens" if "tokens" in step.metrics else ""
+            took = f" in {duration(step.metrics['seconds'])}" if "seconds" in step.metrics else ""
+            said.append(how.format(called(results, step.config.get("corpus"))) + amount + took)
+        elif step.command == "finetune":
+            task = str(step.config.get("task", "a task"))
+            taught = " with a task teacher" if step.config.get("teacher") else ""
+            said.append(f"fine-tuned on {task_name(task)}{taught}")
+    text = "; ".join(said)
+    return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def called(results: Results, place: str | None) -> str:
+    """Call what a record names: as the report does, else by its last name; a hub id as it is."""
+    model = results.find(place)
+    if model is not None:
+        return model.name
+    return "an unnamed one" if not place else Path(place).name if Path(place).is_absolute() else str(place)
+
+
+def task_name(task: str) -> str:
+    """Write a task as its authors do."""
+    return TASK_NAMES.get(task, task)
+
+
+def tiles(results: Results, model: Model) -> list[Tile]:
+    """Return the figures about a model that its records have."""
+    return [*size(results, model), *speed(results, model), *retention(results, model), *beside_control(results, model)]
+
+
+def size(results: Results, model: Model) -> list[Tile]:
+    """Say how much smaller a model is than its teacher."""
+    teacher = results.find(results.teacher(model))
+    small, large = model.facts.get("parameters"), teacher.facts.get("parameters") if teacher else None
+    born = model.since("init")
+    if large is None and born:  # two masked-LM models, so that the head doesn't count
+        small, large = (born[0].metrics.get(f"{name}/parameters") for name in ("student", "teacher"))
+    if not small or not large:
+        return []
+    change = "smaller" if small <= large else "larger"
+    return [Tile(f"{abs(1 - small / large):.0%}", change, f"{millions(small)} of {millions(large)} parameters")]
+
+
+def speed(results: Results, model: Model) -> list[Tile]:
+    """Say how much faster a model runs than the first one of its bench."""
+    ratio, cells = model.facts.get("speedup"), settings([model])
+    measured = [found.config["models"][0] for found in results.measured if found.command == "bench"]
+    if ratio is None or not measured:
+        return []
+    detail = spoken(cells[0]) if len(cells) == 1 else f"median of {len(cells)} settings"
+    return [Tile(f"{ratio:.2f}×", f"as fast as {called(results, measured[-1])}", detail)]
+
+
+def kept_tasks(model: Model) -> dict[str, float]:
+    """Return the retention of each task, GLUE's alone where there is one."""
+    parts = {name: name.split("/") for name in model.facts if name.startswith("retention/")}
+    kept = {words[1]: model.facts[name] for name, words in parts.items() if len(words) == 2}
+    return {"glue": kept["glue"]} if "glue" in kept else kept
+
+
+def retention(results: Results, model: Model) -> list[Tile]:
+    """Say what a model keeps of its teacher's scores."""
+    kept = kept_tasks(model)
+    teacher = called(results, results.teacher(model))
+    if len(kept) > 1:
+        worst = min(kept, key=lambda task: kept[task])
+        detail = f"mean of {len(kept)} tasks; least on {task_name(worst)}: {percent(kept[worst])}"
+        return [Tile(percent(fmean(kept.values())), f"of {teacher}'s scores kept", detail)]
+    return [
+        Tile(
+            percent(value), f"of {teacher}'s score kept", ", interval ".join(filter(None, [task_name(task), interval]))
+        )
+        for task, value in kept.items()
+        for interval in [bounds(model, f"retention/{task}", "low", "high", percent)]
+    ]
+
+
+def beside_control(results: Results, model: Model) -> list[Tile]:
+    """Say what a student keeps more than a control, on the tasks that both were scored on."""
+    mine = kept_tasks(model) if model.part == "student" else {}
+    for other in results.models:
+        theirs = kept_tasks(other) if other.part == "control" else {}
+        if both := mine.keys() & theirs.keys():
+            gain = fmean(mine[task] - theirs[task] for task in both) * 100
+            label = f"{'more' if gain >= 0 else 'less'} kept than {other.name}"
+            return [Tile(f"{abs(gain):.1f} points", label, "a control: trained without a teacher")]
+    return []

@@ -1,0 +1,127 @@
+"""A fine-tuning job: all that the runs with different seeds share, read and checked before anything long begins."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distilkit import checkpoint, encoding, labels, squad, task_data, tasks
+from distilkit.config import FinetuneConfig
+from distilkit.errors import DistilkitError
+from distilkit.objectives import TaskLoss
+from distilkit.tasks import Task
+from distilkit.training import Batches
+
+OWN = "teacher_"  # how the columns begin that hold the tokens of a teacher with a tokenizer of its own
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model that knows the task, what it is given, and which of its outputs stands for each label."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    inputs: tuple[str, ...]
+    order: tuple[int, ...]
+    prefix: str  # "" where the tokens are the student's
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every seed of a fine-tuning run shares."""
+
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    rows: Dataset  # encoded, to train on
+    splits: dict[str, Dataset]  # to score on
+    inputs: tuple[str, ...]
+    teacher: Teacher | None = None
+
+    def batches(self, config: FinetuneConfig) -> Batches:
+        """Return the run's batches, rows of about the same length together."""
+        own = self.teacher.tokenizer if self.teacher and self.teacher.prefix else None
+        collate = encoding.collator(self.tokenizer, own, OWN)
+        lengths = encoding.lengths(self.rows)
+        return Batches(self.rows, collate, batch_size=config.batch_size, seed=config.seed, lengths=lengths)
+
+    def objective(self, student: PreTrainedModel, config: FinetuneConfig) -> TaskLoss:
+        """Return what to minimise."""
+        teacher, more = self.teacher, dict[str, Any]()
+        if teacher:
+            more = {
+                "teacher": teacher.model, "teacher_inputs": teacher.inputs, "order": teacher.order,
+                "prefix": teacher.prefix, "alpha_task": config.alpha_task, "alpha_ce": config.alpha_ce,
+                "temperature": config.temperature,
+            }  # fmt: skip
+        return TaskLoss(student, self.task.kind, self.inputs, **more)
+
+
+def prepare(task: Task, config: FinetuneConfig) -> Job:
+    """Read and check all that a run needs, the teacher included, and encode the rows to train on.
+
+    Raises DistilkitError where the teacher has other labels than the student, or, for spans, another tokenizer.
+    """
+    rows = task_data.read(task, config.data, "train")
+    if task.name == "custom":
+        task = labels.learn(task, rows, str(config.data), config.kind)
+        task_data.check_labels(rows, task, str(config.data))
+    splits = task_data.read_validation(task, config.data)
+    student, tokenizer = open_student(task, config), checkpoint.open_tokenizer(config.model)
+    inputs = encoding.input_names(student)
+    if config.teacher is None:
+        return Job(task, tokenizer, encode(rows, task, tokenizer, inputs, config, student), splits, inputs)
+    teacher = open_teacher(task, config, tokenizer)
+    if not teacher.prefix:
+        union = tuple(name for name in encoding.INPUTS if name in inputs + teacher.inputs)
+        encoded = encode(rows, task, tokenizer, union, config, student, teacher.model)
+    else:
+        both = encode(rows, task, tokenizer, inputs, config, student), _own(rows, task, teacher, config)
+        encoded = datasets.concatenate_datasets([*both], axis=1)
+    return Job(task, tokenizer, encoded, splits, inputs, teacher)
+
+
+def open_student(task: Task, config: FinetuneConfig) -> PreTrainedModel:
+    """Open the checkpoint with a head of the task's size, fresh unless it has one."""
+    names = task.labels or (("LABEL_0", "LABEL_1") if task.kind == "span" else ("LABEL_0",))
+    changes: dict[str, Any] = {
+        "id2label": dict(enumerate(names)),
+        "label2id": {label: place for place, label in enumerate(names)},
+        "problem_type": labels.PROBLEMS.get(task.kind),
+    }
+    return checkpoint.open_model(config.model, tasks.HEADS[task.kind], new_head=True, **changes)
+
+
+def open_teacher(task: Task, config: FinetuneConfig, tokenizer: PreTrainedTokenizerBase) -> Teacher:
+    """Open the teacher, whose outputs are matched to the task's labels by name."""
+    name = str(config.teacher)
+    model, own = checkpoint.open_model(name, tasks.HEADS[task.kind]), checkpoint.open_tokenizer(name)
+    order = labels.label_order(task, model.config, name)
+    same = checkpoint.same_vocabulary(tokenizer, own)
+    if task.kind == "span" and not same:
+        raise DistilkitError(
+            f"--teacher '{name}' has another tokenizer than the student, so its answers lie at other tokens: "
+            "give one with the student's tokenizer"
+        )
+    return Teacher(model, own, encoding.input_names(model), tuple(order), "" if same else OWN)
+
+
+def encode(
+    rows: Dataset,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    inputs: tuple[str, ...],
+    config: FinetuneConfig,
+    *models: PreTrainedModel,
+) -> Dataset:
+    """Tokenise rows to train on, no longer than every model that reads them has positions for."""
+    length = encoding.window_length(task, config, *models)
+    if task.kind == "span":
+        return squad.encode(rows, tokenizer, inputs, length, config.stride, training=True)
+    return encoding.encode(rows, task, tokenizer, inputs, length, config.long)
+
+
+def _own(rows: Dataset, task: Task, teacher: Teacher, config: FinetuneConfig) -> Dataset:
+    encoded = encode(rows, task, teacher.tokenizer, teacher.inputs, config, teacher.model)
+    return encoded.remove_columns("labels").rename_columns({name: OWN + name for name in teacher.inputs})

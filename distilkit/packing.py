@@ -1,0 +1,144 @@
+"""Text to rows of token ids, in one process or several.
+
+Light, because every process that tokenises imports it: nothing but numpy and tokenizers.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from distilkit.errors import DistilkitError
+
+Ids = npt.NDArray[Any]
+P = TypeVar("P")
+PART = 2**20  # characters that are tokenised at a time, whatever the documents' length: what bounds the memory
+
+
+class Encoder:
+    """A tokenizer that gives arrays: two bytes a token where the vocabulary allows it."""
+
+    def __init__(self, definition: str, vocabulary: int) -> None:
+        self.dtype = np.dtype(np.uint16 if vocabulary <= 2**16 else np.int32)
+        self.tokenizer = Tokenizer.from_str(definition)
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+
+    def __call__(self, texts: list[str]) -> list[Ids]:
+        """Return the token ids of each text, without special tokens."""
+        if len(texts) == 1 and len(texts[0]) > PART:
+            return [np.concatenate([ids for part in _parts(texts[0]) for ids in self([part])])]
+        encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Cut a long text before a space, where it can be cut without changing a token."""
+    start = 0
+    while len(text) - start > PART:
+        space = text.rfind(" ", start + 1, start + PART)
+        end = space if space > 0 else start + PART
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+class Packer:
+    """Lays tokenised documents out in rows CLS … SEP of `seq_length` tokens, or of fewer with "documents".
+
+    "blocks": documents end to end with SEP between them, every row full; what does not fill one waits in `rest` for
+    the next documents. "documents": a document a row, a longer one cut into several.
+    """
+
+    def __init__(self, encoder: Encoder, cls: int, sep: int, seq_length: int, packing: str) -> None:
+        self.encoder, self.body, self.packing = encoder, seq_length - 2, packing
+        self.cls, self.sep = np.array([[cls], [sep]], dtype=encoder.dtype)
+        self.rest = self.cls[:0]
+        self.key = (encoder.tokenizer.to_str(), cls, sep, seq_length, packing)  # all that the rows depend on
+
+    def rows(self, documents: Iterable[Ids]) -> list[Ids]:
+        """Return the rows that these documents complete."""
+        documents = [ids for ids in documents if len(ids)]
+        if self.packing == "documents":
+            bodies = [ids[at : at + self.body] for ids in documents for at in range(0, len(ids), self.body)]
+            return [np.concatenate([self.cls, body, self.sep]) for body in bodies]
+        tokens = np.concatenate([self.rest, *(part for ids in documents for part in (ids, self.sep))])
+        count = len(tokens) // self.body
+        self.rest = tokens[count * self.body :].copy()
+        rows = np.empty((count, self.body + 2), dtype=self.encoder.dtype)
+        rows[:, 0], rows[:, -1] = self.cls, self.sep
+        rows[:, 1:-1] = tokens[: count * self.body].reshape(count, self.body)
+        return list(rows)
+
+
+def group(texts: Iterable[str | None]) -> Iterator[list[str]]:
+    """Gather texts until they are long enough to be worth a process's while."""
+    gathered: list[str] = []
+    size = 0
+    for text in texts:
+        gathered.append(text or "")
+        size += len(gathered[-1])
+        if size >= PART or len(gathered) >= PART // 64:  # empty lines take room too
+            yield gathered
+            gathered, size = [], 0
+    if gathered:
+        yield gathered
+
+
+def encode(groups: Iterable[tuple[list[str], P]], encoder: Encoder, workers: int) -> Iterator[tuple[list[Ids], P]]:
+    """Tokenise groups of texts in their order; what comes with a group is handed on with its ids.
+
+    Several workers are processes that go ahead by two groups each.
+    """
+    if workers == 1:
+        for texts, mark in groups:
+            yield encoder(texts), mark
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork would share torch's threads and locks, and its memory
+    pending: deque[tuple[Future[list[Ids]], P]] = deque()
+    with ProcessPoolExecutor(workers, spawn, _start, (encoder,)) as pool:
+        try:
+            for texts, mark in groups:
+                pending.append((pool.submit(_encode, texts), mark))
+                if len(pending) > 2 * workers:
+                    yield pending[0][0].result(), pending.popleft()[1]
+            while pending:
+                yield pending[0][0].result(), pending.popleft()[1]
+        except BrokenProcessPool:
+            raise DistilkitError(
+                "a process that tokenises was killed, perhaps for its memory: lower --workers"
+            ) from None
+        finally:
+            for future, _ in pending:
+                future.cancel()
+
+
+_encoder: Encoder  # a worker's own
+
+
+def _start(encoder: Encoder) -> None:
+    global _encoder  # noqa: PLW0603 - the only way to hand a worker something once
+    _encoder = encoder
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _encode(texts: list[str]) -> list[Ids]:
+    return _encoder(texts)

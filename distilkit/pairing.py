@@ -1,0 +1,72 @@
+"""A student and its teacher: what it takes for one to learn from the other."""
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distilkit import checkpoint, vocabulary
+from distilkit.config import DistillConfig
+from distilkit.errors import DistilkitError
+from distilkit.record import read_biography, remembered_teacher
+
+
+def teacher_name(config: DistillConfig) -> str:
+    """Return the teacher that --teacher or the student's biography names."""
+    name = config.teacher or remembered_teacher(config.student)
+    if name is None:
+        raise DistilkitError(f"'{config.student}' does not say what it was made from: name the teacher with --teacher")
+    return name
+
+
+def open_teacher(
+    config: DistillConfig, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """Open the teacher, and refuse one that doesn't fit."""
+    name = teacher_name(config)
+    teacher = checkpoint.open_model(name, "masked-lm")
+    theirs = checkpoint.open_tokenizer(name)
+    if has_fewer_tokens(config.student):
+        teacher, theirs = vocabulary.prune(teacher, vocabulary.shared_ids(tokenizer, theirs)), tokenizer
+    check_pair(student, teacher, checkpoint.same_vocabulary(tokenizer, theirs))
+    check_length(teacher, config.seq_length)
+    return teacher
+
+
+def map_layers(given: tuple[int, ...] | None, student: PreTrainedModel, teacher: PreTrainedModel) -> list[int]:
+    """Return the teacher's layer for each of the student's: as given, or evenly spread with the last for the last.
+
+    Evenly spread is TinyBERT's map (Jiao et al. 2020, section 4.1): for 4 of 12 the layers 2, 5, 8 and 11.
+    Raises DistilkitError where a layer isn't there or the numbers don't fit.
+    """
+    ours, theirs = (model.config.num_hidden_layers for model in (student, teacher))
+    even = [round((i + 1) * theirs / ours) - 1 for i in range(ours)]
+    layers = even if given is None else [*even[:-1], *given] if len(given) == 1 else list(given)
+    if len(layers) != ours or not all(0 <= layer < theirs for layer in layers):
+        raise DistilkitError(
+            f"--layer-map {','.join(map(str, layers))} does not fit: give one number or {ours}, from 0 to {theirs - 1}"
+        )
+    return layers
+
+
+def has_fewer_tokens(student: str) -> bool:
+    """Say whether a checkpoint's vocabulary was cut when it was made."""
+    return any(entry.command == "init" and entry.config.get("vocabulary") for entry in read_biography(student))
+
+
+def check_pair(student: PreTrainedModel, teacher: PreTrainedModel, same_vocabulary: bool) -> None:
+    """Refuse a teacher from whom the student can't learn: another vocabulary, or the very same weights."""
+    if not same_vocabulary or student.config.vocab_size != teacher.config.vocab_size:
+        raise DistilkitError(
+            "teacher and student have different vocabularies: give a --teacher with the student's tokenizer"
+        )
+    mine, theirs = student.state_dict(), teacher.state_dict()
+    if mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine):
+        raise DistilkitError(
+            "teacher and student have identical weights, nothing to learn: make a student with distilkit init"
+        )
+
+
+def check_length(model: PreTrainedModel, seq_length: int) -> None:
+    """Refuse blocks that are longer than the model's positions."""
+    positions = checkpoint.max_tokens(model)
+    if positions is not None and seq_length > positions:
+        raise DistilkitError(f"--seq-length {seq_length} is longer than the model's {positions} positions: lower it")

@@ -1,0 +1,246 @@
+"""The plots of a report: retention, size against latency and score, learning curves."""
+
+from collections.abc import Callable, Sequence
+from io import StringIO
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from distilkit.comparison import FEW, TASK_NAMES, headlines, metric_name, percent, speed_cell, spoken
+from distilkit.errors import DistilkitError
+from distilkit.headline import kept_tasks
+from distilkit.results import Model, Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Told apart without colour too: marker and line style change with the model. page.css has the same for the dark.
+COLORS = ("#1a5fb4", "#b4500a", "#1f7a3d", "#8a3ab9", "#0b7285", "#b3261e")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.")
+INK, FAINT = "#3b4048", "#d5d9de"
+WIDTH, HEIGHT = 3.9, 2.8  # inches: small enough to be read at full size on a phone
+LONGEST = 50  # letters that a legend is wide
+POINTS = 300  # of a training curve; more would be averaged by the eye anyway
+STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "distilkit", "font.size": 9, "axes.edgecolor": INK, "axes.labelcolor": INK,
+    "text.color": INK, "xtick.color": INK, "ytick.color": INK, "grid.color": FAINT, "axes.grid": True,
+    "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+    "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.6,
+    "text.parse_math": False,  # a name may have a $ in it
+}  # fmt: skip
+NO_LOSS = {"step", "tokens", "seconds", "tokens_per_second", "lr", "heldout_loss", "epoch"}
+LOSS_NAMES = {"ce": "soft-target loss", "cos": "cosine loss", "mlm": "masked-LM loss", "task": "loss on the labels"}
+
+
+class Plot(NamedTuple):
+    """A plot: the name of its files, what it is called, what it shows in words, and the figure."""
+
+    name: str
+    title: str
+    description: str
+    figure: "Figure"
+
+
+def draw(results: Results) -> list[Plot]:
+    """Draw what the records have enough for.
+
+    Raises DistilkitError without matplotlib.
+    """
+    try:
+        import matplotlib as mpl
+        import matplotlib.figure
+    except ImportError:
+        raise DistilkitError("plots need matplotlib, which is missing: pip install 'distilkit[plots]'") from None
+    with mpl.rc_context(STYLE):
+        return [*retention(results), *frontiers(results), *curves(results)]
+
+
+def save(plot: Plot, directory: Path) -> None:
+    """Write a plot as PNG and as SVG."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        plot.figure.savefig(directory / f"{plot.name}.png", dpi=200)
+        plot.figure.savefig(directory / f"{plot.name}.svg", metadata={"Date": None})
+
+
+def svg(plot: Plot) -> str:
+    """Return a plot as the text of an SVG, without metadata."""
+    import matplotlib as mpl
+
+    text = StringIO()
+    with mpl.rc_context({**STYLE, "svg.id": plot.name, "svg.hashsalt": plot.name}):
+        nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        plot.figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    return text.getvalue()
+
+
+def canvas(height: float = HEIGHT, **labels: Any) -> "tuple[Figure, Axes]":
+    """Return a new figure with one pair of axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.add_subplot(**labels)
+
+
+def look(number: int) -> dict[str, Any]:
+    """Return a model's colour and marker, the same in every plot."""
+    return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)]}
+
+
+def line_style(number: int) -> str:
+    """Return a model's line style."""
+    return LINES[number % len(LINES)]
+
+
+def called(model: Model) -> str:
+    """Call a model in a legend: a long name without its middle, and none with the _ in front that would hide it."""
+    name = model.name if len(model.name) <= LONGEST else f"{model.name[:18]}…{model.name[1 - LONGEST + 18 :]}"
+    return f" {name}" if name.startswith("_") else name
+
+
+def legend(figure: "Figure", models: Sequence[Model], **options: Any) -> None:
+    """Name the models above a plot, in as many columns as there is room for."""
+    columns = LONGEST // (max(len(called(model)) for model in models) + 2)
+    figure.legend(loc="outside upper left", ncols=max(1, min(columns, len(models), 3)), **options)
+
+
+def retention(results: Results) -> list[Plot]:
+    """Draw what every model keeps on every task, with the interval where the record has one."""
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    shown = [(number, model) for number, model in enumerate(results.models) if results.part(model) != "teacher"]
+    tasks = [task for task, _ in headlines(results.models) if any(f"retention/{task}" in m.facts for _, m in shown)]
+    shown = [(number, model) for number, model in shown if any(f"retention/{task}" in model.facts for task in tasks)]
+    if not shown:
+        return []
+    figure, axes = canvas(
+        0.9 + 0.2 * len(shown) + 0.24 * len(tasks) * len(shown), xlabel="share of the teacher's score"
+    )
+    said = []
+    for place, (number, model) in enumerate(shown):
+        shift = (place - (len(shown) - 1) / 2) * 0.7 / len(shown)
+        label = called(model)
+        for row, task in enumerate(tasks):
+            if (kept := model.facts.get(f"retention/{task}")) is None:
+                continue
+            low, high = (model.facts.get(f"retention/{task}/{end}", kept) for end in ("low", "high"))
+            axes.plot([low, high], [row + shift] * 2, color=look(number)["color"], linewidth=1.4)
+            axes.plot([kept], [row + shift], linestyle="", markersize=6, label=label, **look(number))
+            label = "_"
+            interval = f" ({percent(low)} to {percent(high)})" if low != high else ""
+            said.append(f"{model.name} {percent(kept)}{interval} on {TASK_NAMES.get(task, task)}")
+    axes.axvline(1.0, color=INK, linewidth=1, linestyle="--")
+    axes.set_yticks(range(len(tasks)), [TASK_NAMES.get(task, task) for task in tasks])
+    axes.set_ylim(len(tasks) - 0.5, -0.5)
+    axes.margins(x=0.08)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    legend(figure, [model for _, model in shown])
+    return [Plot("retention", "Retention", f"What is kept of the teacher's score: {'; '.join(said)}.", figure)]
+
+
+def frontiers(results: Results) -> list[Plot]:
+    """Draw scores against latency, a plot a task; of more than a few tasks, one of their mean retention."""
+    models, tasks = results.models, headlines(results.models)
+    if len(tasks) > FEW:
+        kept = {model.name: kept_tasks(model) for model in models}
+        means = [(n, m, fmean(kept[m.name].values())) for n, m in enumerate(models) if kept[m.name]]
+        return frontier("retention", "mean retention", models, means)
+    plots = []
+    for task, metric in tasks:
+        name = f"{task}/{metric}"
+        scored = [(n, m, m.facts[name]) for n, m in enumerate(models) if name in m.facts]
+        plots += frontier(task, f"{TASK_NAMES.get(task, task)} {metric_name(metric)}", models, scored)
+    return plots
+
+
+def frontier(name: str, words: str, models: Sequence[Model], scored: Sequence[tuple[int, Model, float]]) -> list[Plot]:
+    """Draw a score against latency, or size where there is no bench; a marker's area goes with the size."""
+    cell = speed_cell(models)
+    cost, scale, unit = (f"{cell}/latency_ms_p50", 1.0, "ms") if cell else ("bytes", 1e-6, "MB")
+    shown = [(number, model, score) for number, model, score in scored if cost in model.facts]
+    if len(shown) < 2:
+        return []
+    label = f"latency p50, ms ({spoken(cell)})" if cell else "size, MB"
+    figure, axes = canvas(xlabel=label, ylabel=words)
+    largest = max(model.facts.get("bytes", 1.0) for _, model, _ in shown)
+    for number, model, score in shown:
+        area = 30 + 170 * model.facts.get("bytes", largest) / largest
+        axes.scatter(model.facts[cost] * scale, score, s=area, alpha=0.85, label=called(model), **look(number))
+    axes.margins(0.15)
+    legend(figure, [model for _, model, _ in shown], markerscale=0.6)
+    title = f"{words[:1].upper()}{words[1:]} against {'latency' if cell else 'size'}"
+    said = "; ".join(f"{m.name} {score:.3f} at {m.facts[cost] * scale:,.2f} {unit}" for _, m, score in shown)
+    return [
+        Plot(f"frontier-{name}", title, f"{title}; a marker's area goes with the size of the weights: {said}.", figure)
+    ]
+
+
+def curves(results: Results) -> list[Plot]:
+    """Draw the learning curves: masked LM first, then each other part of the loss, of distillation and fine-tuning."""
+    runs = [(number, model) for number, model in enumerate(results.models) if model.curve]
+    text = [run for run in runs if {"mlm", "heldout_loss"} & keys(run)]
+    plots = [learning_curve("learning-curve", "Masked-LM loss", text, masked_lm_part, heldout=True)] if text else []
+    for name, group in (("learning-curve", text), ("finetuning-curve", [run for run in runs if run not in text])):
+        found = dict.fromkeys(key for run in group for key in sorted(keys(run)))
+        parts = [key for key in found if key not in NO_LOSS and key not in ("mlm", "loss")]
+        for part in parts or (["loss"] if group and group is not text else []):
+            title = LOSS_NAMES.get(part, f"training loss, {part}" if part != "loss" else "training loss")
+            shown = [run for run in group if part in keys(run)]
+            plots.append(
+                learning_curve(f"{name}-{part}", title[:1].upper() + title[1:], shown, lambda _, part=part: part)
+            )
+    return plots
+
+
+def keys(run: tuple[int, Model]) -> set[str]:
+    """Return everything that a run's lines name."""
+    return {key for line in run[1].curve for key in line}
+
+
+def masked_lm_part(run: tuple[int, Model]) -> str:
+    """Return what is to be compared with the held-out loss: masked LM's part of the loss, or all of it."""
+    return "mlm" if "mlm" in keys(run) else "loss"
+
+
+def learning_curve(
+    name: str, title: str, runs: Sequence[tuple[int, Model]], part: Callable[..., str], *, heldout: bool = False
+) -> Plot:
+    """Draw a part of the training loss over tokens, all runs in one plot; beside the held-out loss it is faint."""
+    from matplotlib.ticker import EngFormatter
+
+    figure, axes = canvas(xlabel="tokens", ylabel=title[:1].lower() + title[1:])
+    said = []
+    for run in runs:
+        number, model = run
+        label, drawn = called(model), look(number)
+        if heldout and (read := points(model.curve, "heldout_loss")):
+            axes.plot(
+                *zip(*read, strict=True), label=label, markersize=4.5, zorder=3, linestyle=line_style(number), **drawn
+            )
+            said.append(f"{model.name} {read[0][1]:.3f} to {read[-1][1]:.3f} over {read[-1][0]:,.0f} tokens")
+            label = "_"
+        if read := points(model.curve, part(run)):
+            faint = (
+                {"alpha": 0.35, "linewidth": 0.9} if heldout else {"linestyle": line_style(number), "linewidth": 1.2}
+            )
+            axes.plot(*zip(*read, strict=True), label=label, color=drawn["color"], **faint)
+            if label != "_":
+                said.append(f"{model.name} {read[0][1]:.3f} to {read[-1][1]:.3f} over {read[-1][0]:,.0f} tokens")
+    axes.xaxis.set_major_formatter(EngFormatter())
+    legend(figure, [model for _, model in runs])
+    kind = "held out (marked) and in training (faint)" if heldout else "in training"
+    return Plot(name, title, f"{title} {kind}: {'; '.join(said)}.", figure)
+
+
+def points(lines: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Return (tokens, value) of the lines that carry a key; of very many, the means of neighbours."""
+    read = [(line["tokens"], line[key]) for line in lines if key in line]
+    size = -(-len(read) // POINTS)
+    if size <= 1:
+        return read
+    groups = [read[start : start + size] for start in range(0, len(read), size)]
+    return [(fmean(x for x, _ in group), fmean(y for _, y in group)) for group in groups]

@@ -1,0 +1,220 @@
+"""What is known about models: their biographies, the eval and bench records saved beside them, their train.jsonl."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from distilkit import checkpoint
+from distilkit.errors import DistilkitError
+from distilkit.progress import warn
+from distilkit.record import BIOGRAPHY, Record, read_biography
+
+MEASUREMENTS = ("eval", "bench")
+PARTS = ("", "extracted", "student", "control")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of a report: what it is called, what made it, what was measured about it."""
+
+    name: str
+    place: str  # an absolute path or a hub id
+    biography: list[Record]
+    facts: dict[str, float]  # metrics, named as in the records, without a position in front
+    curve: list[dict[str, Any]]  # the lines of train.jsonl
+    given: bool = True  # asked for, not only measured beside one that was
+
+    def since(self, command: str) -> list[Record]:
+        """Return the biography from the last record of a command on, [] where there is none."""
+        places = [place for place, step in enumerate(self.biography) if step.command == command]
+        return self.biography[places[-1] :] if places else []
+
+    @property
+    def training(self) -> list[Record]:
+        """The `distill` records since the last `init`, all of them where there was no `init`."""
+        return [step for step in self.since("init") or self.biography if step.command == "distill"]
+
+    @property
+    def part(self) -> str:
+        """What the model is in a distillation: student, control (trained without a teacher), extracted, or neither."""
+        if not self.since("init"):
+            return ""
+        taught = [step.config.get("objective") != "mlm" for step in self.training]
+        return "student" if any(taught) else "control" if taught else "extracted"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a report is about: its models, and the records that measured several of them side by side."""
+
+    models: list[Model]
+    measured: list[Record]
+
+    def find(self, place: str | None) -> Model | None:
+        """Return the model that a record names."""
+        return next((model for model in self.models if place and is_at(model.place, place)), None)
+
+    def teacher(self, model: Model) -> str | None:
+        """Return what a model is compared with: the teacher of its eval, else the first of its bench, else of init."""
+        for command, key in (("eval", "against"), ("bench", "models")):
+            for found in reversed(self.measured):
+                named = found.config.get(key) if found.command == command else None
+                against = named[0] if isinstance(named, list) and named else named
+                if against and not is_at(model.place, against) and position(found, model.place) is not None:
+                    return str(against)
+        born = model.since("init")
+        return str(born[0].config["teacher"]) if born and born[0].config.get("teacher") else None
+
+    def part(self, model: Model) -> str:
+        """Say what a model is beside the others: teacher, student, control, extracted, or nothing of these."""
+        taught = [self.teacher(other) for other in self.models if other.part]
+        return model.part or ("teacher" if any(place and is_at(model.place, place) for place in taught) else "")
+
+
+def read(directories: Sequence[str]) -> Results:
+    """Read all that is known about the checkpoints in directories and about the models that they were measured beside.
+
+    Raises DistilkitError for a directory that nothing is known about.
+    """
+    given = list(dict.fromkeys(path.absolute() for name in directories for path in checkpoints(Path(name))))
+    folders = dict.fromkeys([*(Path(name).absolute() for name in directories), *given])
+    measured = [found for folder in folders for found in saved_records(folder)]
+    places = dict.fromkeys(map(str, given))
+    for name in (name for found in measured for name in (*found.config["models"], found.config.get("against"))):
+        if name and not any(is_at(place, name) for place in places):
+            places[name] = None
+    models = [
+        Model(name, place, read_biography(place), facts(place, measured), curve(Path(place)), given=i < len(given))
+        for i, (name, place) in enumerate(zip(labels(list(places)), places, strict=True))
+    ]
+    for model in models:
+        if model.given and not (model.biography or model.facts or model.curve):
+            raise DistilkitError(f"nothing to report in '{model.place}': give directories that distilkit wrote")
+    return Results(models, measured)
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """Return the directory where it is one model's, else the checkpoints in it, ancestors first."""
+    own = [step for step in read_biography(directory) if step.command not in ("demo", "report")]
+    if own or checkpoint.weights_bytes(directory) or not directory.is_dir():
+        return [directory]
+    inside = [
+        Model(str(path), str(path), read_biography(path), {}, [])
+        for path in sorted(directory.iterdir())
+        if path.is_dir()
+    ]
+    found = [model for model in inside if model.biography and checkpoint.weights_bytes(model.place)]
+    found.sort(key=lambda model: (len(model.biography), PARTS.index(model.part)))
+    return [Path(model.place) for model in found] or [directory]
+
+
+def labels(places: Sequence[str]) -> list[str]:
+    """Call each model by its directory's name, or by its path where two have the same; a hub id stays as it is."""
+    names = [Path(place).name if Path(place).is_absolute() else place for place in places]
+    unique = [name if names.count(name) == 1 else place for name, place in zip(names, places, strict=True)]
+    return ["".join(letter if letter.isprintable() else "�" for letter in name) for name in unique]
+
+
+def is_at(place: str, named: str) -> bool:
+    """Say whether a record's name means the model at a place: the same one, or one of its name that was moved."""
+    here, there = Path(place), Path(named)
+    if place == named or here.resolve() == there.resolve():
+        return True
+    return here.is_absolute() and there.is_absolute() and here.name == there.name and not there.exists()
+
+
+def saved_records(directory: Path) -> list[Record]:
+    """Return the eval and bench records of a directory: those in its biography, and those that --json saved there."""
+    found = [step for step in read_biography(directory) if step.command in MEASUREMENTS and "models" in step.config]
+    for path in sorted((*directory.glob("eval*.json"), *directory.glob("bench*.json"))):
+        try:
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            found.append(Record(**{"environment": {}, **entry}))
+            found[-1].config["models"]
+        except (ValueError, TypeError, KeyError):
+            raise DistilkitError(f"'{path}' is no record of models: write it with --json > {path.name}") from None
+    return found
+
+
+def facts(place: str, measured: Sequence[Record]) -> dict[str, float]:
+    """Return the metrics that are about a model: its size, those of its last record, those of eval and bench."""
+    known: dict[str, Any] = {**weights(Path(place))}
+    biography = [step for step in read_biography(place) if step.command not in MEASUREMENTS]
+    if biography and biography[-1].command != "init":  # init's are about two models
+        known |= biography[-1].metrics
+    for found in measured:
+        where = position(found, place)
+        if where is not None:
+            known |= metrics_of(found, where)
+    return {name: value for name, value in known.items() if isinstance(value, (int, float))}
+
+
+def position(found: Record, place: str) -> int | None:
+    """Return which of a record's models is at a place."""
+    return next((i for i, name in enumerate(found.config["models"]) if is_at(place, name)), None)
+
+
+def metrics_of(found: Record, where: int) -> dict[str, float]:
+    """Return the metrics that are about the model at a position."""
+    if found.command == "eval" and len(found.config["models"]) == 1:
+        return found.metrics
+    prefix = f"{where}/"
+    return {name.removeprefix(prefix): value for name, value in found.metrics.items() if name.startswith(prefix)}
+
+
+def weights(directory: Path) -> dict[str, float]:
+    """Count a checkpoint's parameters and bytes, {} where it has no weights; reads the headers only.
+
+    Where there is a checkpoint for each of several tasks in it, that of the first task counts.
+    """
+    of_tasks = sorted(path.parent for path in directory.glob(f"*/{BIOGRAPHY}"))
+    files = sorted(directory.glob("*.safetensors")) or [
+        file for path in of_tasks[:1] for file in path.glob("*.safetensors")
+    ]
+    parameters = 0
+    for path in files:
+        try:
+            with safe_open(path, "pt") as tensors:
+                parameters += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise DistilkitError(f"'{path}' cannot be read ({error}): make the checkpoint again") from None
+    size = sum(path.stat().st_size for path in files)
+    return {"parameters": float(parameters), "bytes": float(size)} if files else {}
+
+
+def curve(directory: Path) -> list[dict[str, Any]]:
+    """Read the updates and held-out losses in a directory's train.jsonl, [] where there is none.
+
+    Passes over lines that can't be read (the last one of a run that was killed), with a warning.
+    """
+    path = directory / "train.jsonl"
+    if not path.is_file():
+        return []
+    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    entries = [entry for entry in map(_parse, texts) if entry != {}]
+    if unread := entries.count(None):
+        warn(f"'{path}' has {unread} lines that cannot be read: passed over")
+    return [entry for entry in entries if entry and "step" in entry and "tokens" in entry]
+
+
+def _parse(text: str) -> dict[str, Any] | None:
+    """Return a line's numbers, {} for an empty line, None for one that is no JSON object."""
+    try:
+        entry = json.loads(text or "{}")
+        return {name: value for name, value in entry.items() if isinstance(value, (int, float))}
+    except (json.JSONDecodeError, AttributeError):
+        return None
+
+
+def scores_of(model: Model) -> Iterator[tuple[str, str]]:
+    """Yield (task, metric) of every score of a model, as they come in its records."""
+    for name in model.facts:
+        match = re.fullmatch(r"(?!retention/|difference/)(\w+)/(\w+)", name)
+        if match:
+            yield match[1], match[2]

@@ -1,0 +1,142 @@
+"""How models were made: the commands of their records, each once, and where they ran."""
+
+import os.path
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distilkit.comparison import headlines, score_text
+from distilkit.config import COMMANDS
+from distilkit.errors import DistilkitError
+from distilkit.options import build, fields_of, flag, spell
+from distilkit.record import PACKAGES, Record
+from distilkit.results import MEASUREMENTS, Model, Results
+
+WHERE = ("machine", "gpu", "python", *PACKAGES)
+
+
+class Step(NamedTuple):
+    """A command that was run: what came of it, the line to type, figures, and its record."""
+
+    title: str
+    command: str
+    outcome: str
+    record: Record
+
+
+def steps(results: Results) -> list[Step]:
+    """Return what was run for the models, in an order in which it can be run again."""
+    records: list[Record] = []
+    for done in (*(step for model in results.models for step in model.biography), *results.measured):
+        if done not in records and done.command != "report":
+            records.append(done)
+    records.sort(key=lambda done: done.command in MEASUREMENTS)  # what was measured last was made before
+    base = base_of(records)
+    return [Step(title(done), command_line(done, base), outcome(done), done) for done in records]
+
+
+def base_of(records: Iterable[Record]) -> str:
+    """Return the directory that all outputs lie in, "" where there is none but the root."""
+    outputs = [str(done.config["output"]) for done in records if done.config.get("output")]
+    parents = [str(Path(output).parent) for output in outputs if Path(output).is_absolute()]
+    base = os.path.commonpath(parents) if parents else ""
+    return "" if base == os.path.sep else base
+
+
+def command_line(done: Record, base: str = "") -> str:
+    """Spell a record as the command that made it, as typed in the directory `base`.
+
+    Options that this version doesn't know are left out; where it can't make sense of the rest, all are spelled as they
+    are.
+    """
+    config = {name: _relative(value, base) for name, value in done.config.items() if value is not None}
+    config_class = COMMANDS.get(done.command)
+    try:
+        if config_class is None:
+            raise DistilkitError(f"no command '{done.command}'")
+        known = {item.name for item, _ in fields_of(config_class)}
+        return spell(done.command, build(config_class, {}, {k: v for k, v in config.items() if k in known}))
+    except (DistilkitError, TypeError):  # a record of another version
+        words = [word for name, value in config.items() for word in (flag(name), str(value))]
+        return shlex.join(["distilkit", done.command, *words])
+
+
+def _relative(value: Any, base: str) -> Any:
+    if isinstance(value, list):
+        return [_relative(entry, base) for entry in value]
+    if base and isinstance(value, str) and (value == base or value.startswith(base + os.path.sep)):
+        return os.path.relpath(value, base)
+    return value
+
+
+def title(done: Record) -> str:
+    """Call a step by its command and what it made."""
+    output = done.config.get("output")
+    return f"{done.command}: {Path(output).name}" if output else done.command
+
+
+def outcome(done: Record) -> str:
+    """Say in figures what a step took and came to."""
+    metrics, said = done.metrics, []
+    if done.command == "init" and "kept_layers" in done.environment:
+        said.append(f"kept layers {done.environment['kept_layers']}")
+    if "student/parameters" in metrics and "teacher/parameters" in metrics:
+        said.append(
+            f"{millions(metrics['student/parameters'])} of {millions(metrics['teacher/parameters'])} parameters"
+        )
+    if "max_difference" in metrics:
+        said.append(f"largest difference in the proof {metrics['max_difference']:.2g}")
+    said += [f"{metrics[name]:,.0f} {name}" for name in ("updates", "tokens") if name in metrics]
+    if "seconds" in metrics:
+        said.append(duration(metrics["seconds"]) + (" a seed" if done.config.get("seeds", 1) > 1 else ""))
+    if "tokens_per_second" in metrics:
+        said.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
+    if done.command in ("distill", "finetune"):
+        said.append(seeds(done))
+        said += [f"{word} {metrics[name]:.3f}" for name, word in LOSSES.items() if name in metrics]
+    if done.command == "finetune":
+        model = Model("", "", [], metrics, [])
+        said += [f"{task} {metric} {score_text(metrics[f'{task}/{metric}'])}" for task, metric in headlines([model])]
+    said += [f"{name} {done.environment[name]}" for name in ("device", "threads") if name in done.environment]
+    return ", ".join(said)
+
+
+LOSSES = {"loss": "last training loss", "heldout_loss": "held-out loss"}
+
+
+def seeds(done: Record) -> str:
+    """Name the seed or seeds of a training run."""
+    first, count = done.config.get("seed"), int(done.config.get("seeds") or 1)
+    return f"seed {first}" if count == 1 or first is None else f"seeds {first} to {first + count - 1}"
+
+
+def training_seconds(records: Iterable[Record]) -> float:
+    """Add up what training took; of several seeds the record has the median, which counts for each."""
+    return sum(done.metrics.get("seconds", 0.0) * int(done.config.get("seeds") or 1) for done in records)
+
+
+def duration(seconds: float) -> str:
+    """Spell a time in the unit that suits it."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def millions(count: float) -> str:
+    """Spell a number of parameters."""
+    return f"{count / 1e6:,.1f}M"
+
+
+def machines(done: Sequence[Step]) -> list[tuple[dict[str, str], list[int]]]:
+    """Return the different machines and versions, each with the steps (from 1) that ran there."""
+    places: list[tuple[dict[str, str], list[int]]] = []
+    for number, step in enumerate(done, 1):
+        where = {name: str(step.record.environment[name]) for name in WHERE if name in step.record.environment}
+        found = next((numbers for known, numbers in places if known == where), None)
+        if found is None:
+            places.append((where, [number]))
+        else:
+            found.append(number)
+    return places

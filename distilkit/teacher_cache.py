@@ -1,0 +1,241 @@
+"""The teacher's answers at masked tokens, on the disk: asked once, used by every later epoch and run.
+
+A directory holds manifest.json, which says what the answers are to; part-*.npy, the answers to PART blocks each; and
+heldout-*.npy, the teacher's first choices on held-out text. A file under its own name is whole, so a filling that was
+interrupted goes on with the parts that are missing.
+"""
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distilkit import losses
+from distilkit.allocator import keep_freed_memory
+from distilkit.corpus import mask_tokens
+from distilkit.errors import DistilkitError
+from distilkit.manifest import claim, fingerprint, read_manifest, save_manifest, writing
+from distilkit.processes import DTYPES, device, is_main_process
+from distilkit.progress import note, track
+from distilkit.snapshot import sync
+from distilkit.states import logits_at
+from distilkit.training import Batches
+
+Row = dict[str, Any]
+Array = npt.NDArray[Any]
+PART = 1024  # blocks in a file: as many as an interruption can cost
+OPEN_PARTS = 256  # that are mapped at a time
+
+
+class TeacherCache:
+    """Blocks of text, always masked alike, with the teacher's answers: the rows that batches are made of.
+
+    The mask is a function of the cache's seed, the masking and the block's number, so it is the same in every epoch,
+    batch, process and run. Of an answer (kind topk) the likeliest tokens and losses.buckets() of them are kept, or
+    (kind sampled) draws from it and its entropy; what that makes of the loss: losses.kl_topk, losses.kl_sampled.
+    `about` is what manifest.describe() says of the run.
+    Raises DistilkitError where the directory holds something else.
+    """
+
+    def __init__(
+        self, directory: Path, blocks: Sequence[Row], tokenizer: PreTrainedTokenizerBase, about: Mapping[str, Any]
+    ) -> None:
+        self.directory, self.blocks, self.tokenizer, self.masking = directory, blocks, tokenizer, 0
+        self.manifest = claim(directory, about)
+        self.sampled, self.size = about["cache_logits"] == "sampled", int(about["cache_size"])
+        self.probability, self.maskings = float(about["mask_probability"]), int(about["cache_maskings"])
+        self.most = math.ceil(self.probability * about["seq_length"])  # masked tokens of a block
+        ids = np.min_scalar_type(about["vocabulary"] - 1)
+        self.dtype = np.dtype([("ids", ids, (self.size,)), ("values", "f2", (1 if self.sampled else self.size + 1,))])
+        self._part = lru_cache(OPEN_PARTS)(self._open)
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, block: int) -> Row:
+        """Return a block as the current masking has it: ids and labels (T,), teacher_ids and teacher_values (M, …)."""
+        place = self.masking * len(self) + block
+        row = self.mask(place)
+        answers = self._part(place // PART)[place % PART, : int((row["labels"] != -100).sum())]
+        return row | {
+            "teacher_ids": torch.from_numpy(answers["ids"].astype(np.int64)),
+            "teacher_values": torch.from_numpy(answers["values"].astype(np.float32)),
+        }
+
+    def mask(self, place: int) -> Row:
+        """Mask a block; place 0 to N - 1 are the blocks' first masking, N to 2·N - 1 their second."""
+        masking, block = divmod(place, len(self))
+        ids = torch.from_numpy(np.asarray(self.blocks[block]["input_ids"]).astype(np.int64))
+        fixed = make_generator(self.manifest["seed"], masking, block)
+        corrupted, labels = mask_tokens(ids[None], self.tokenizer, self.probability, [fixed])
+        return {"input_ids": corrupted[0], "labels": labels[0]}
+
+    def collate(self, rows: list[Row], _generators: Any = None) -> dict[str, Tensor]:
+        """Stack rows, padded to the longest with an attention_mask where they differ; answers one behind the other."""
+        fill = {"input_ids": self.tokenizer.pad_token_id or 0, "labels": -100}
+        batch = {
+            name: pad_sequence([row[name] for row in rows], batch_first=True, padding_value=padding)
+            for name, padding in fill.items()
+        }
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        if (lengths != lengths[0]).any():
+            batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        answers = [name for name in ("teacher_ids", "teacher_values") if name in rows[0]]
+        return batch | {name: torch.cat([row[name] for row in rows]) for name in answers}
+
+    def missing(self) -> list[int]:
+        """Return the numbers of the parts that the teacher hasn't answered."""
+        parts = math.ceil(self.maskings * len(self) / PART)
+        return [part for part in range(parts) if not self._path(part).exists()]
+
+    def fill(self, parts: list[int], teacher: PreTrainedModel, batch_size: int, precision: str = "fp32") -> None:
+        """Ask the teacher for some parts; the main process notes how long it took."""
+        keep_freed_memory()
+        teacher.eval().to(device())
+        total, quiet = sum(len(self._places(part)) for part in parts), not is_main_process()
+        with track("ask the teacher", total, unit="blocks", quiet=quiet) as advance, writing(self.directory):
+            for part in parts:
+                started, asked, places = time.monotonic(), 0.0, self._places(part)
+                answers = np.zeros((len(places), self.most), self.dtype)
+                for start in range(0, len(places), batch_size):
+                    at = slice(start, start + batch_size)
+                    asked += self._ask(teacher, places[at], answers[at], precision)
+                    advance(len(places[at]))
+                save_array(self._path(part), answers)
+                if is_main_process():
+                    self._took(len(places), time.monotonic() - started, asked)
+
+    def _ask(self, teacher: PreTrainedModel, places: range, answers: Array, precision: str) -> float:
+        """Write the answers to some rows into `answers` (n, M); returns the seconds that the teacher itself took."""
+        inputs = send_to_device(self.collate([self.mask(place) for place in places]), device())
+        masked = inputs.pop("labels") != -100  # (n, T)
+        started = time.monotonic()
+        autocast = torch.autocast(device().type, DTYPES.get(precision, torch.bfloat16), enabled=precision in DTYPES)
+        with torch.no_grad(), autocast:
+            logits = logits_at(teacher, inputs, masked.flatten().nonzero().squeeze(-1))[1]
+        if logits.is_cuda:
+            torch.cuda.synchronize()
+        seconds = time.monotonic() - started
+        fixed = make_generator(self.manifest["seed"], -1, places[0], device=logits.device)
+        temperature = self.manifest["temperature"]
+        ids, values = (
+            sample(logits, self.size, temperature, fixed) if self.sampled else top(logits, self.size, temperature)
+        )
+        there = np.arange(self.most) < masked.sum(1).cpu().numpy()[:, None]  # (n, M)
+        answers["ids"][there], answers["values"][there] = ids.cpu().numpy(), values.cpu().numpy()
+        return seconds
+
+    def _took(self, blocks: int, seconds: float, asked: float) -> None:
+        for name, value in (("asked", blocks), ("fill_seconds", seconds), ("teacher_seconds", asked)):
+            self.manifest[name] = self.manifest.get(name, 0) + value
+        save_manifest(self.directory, self.manifest)
+
+    def heldout(self, blocks: Sequence[Row]) -> Path:
+        """Return the file for the teacher's first choices on those held-out blocks."""
+        return self.directory / f"heldout-{fingerprint(blocks)[0][:16]}.npy"
+
+    def metrics(self, rows_per_update: int) -> dict[str, float]:
+        """Return what the cache costs and saves, and tell of it.
+
+        The time saved is the teacher's own while it was filled; from `break_even_epoch` on, a run that had to fill it
+        is ahead of one that asks the teacher at every update.
+        """
+        noted = read_manifest(self.directory)  # by the main process
+        size = sum(path.stat().st_size for path in self.directory.glob("part-*.npy"))
+        fill, asked, blocks = (float(noted.get(name, 0)) for name in ("fill_seconds", "teacher_seconds", "asked"))
+        costs = {
+            "cache/bytes_per_token": size / noted["tokens"],
+            "cache/fill_seconds": fill,
+            "cache/seconds_saved_per_update": asked / max(blocks, 1) * rows_per_update,
+            "cache/break_even_epoch": self.maskings * fill / max(asked, 1e-9),
+        }
+        per_token, _, saved, epoch = costs.values()
+        if is_main_process():
+            note(
+                f"the teacher cache takes {per_token:.1f} bytes a token, was filled in {fill:.0f} s and saves about "
+                f"{saved:.3f} s an update: a gain from epoch {epoch:.2f} on, and at once in later runs"
+            )
+        return costs
+
+    def _places(self, part: int) -> range:
+        return range(part * PART, min((part + 1) * PART, self.maskings * len(self)))
+
+    def _path(self, part: int) -> Path:
+        return self.directory / f"part-{part:06d}.npy"
+
+    def _open(self, part: int) -> Array:
+        answers = load_array(self._path(part))
+        if answers.dtype != self.dtype or answers.shape != (len(self._places(part)), self.most):
+            raise DistilkitError(f"'{self._path(part)}' is damaged: delete it, and the teacher is asked again")
+        return answers
+
+
+class CachedBatches(Batches):
+    """Batches of a cache's rows: every epoch has its own order, and the maskings take turns."""
+
+    rows: TeacherCache
+
+    def __init__(self, cache: TeacherCache, *, batch_size: int, seed: int) -> None:
+        super().__init__(cache, cache.collate, batch_size=batch_size, seed=seed)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        self.rows.masking = number // self.per_epoch % self.rows.maskings
+        return super().__getitem__(number)
+
+
+def top(logits: Tensor, size: int, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return what is kept of logits (M, V): the likeliest ids (M, K), and their and the rest's log-probabilities.
+
+    Half-precision numbers near 0 are the finest, and so are the likeliest tokens' log-probabilities: with 11 bits a
+    probability p is off by at most |log p| / 2048 of itself.
+    """
+    ids = logits.topk(size).indices
+    return ids, losses.buckets(logits, ids, temperature).clamp(min=losses.NOTHING).half()
+
+
+def sample(logits: Tensor, size: int, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return what is kept of logits (M, V): ids drawn at the temperature (M, K), and the entropy in nats (M, 1)."""
+    log_p = torch.log_softmax(logits.float() / temperature, dim=-1)
+    p = log_p.exp()
+    ids = torch.multinomial(p, size, replacement=True, generator=generator)
+    return ids.sort(dim=1).values, torch.special.entr(p).sum(1, keepdim=True).half()
+
+
+def make_generator(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a generator that is a function of some numbers, in every process the same."""
+    return torch.Generator(device).manual_seed(hash(numbers) % 2**63)
+
+
+def save_array(path: Path, array: Array) -> None:
+    """Write a .npy file under a temporary name, then rename it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # several runs may fill the same cache
+    try:
+        with partial.open("wb") as file:
+            np.save(file, array)
+        sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_array(path: Path) -> Array:
+    """Map a .npy file into memory.
+
+    Raises DistilkitError where it is damaged.
+    """
+    try:
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:  # what NumPy says of a file that is cut short, too
+        raise DistilkitError(f"'{path}' is damaged: delete it, and the teacher is asked again") from None
+    return array

@@ -1,0 +1,114 @@
+"""The model card, read back with huggingface_hub, and which README.md may be written over."""
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from records import write_model
+
+from distilkit.config import DistillConfig, FinetuneConfig, InitConfig, ReportConfig
+from distilkit.errors import DistilkitError
+from distilkit.record import record
+from distilkit.report import report
+
+
+def write_cards(out: Path, *directories: Path, force: bool = False) -> None:
+    report(ReportConfig(directories=tuple(map(str, directories)), output=out, card=True, force=force))
+
+
+def test_metadata_are_read_back_as_the_hub_does(chain: Path, tmp_path: Path) -> None:
+    """Base model, data set, kind of model and every score of the eval record come back from the YAML."""
+    write_cards(tmp_path / "out", chain)
+    data = ModelCard.load(chain / "student-tuned/README.md").data
+    assert data.base_model == "some/teacher"
+    assert data.datasets == ["nyu-mll/glue"]
+    assert (data.library_name, data.pipeline_tag, data.model_name) == (
+        "transformers",
+        "text-classification",
+        "student-tuned",
+    )
+    assert "knowledge-distillation" in data.tags
+    found = {entry.metric_type: entry for entry in data.eval_results}
+    assert {name: entry.metric_value for name, entry in found.items()} == {"f1": 0.836, "accuracy": 0.78}
+    first = found["f1"]
+    assert (first.dataset_type, first.dataset_config, first.dataset_split) == ("nyu-mll/glue", "mrpc", "validation")
+    assert first.metric_name == "F1, median of 3 seeds"
+
+
+def test_the_text_says_how_it_was_made_and_what_it_is_not(chain: Path, tmp_path: Path) -> None:
+    """Data, commands, seeds and hours are the model's own; limits are those that its records show."""
+    write_cards(tmp_path / "out", chain)
+    student, control = ((chain / f"{name}-tuned/README.md").read_text() for name in ("student", "control"))
+    assert "- words.txt: distillation (student), 300 tokens read" in student
+    assert "Training took 0.05 hours (3.0 min) in all: distill seed 42, finetune seeds 42 to 44." in student
+    assert "distilkit distill extracted --corpus words.txt -o student" in student
+    assert "-o control" not in student
+    assert "blocks of 128 tokens" in student
+    assert "one seed" not in student
+    assert "They come from one seed" in control
+    assert "No control" not in student
+    plain = (chain / "extracted/README.md").read_text()
+    assert "nothing was trained after that" in plain
+    assert ModelCard.load(chain / "extracted/README.md").data.eval_results is None
+
+
+def test_hub_corpora_are_data_sets_and_local_teachers_no_base_model(tmp_path: Path) -> None:
+    """A corpus name:config of the hub is listed by its name; a path means nothing to the hub and stays out."""
+    made = InitConfig(teacher=str(tmp_path), output=tmp_path / "a")
+    trained = DistillConfig(student="/s", corpus="wikimedia/wikipedia:20231101.en", output=tmp_path / "a")
+    write_model(tmp_path / "a", 10, [record("init", made, {}), record("distill", trained, {})])
+    write_cards(tmp_path / "out", tmp_path / "a")
+    data = ModelCard.load(tmp_path / "a/README.md").data
+    assert data.datasets == ["wikimedia/wikipedia"]
+    assert data.base_model is None
+    assert data.pipeline_tag == "fill-mask"
+
+
+def test_a_custom_task_is_listed_by_the_name_of_its_data(tmp_path: Path) -> None:
+    """What is nowhere on the hub has the name of its folder; a score that is no number is left out."""
+    options = {"task": "custom", "data": tmp_path / "tickets", "text": ("t",), "label": "l"}
+    tuned = FinetuneConfig(model="org/base", output=tmp_path / "a", **options)
+    metrics = {"custom/accuracy": 0.75, "custom/f1_macro": float("nan")}
+    write_model(tmp_path / "a", 10, [record("finetune", tuned, metrics)])
+    write_cards(tmp_path / "out", tmp_path / "a")
+    data = ModelCard.load(tmp_path / "a/README.md").data
+    (entry,) = data.eval_results
+    assert (entry.dataset_name, entry.metric_value, data.base_model) == ("tickets", 0.75, "org/base")
+
+
+def test_a_card_is_written_over_only_while_it_is_as_it_was_written(chain: Path, tmp_path: Path) -> None:
+    """Ours, untouched: replaced. Changed by hand, or somebody else's: refused before anything is made, or --force."""
+    readme = chain / "student-tuned/README.md"
+    write_cards(tmp_path / "one", chain)
+    first = readme.read_text()
+    write_cards(tmp_path / "two", chain)
+    assert readme.read_text() == first
+    for text in (first.replace("## Limits", "## Limits\n\nMy own words.\n"), "# Somebody else's\n"):
+        readme.write_text(text)
+        with pytest.raises(DistilkitError, match=r"student-tuned/README\.md' is not as distilkit wrote it.*--force"):
+            write_cards(tmp_path / "three", chain)
+        assert readme.read_text() == text
+        assert not (tmp_path / "three").exists()
+    write_cards(tmp_path / "three", chain, force=True)
+    assert readme.read_text() == first
+    assert not list((chain / "student-tuned").glob("*.partial*"))
+
+
+def test_cards_are_for_what_distilkit_made_and_was_asked_for(chain: Path, tmp_path: Path) -> None:
+    """A model measured beside the given one gets none; without a checkpoint of ours there is nothing to write."""
+    (chain / "eval.json").rename(chain / "student-tuned/eval.json")
+    write_cards(tmp_path / "out", chain / "student-tuned")
+    assert [path.parent.name for path in chain.glob("*/README.md")] == ["student-tuned"]
+    (chain / "control/distilkit.json").unlink()
+    with pytest.raises(DistilkitError, match="--card finds no checkpoint that distilkit made"):
+        write_cards(tmp_path / "none", chain / "control")
+
+
+def test_names_are_escaped_in_metadata_and_text(tmp_path: Path) -> None:
+    """YAML's and Markdown's own signs in a name come back as they were."""
+    name = "a: b # {x} *c* <d> | 'e"
+    write_model(tmp_path / name, 10, [record("init", InitConfig(teacher="org/base", output=tmp_path / name), {})])
+    write_cards(tmp_path / "out", tmp_path / name)
+    card = ModelCard.load(tmp_path / name / "README.md")
+    assert card.data.model_name in (name, None)  # huggingface_hub reads it back only where there are scores
+    assert r"# a: b # {x} \*c\* &lt;d&gt; \| 'e" in card.text

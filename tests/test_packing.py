@@ -1,0 +1,128 @@
+"""Text to rows of token ids, against the tokenizer called plainly and against arithmetic by hand."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from distilkit import corpus as corpora
+from distilkit import packing
+from distilkit.errors import DistilkitError
+from distilkit.packing import Encoder, Packer, encode, group
+
+CLS, SEP = 2, 3
+
+
+@pytest.fixture
+def encoder(tokenizer: PreTrainedTokenizerFast) -> Encoder:
+    return Encoder(tokenizer.backend_tokenizer.to_str(), len(tokenizer))
+
+
+def ids(*numbers: int) -> np.ndarray:
+    return np.array(numbers, dtype=np.uint16)
+
+
+def test_documents_lie_end_to_end(encoder: Encoder) -> None:
+    """By hand: bodies of 4 out of 3 + SEP, 6 + SEP; the rest waits for more; an empty one is none."""
+    packer = Packer(encoder, CLS, SEP, 6, "blocks")
+    first = packer.rows([ids(11, 12, 13), ids(), ids(21, 22, 23, 24, 25, 26)])
+    second = packer.rows([ids(31)])
+
+    assert [row.tolist() for row in first] == [[CLS, 11, 12, 13, SEP, SEP], [CLS, 21, 22, 23, 24, SEP]]
+    assert [row.tolist() for row in second] == [[CLS, 25, 26, SEP, 31, SEP]]
+    assert packer.rest.tolist() == [SEP]
+
+
+def test_a_document_a_row(encoder: Encoder) -> None:
+    """By hand: 3 tokens fill one row of 5, 9 tokens are cut into 4 + 4 + 1, an empty document gives none."""
+    rows = Packer(encoder, CLS, SEP, 6, "documents").rows([ids(11, 12, 13), ids(), ids(*range(20, 29))])
+
+    assert [row.tolist() for row in rows] == [
+        [CLS, 11, 12, 13, SEP],
+        [CLS, 20, 21, 22, 23, SEP],
+        [CLS, 24, 25, 26, 27, SEP],
+        [CLS, 28, SEP],
+    ]
+
+
+def test_a_long_text_is_tokenised_in_parts(
+    encoder: Encoder, prose: list[str], tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut before spaces it gives the ids of the whole; without a space it is cut anyway, and nothing is lost."""
+    book = " ".join(prose)
+    monkeypatch.setattr(packing, "PART", 300)
+
+    assert encoder([book])[0].tolist() == tokenizer(book, add_special_tokens=False, verbose=False)["input_ids"]
+    assert "".join(packing._parts("a" * 1000)) == "a" * 1000
+    assert max(len(part) for part in packing._parts(book)) <= 300
+
+
+def test_two_bytes_a_token_where_they_do(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A vocabulary of 65,536 has its last id in two bytes, one more needs four."""
+    definition = tokenizer.backend_tokenizer.to_str()
+
+    assert [Encoder(definition, size).dtype for size in (400, 65_536, 65_537)] == [np.uint16, np.uint16, np.int32]
+
+
+def test_groups_are_bounded_whatever_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Books, lines and empty lines: a group holds PART characters and at most one document more, in order."""
+    monkeypatch.setattr(packing, "PART", 6400)
+    for length, documents in ((5000, 50), (20, 5000), (0, 1000)):
+        texts = [str(number).rjust(length, "x")[:length] for number in range(documents)]
+        groups = list(group(texts))
+
+        assert [text for texts_of_group in groups for text in texts_of_group] == texts
+        assert max(sum(map(len, texts_of_group)) for texts_of_group in groups) < 6400 + max(length, 1)
+        assert max(map(len, groups)) <= 6400 // 64
+
+
+def test_workers_give_the_same_rows_in_the_same_order(
+    corpus: Path, tokenizer: PreTrainedTokenizerFast, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three processes write the very file that one writes, under the very name."""
+    monkeypatch.setattr(packing, "PART", 500)
+    documents = corpora.read_documents(str(corpus))
+    files = []
+    for workers in (1, 3):
+        corpora.pack(documents, tokenizer, 32, workers=workers)
+        (file,) = cache.glob("distilkit/*.arrow")
+        files.append((file.name, file.read_bytes()))
+        file.unlink()
+
+    assert files[0] == files[1]
+
+
+def test_workers_do_not_run_far_ahead(encoder: Encoder) -> None:
+    """Two workers have four groups under way, so a stream is read as it is used."""
+    taken = []
+
+    def groups() -> Iterator[tuple[list[str], int]]:
+        for number in range(20):
+            taken.append(number)
+            yield ["some words"], number
+
+    results = encode(groups(), encoder, 2)
+    numbers = [next(results)[1] for _ in range(3)]
+    ahead = len(taken)
+    results.close()
+
+    assert numbers == [0, 1, 2]
+    assert ahead == 7
+
+
+def test_a_killed_worker_is_told_in_one_line(encoder: Encoder) -> None:
+    """Rather than waited for."""
+    import multiprocessing
+
+    def groups() -> Iterator[tuple[list[str], int]]:
+        for number in range(20):
+            if number == 8:
+                for child in multiprocessing.active_children():
+                    child.kill()
+                    child.join()
+            yield ["some words"], number
+
+    with pytest.raises(DistilkitError, match="lower --workers"):
+        list(encode(groups(), encoder, 2))

@@ -1,0 +1,152 @@
+"""The page: well-formed, complete, alone in the world, and safe with any name."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from records import save, write_model
+
+from distilkit import plots
+from distilkit.config import BenchConfig, InitConfig, ReportConfig
+from distilkit.page import COLORS, GLYPHS, h
+from distilkit.record import record
+from distilkit.report import report
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Reads a page and keeps what it is made of; every element has to be closed in its turn."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append((self.open[-1] if self.open else "", data))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def make(out: Path, *directories: Path) -> tuple[str, Page]:
+    report(ReportConfig(directories=tuple(map(str, directories)), output=out))
+    text = (out / "report.html").read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_the_page_is_well_formed_and_has_the_records_figures(chain: Path, tmp_path: Path) -> None:
+    """Every element is closed; sizes, times, scores, intervals, commands and versions are there to be read."""
+    _, page = make(tmp_path / "out", chain)
+    texts = {text for _, text in page.texts}
+    for figure in (
+        "50%", "1.60×", "95.0%", "0.836", "0.814 to 0.852", "91.0% to 98.5%", "8.00", "+0.044", "+0.004 to +0.085",
+    ):  # fmt: skip
+        assert figure in texts, figure
+    code = "".join(text for tag, text in page.texts if tag in ("code", "span"))
+    assert "distilkit" in code
+    assert "some/teacher" in code
+    assert any("--temperature" in text for text in texts)
+
+
+def test_the_page_asks_for_nothing_from_outside(chain: Path, tmp_path: Path) -> None:
+    """No script, no address, no font, no picture: references lead into the page itself."""
+    text, page = make(tmp_path / "out", chain)
+    assert not re.search(r"https?:|//[a-z]|\bsrc=|@import|@font-face", text)
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.elements}
+    assert all(str(attributes.get("href", "#")).startswith("#") for _, attributes in page.elements)
+
+
+def test_ids_are_unique_and_references_lead_somewhere(chain: Path, tmp_path: Path) -> None:
+    """Several plots in one page don't share ids, and what is clipped, used, labelled or described exists."""
+    text, page = make(tmp_path / "out", chain)
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    wanted = re.findall(r"url\(#([^)]*)\)", text) + re.findall(r'href="#([^"]*)"', text)
+    wanted += [a[key] for _, a in page.elements for key in ("aria-labelledby", "aria-describedby") if key in a]
+    assert wanted
+    assert set(wanted) <= set(ids)
+
+
+def test_what_is_seen_can_be_heard(chain: Path, tmp_path: Path) -> None:
+    """Language, one h1, sections named by their headings, scopes on all headers, a description of every plot."""
+    _, page = make(tmp_path / "out", chain)
+    assert page.all("html") == [{"lang": "en"}]
+    assert len(page.all("h1")) == 1
+    assert all("aria-labelledby" in section for section in page.all("section"))
+    assert {header.get("scope") for header in page.all("th")} == {"col", "row"}
+    drawings = [svg for svg in page.all("svg") if svg.get("role") == "img"]
+    assert len(drawings) == len(page.all("figure")) == len(page.all("svg")) > 3
+    said = " ".join(str(svg["aria-label"]) for svg in drawings)
+    assert "student-tuned 95.0% (91.0% to 98.5%) on MRPC" in said
+    assert "student 4.500 to 4.250 over 300 tokens" in said
+
+
+def luminance(color: str) -> float:
+    """Return the relative luminance of #rrggbb (WCAG 2, section on contrast)."""
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_colours_have_contrast_in_light_dark_and_print() -> None:
+    """Text reaches WCAG's 4.5 to 1 and plotted lines its 3 to 1, and the light colours are those of the plots."""
+    css = (Path(plots.__file__).parent / "page.css").read_text()
+    palettes = [
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root {(.*?)}", css, re.DOTALL)
+    ]
+    assert len(palettes) == 3
+    for palette in palettes:
+        for name, least in {"ink": 4.5, "ink-2": 4.5, **{f"s{i}": 3.0 for i in range(len(COLORS))}}.items():
+            for ground in ("paper", "raised") if name.startswith("ink") else ("paper",):
+                low, high = sorted((luminance(palette[name]), luminance(palette[ground])))
+                assert (high + 0.05) / (low + 0.05) >= least, (name, ground)
+    assert [palettes[0][f"s{i}"] for i in range(len(COLORS))] == list(COLORS)
+    assert len(GLYPHS) == len(plots.MARKERS)
+
+
+@pytest.mark.parametrize(
+    "name", ["a<b>&\"'|*_`[x](y)", "</style><script>alert(1)</script>".replace("/", "∕"), "日本 ü", "$a_{b$ \x1b"]
+)
+def test_any_name_is_shown_as_it_is(name: str, tmp_path: Path) -> None:
+    """Markup in a name is text on the page and in report.md, in tables, plots, headline and commands."""
+    made = InitConfig(teacher=f"hub/{name}", output=tmp_path / name)
+    write_model(tmp_path / name, 1000, [record("init", made, {"student/parameters": 1e3, "teacher/parameters": 2e3})])
+    metrics = {"0/cpu/fp32/b1/l8/latency_ms_p50": 3.0, "0/parameters": 1e3}
+    save(tmp_path / name / "bench.json", record("bench", BenchConfig(models=(str(tmp_path / name),)), metrics))
+    text, page = make(tmp_path / "out", tmp_path / name)
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert ("h1", name.replace("\x1b", "�")) in page.texts
+    assert "<b>" not in text
+    row = next(
+        line
+        for line in (tmp_path / "out/report.md").read_text().splitlines()
+        if line.startswith("| ") and "3.00" in line
+    )
+    assert len(re.findall(r"(?<!\\)\|", row)) == 5
+    assert "<" not in row
+
+
+def test_h_escapes_and_keeps_the_order_of_text_and_elements() -> None:
+    """Text before, between and after elements stays where it was put."""
+    element = h("p", "a < b ", h("b", "c"), " d", None, h("i", "e"), "f", class_="x", aria_label='"q"')
+    assert ET.tostring(element, encoding="unicode") == (
+        '<p class="x" aria-label="&quot;q&quot;">a &lt; b <b>c</b> d<i>e</i>f</p>'
+    )

@@ -1,0 +1,84 @@
+"""The plots against the numbers of the records."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distilkit.plots import POINTS, Plot, draw, points, save
+from distilkit.results import Results, read
+
+
+@pytest.fixture
+def drawn(chain: Path) -> dict[str, Plot]:
+    """The plots of the chain, by name."""
+    return {plot.name: plot for plot in draw(read([str(chain)]))}
+
+
+def lines(plot: Plot, label: str) -> Any:
+    return next(line for line in plot.figure.axes[0].lines if line.get_label() == label)
+
+
+def test_there_is_a_plot_for_each_thing_that_was_measured(drawn: dict[str, Plot]) -> None:
+    """Retention, the score against latency, masked LM, and the other part of the loss."""
+    assert set(drawn) == {"retention", "frontier-mrpc", "learning-curve", "learning-curve-ce"}
+
+
+def test_retention_is_drawn_with_its_interval(drawn: dict[str, Plot]) -> None:
+    """The point is the record's, the bar its bounds; a record without bounds has a point alone; 1 is the teacher."""
+    (axes,) = drawn["retention"].figure.axes
+    assert lines(drawn["retention"], "student-tuned").get_xdata().tolist() == [0.95]
+    assert lines(drawn["retention"], "control-tuned").get_xdata().tolist() == [0.9]
+    spans = [list(line.get_xdata()) for line in axes.lines]
+    assert [0.91, 0.985] in spans
+    assert [1.0, 1.0] in spans
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["MRPC"]
+
+
+def test_the_frontier_has_latency_score_and_size(drawn: dict[str, Plot]) -> None:
+    """A point a model at its latency and score; the teacher, twice the size, has the larger marker."""
+    (axes,) = drawn["frontier-mrpc"].figure.axes
+    found = {dots.get_label(): dots for dots in axes.collections}
+    assert {name: dots.get_offsets().tolist() for name, dots in found.items()} == {
+        "teacher-tuned": [[8.0, 0.88]], "student-tuned": [[5.0, 0.836]], "control-tuned": [[4.0, 0.792]],
+    }  # fmt: skip
+    assert found["teacher-tuned"].get_sizes()[0] > found["student-tuned"].get_sizes()[0]
+
+
+def test_learning_curves_are_the_lines_of_train_jsonl(drawn: dict[str, Plot]) -> None:
+    """Training losses are faint and held-out ones marked, both over tokens; runs differ in more than colour."""
+    (axes,) = drawn["learning-curve"].figure.axes
+    student, control = (lines(drawn["learning-curve"], name) for name in ("student", "control"))
+    assert student.get_xydata().tolist() == [[200, 4.5], [300, 4.25]]
+    training = [line for line in axes.lines if line.get_label().startswith("_")]
+    assert [line.get_xydata().tolist() for line in training] == [[[100, 5.0], [200, 4.0], [300, 3.5]]] * 2
+    assert all(line.get_alpha() < 1 for line in training)
+    assert training[0].get_color() == student.get_color() != control.get_color()
+    assert student.get_marker() != control.get_marker()
+    assert axes.get_xlabel() == "tokens"
+    part = lines(drawn["learning-curve-ce"], "student")
+    assert part.get_xydata().tolist() == [[100, 3.0], [200, 2.0], [300, 1.5]]
+
+
+def test_a_long_curve_is_drawn_by_means_of_neighbours() -> None:
+    """A thousand updates a point would make the page heavy; the mean over all stays the same."""
+    run = [{"step": i, "tokens": 10 * i, "loss": float(i)} for i in range(1, 4 * POINTS + 1)]
+    shown = points(run, "loss")
+    assert len(shown) == POINTS
+    assert shown[0] == (25.0, 2.5)
+    assert sum(y for _, y in shown) / POINTS == pytest.approx((4 * POINTS + 1) / 2)
+
+
+def test_plots_are_saved_twice_and_the_same_every_time(chain: Path, tmp_path: Path) -> None:
+    """A PNG and an SVG, without the date, so that a report made again is the same file."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        save(draw(read([str(chain)]))[0], tmp_path / name)
+    assert (tmp_path / "a/retention.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "a/retention.svg").read_text()
+    assert (tmp_path / "a/retention.svg").read_bytes() == (tmp_path / "b/retention.svg").read_bytes()
+
+
+def test_nothing_is_drawn_of_nothing() -> None:
+    """No records, no plots."""
+    assert draw(Results([], [])) == []

@@ -1,0 +1,92 @@
+"""Rows of token ids on the disk: whole or not there."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from distilkit import corpus as corpora
+from distilkit import packing
+from distilkit.errors import DistilkitError
+from distilkit.rows import Rows, store
+
+UINT16 = np.dtype(np.uint16)
+BATCHES = [[[1, 2, 3], [4]], [[5, 6]], [], [[7, 8, 9], [10], [11, 12]]]
+FLAT = [row for batch in BATCHES for row in batch]
+
+
+def batches() -> Iterator[list[np.ndarray]]:
+    for batch in BATCHES:
+        yield [np.array(row, dtype=np.uint16) for row in batch]
+
+
+def never() -> Iterator[list[np.ndarray]]:
+    raise AssertionError("it was made before")
+
+
+def test_rows_come_back_as_they_were_written(cache: Path) -> None:
+    """Across batches, all or chosen, with their lengths; a second time they are only opened."""
+    rows = Rows(store("key", UINT16, batches))
+    chosen = Rows(store("key", UINT16, never), np.array([5, 0, 2]))
+
+    assert [row["input_ids"].tolist() for row in rows] == FLAT
+    assert [chosen[i]["input_ids"].tolist() for i in range(3)] == [FLAT[5], FLAT[0], FLAT[2]]
+    assert rows.lengths.tolist() == [3, 1, 2, 3, 1, 2]
+    assert chosen.lengths.tolist() == [2, 3, 2]
+    assert (len(rows), len(chosen)) == (6, 3)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_interruption_leaves_nothing_behind(cache: Path, error: type[BaseException]) -> None:
+    """Broken off in the middle there is no file, and the next run makes it whole."""
+
+    def broken() -> Iterator[list[np.ndarray]]:
+        yield from list(batches())[:2]
+        raise error
+
+    with pytest.raises(error):
+        store("key", UINT16, broken)
+    assert not [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+    assert len(store("key", UINT16, batches)) == 6
+
+
+def test_what_a_kill_left_is_written_over(cache: Path) -> None:
+    """A file under the temporary name is not taken for the whole."""
+    (cache / "distilkit").mkdir()
+    (cache / "distilkit/key.partial").write_bytes(b"half")
+
+    assert len(store("key", UINT16, batches)) == 6
+    assert not (cache / "distilkit/key.partial").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_one_line(cache: Path) -> None:
+    """The line names the place and the ways out, and nothing stays under either name."""
+    (cache / "distilkit").mkdir()
+    (cache / "distilkit/key.partial").symlink_to("/dev/full")
+    with pytest.raises(DistilkitError, match=r"no space left .* HF_DATASETS_CACHE .* --streaming") as caught:
+        store("key", UINT16, batches)
+
+    assert "\n" not in str(caught.value)
+    assert not list(cache.glob("distilkit/key.[ap]*"))
+
+
+def test_a_text_is_tokenised_once(
+    corpus: Path, tokenizer: PreTrainedTokenizerFast, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same text, tokenizer, length and packing are found again, whatever the tokenizer did between."""
+    first = corpora.pack(corpora.read_documents(str(corpus)), tokenizer, 32)
+    tokenizer(["a", "b c"], padding=True, truncation=True, max_length=8)
+    made = []
+    monkeypatch.setattr(packing.Encoder, "__call__", lambda self, texts: made.append(1) or [])
+    again = corpora.pack(corpora.read_documents(str(corpus)), tokenizer, 32, workers=2)
+
+    assert again[:] == first[:]
+    assert not made
+    for length, layout in ((48, "blocks"), (32, "documents")):
+        with pytest.raises(DistilkitError, match="--seq-length"):
+            corpora.pack(corpora.read_documents(str(corpus)), tokenizer, length, packing=layout)
+        assert made.pop()

@@ -1,0 +1,97 @@
+"""TaskLoss by hand, for every kind of task, with and without a teacher."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from distilkit.objectives import TaskLoss
+
+
+class Fixed(torch.nn.Module):
+    """A model whose output is given."""
+
+    config = None
+
+    def __init__(self, **output: torch.Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, **_: torch.Tensor) -> Any:
+        return type("Output", (), self.output)
+
+
+def test_classification_loss_by_hand() -> None:
+    """Cross-entropy, and KL to a teacher who says the same of its own, swapped outputs, weighted and added."""
+    student, expert = (Fixed(logits=torch.tensor([[math.log(3.0), 0.0]])) for _ in range(2))
+    batch = {"input_ids": torch.zeros(1, 1), "labels": torch.tensor([1])}
+    options = {"teacher": expert, "teacher_inputs": ("input_ids",), "temperature": 1.0}
+    objective = TaskLoss(
+        student, "classification", ("input_ids",), order=(1, 0), alpha_task=2.0, alpha_ce=3.0, **options
+    )  # type: ignore[arg-type]
+    task, ce = math.log(4), 1 / 4 * math.log(1 / 3) + 3 / 4 * math.log(3)  # (1/4, 3/4) against (3/4, 1/4)
+    expected = {"loss": 2 * task + 3 * ce, "task": task, "ce": ce}
+    assert {name: float(value) for name, value in objective(batch).items()} == pytest.approx(expected)
+
+
+def test_regression_loss_by_hand() -> None:
+    """Squared errors: to the label (3 - 1)², and to the teacher's number (3 - 2)²."""
+    student, expert = Fixed(logits=torch.tensor([[3.0]])), Fixed(logits=torch.tensor([[2.0]]))
+    batch = {"input_ids": torch.zeros(1, 1), "labels": torch.tensor([1.0])}
+    objective = TaskLoss(student, "regression", ("input_ids",), teacher=expert, teacher_inputs=("input_ids",))  # type: ignore[arg-type]
+    assert {name: float(value) for name, value in objective(batch).items()} == {"loss": 2.5, "task": 4.0, "ce": 1.0}
+
+
+def test_span_loss_leaves_out_padding() -> None:
+    """Padding takes no share of a span's probabilities, whatever the logits there."""
+    real = torch.tensor([[math.log(3.0), 0.0]])
+    wild = torch.cat([real, torch.full((1, 1), 50.0)], dim=1)
+    flat = torch.tensor([[0.0, 0.0, -7.0]])
+    student = Fixed(start_logits=wild, end_logits=wild)
+    expert = Fixed(start_logits=flat, end_logits=flat)
+    batch = {
+        "input_ids": torch.zeros(1, 3),
+        "attention_mask": torch.tensor([[1, 1, 0]]),
+        "start_positions": torch.tensor([0]),
+        "end_positions": torch.tensor([1]),
+    }
+    options = {"teacher": expert, "teacher_inputs": ("input_ids",), "temperature": 1.0}
+    losses = TaskLoss(student, "span", ("input_ids",), **options)(batch)  # type: ignore[arg-type]
+    assert float(losses["task"]) == pytest.approx((math.log(4 / 3) + math.log(4)) / 2)
+    assert float(losses["ce"]) == pytest.approx(0.5 * math.log(2 / 3) + 0.5 * math.log(2))
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+def test_multi_label_loss_by_hand() -> None:
+    """The mean of a binary cross-entropy a label; from the teacher T² times a KL a label, labels matched by name."""
+    student, expert = Fixed(logits=torch.tensor([[1.0, -2.0]])), Fixed(logits=torch.tensor([[4.0, 0.5]]))
+    batch = {"input_ids": torch.zeros(1, 1), "labels": torch.tensor([[1.0, 0.0]])}
+    options = {"teacher": expert, "teacher_inputs": ("input_ids",), "order": (1, 0), "temperature": 2.0}
+    found = TaskLoss(student, "multi-label", ("input_ids",), **options)(batch)  # type: ignore[arg-type]
+    task = -(math.log(sigmoid(1.0)) + math.log(1 - sigmoid(-2.0))) / 2
+    parts = []
+    for ours, theirs in ((1.0, 0.5), (-2.0, 4.0)):
+        p, q = sigmoid(theirs / 2), sigmoid(ours / 2)
+        parts.append(p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)))
+    ce = 4 * sum(parts) / 2
+    expected = {"loss": 0.5 * task + 0.5 * ce, "task": task, "ce": ce}
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(expected)
+
+
+def test_windows_are_averaged_by_hand() -> None:
+    """A row's logits are the mean of its windows'; a teacher with tokens of its own has windows of its own."""
+    student = Fixed(logits=torch.tensor([[0.0, 0.0], [3.0, 1.0], [1.0, 3.0]]))
+    expert = Fixed(logits=torch.tensor([[0.0, 2.0], [2.0, 0.0], [1.0, 1.0]]))
+    batch = {
+        "input_ids": torch.zeros(3, 1), "owners": torch.tensor([0, 1, 1]),
+        "teacher_input_ids": torch.zeros(3, 1), "teacher_owners": torch.tensor([0, 0, 1]),
+        "labels": torch.tensor([0, 1]),
+    }  # fmt: skip
+    options = {"teacher": expert, "teacher_inputs": ("input_ids",), "order": (0, 1), "prefix": "teacher_"}
+    found = TaskLoss(student, "classification", ("input_ids",), **options)(batch)  # type: ignore[arg-type]
+    assert float(found["task"]) == pytest.approx(math.log(2))  # both rows come to equal logits, student and teacher
+    assert float(found["ce"]) == pytest.approx(0.0)

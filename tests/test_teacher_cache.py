@@ -1,0 +1,338 @@
+"""A teacher's answers, kept and read again, against the teacher itself."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from distilkit import corpus as corpora
+from distilkit import distillation, losses, teacher_cache
+from distilkit.config import DistillConfig, InitConfig
+from distilkit.distillation import distill
+from distilkit.errors import DistilkitError
+from distilkit.layers import extract
+from distilkit.manifest import describe
+from distilkit.objectives import CachedDistillation, Distillation
+from distilkit.record import remembered_teacher
+from distilkit.student import init
+from distilkit.teacher_cache import CachedBatches, TeacherCache
+
+WEIGHTS = {"ce": 5.0, "mlm": 2.0}
+
+
+@pytest.fixture
+def corpus(corpus: Path, tmp_path: Path) -> Path:
+    """A sixth of the corpus, so that the teacher is soon asked."""
+    lines = corpus.read_text(encoding="utf-8").splitlines(keepends=True)
+    path = tmp_path / "corpus.txt"
+    path.write_text("".join(lines[: len(lines) // 6]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def config(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DistillConfig:
+    """A few updates of the teacher's two-layer student, with a cache of several parts."""
+    monkeypatch.setattr(teacher_cache, "PART", 40)
+    init(InitConfig(teacher=str(teacher), output=tmp_path / "student"))
+    return DistillConfig(
+        student=str(tmp_path / "student"),
+        corpus=str(corpus),
+        output=tmp_path / "out",
+        seq_length=32,
+        batch_size=8,
+        steps=6,
+        ce_positions="masked",
+        alpha_cos=0.0,
+        teacher_cache=tmp_path / "cache",
+    )
+
+
+@pytest.fixture
+def blocks(corpus: Path, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """The corpus in blocks of 32 tokens."""
+    return corpora.pack(corpora.read_documents(str(corpus)), tokenizer, 32)
+
+
+@pytest.fixture
+def opened(teacher: Path) -> PreTrainedModel:
+    """The teacher as transformers opens it."""
+    model: PreTrainedModel = AutoModelForMaskedLM.from_pretrained(teacher)
+    return model.eval()
+
+
+@pytest.fixture
+def make_cache(
+    config: DistillConfig, blocks: Any, tokenizer: PreTrainedTokenizerFast, teacher: Path, opened: PreTrainedModel
+) -> Callable[..., TeacherCache]:
+    """Return a function that makes a cache, filled unless told otherwise."""
+
+    def make(fill: bool = True, **changes: Any) -> TeacherCache:
+        changed = replace(config, **changes)
+        assert changed.teacher_cache is not None
+        about = describe(changed, str(teacher), tokenizer, 400, blocks)
+        cache = TeacherCache(changed.teacher_cache, blocks, tokenizer, about)
+        if fill:
+            cache.fill(cache.missing(), opened, 8)
+        return cache
+
+    return make
+
+
+def batch_of(cache: TeacherCache, chosen: list[int]) -> dict[str, Tensor]:
+    return cache.collate([cache[block] for block in chosen])
+
+
+def full(student: PreTrainedModel, teacher: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what the teacher itself would have given."""
+    asked = {name: batch[name] for name in ("input_ids", "labels")}
+    return Distillation(student, teacher, WEIGHTS, ce_positions="masked")(asked)
+
+
+def test_the_whole_vocabulary_gives_the_full_loss(
+    make_cache: Callable[..., TeacherCache], opened: PreTrainedModel
+) -> None:
+    """With K = V, losses and gradients are those of the teacher itself, but for the rounding to half precision."""
+    cache = make_cache(cache_size=400)
+    student = extract(opened, [0, 3])
+    batch = batch_of(cache, [5, 0, 41])
+    expected = full(student, opened, batch)
+    expected["loss"].backward()
+    gradients = {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}
+    student.zero_grad()
+    found = CachedDistillation(student, WEIGHTS, kind="topk", temperature=2.0, until=1.0)(batch)
+    found["loss"].backward()
+
+    for name, value in expected.items():
+        assert found[name].item() == pytest.approx(value.item(), rel=1e-2), name
+    for name, p in student.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(
+                p.grad, gradients[name], rtol=1e-2, atol=1e-3 * float(gradients[name].abs().max()) + 1e-7
+            )
+
+
+def test_the_kept_tokens_are_the_likeliest(make_cache: Callable[..., TeacherCache], opened: PreTrainedModel) -> None:
+    """Ids are those of the largest logits; probabilities and the rest's mass are the softmax's, to 1 in 200."""
+    row = make_cache(cache_size=5)[3]
+    with torch.no_grad():
+        logits = opened(row["input_ids"][None]).logits[0][row["labels"] != -100]  # (M, V)
+    p = torch.softmax(logits / 2, -1)
+    highest = p.topk(5)
+
+    assert row["teacher_ids"].tolist() == highest.indices.tolist()
+    torch.testing.assert_close(row["teacher_values"][:, :5].exp(), highest.values, rtol=5e-3, atol=0)
+    torch.testing.assert_close(row["teacher_values"][:, 5].exp(), 1 - highest.values.sum(1), rtol=5e-3, atol=0)
+
+
+def test_draws_follow_the_teacher(make_cache: Callable[..., TeacherCache], opened: PreTrainedModel) -> None:
+    """Of 5,000 draws every token comes as often as its probability says, within five standard deviations."""
+    row = make_cache(cache_logits="sampled", cache_size=5_000)[3]
+    with torch.no_grad():
+        logits = opened(row["input_ids"][None]).logits[0][row["labels"] != -100]
+    p = torch.softmax(logits / 2, -1)
+    counts = torch.zeros_like(p).scatter_add_(1, row["teacher_ids"], torch.ones(row["teacher_ids"].shape))
+
+    assert ((counts / 5_000 - p).abs() < 5 * (p / 5_000).sqrt() + 1e-4).all()
+    entropy = torch.distributions.Categorical(probs=p).entropy()
+    torch.testing.assert_close(row["teacher_values"][:, 0], entropy, rtol=1e-3, atol=0)
+
+
+def test_masks_are_a_function_of_the_block(make_cache: Callable[..., TeacherCache]) -> None:
+    """Whatever the epoch, batch size and run seed, a block comes up with the same mask and its own answers."""
+    cache = make_cache(cache_size=4)
+    seen: dict[tuple[int, ...], tuple[list[int], list[list[int]]]] = {}
+    for size, seed in ((8, 0), (3, 1)):
+        batches = CachedBatches(cache, batch_size=size, seed=seed)
+        for number in range(2 * batches.per_epoch):
+            batch = batches[number]
+            counts = (batch["labels"] != -100).sum(1).tolist()
+            answers = batch["teacher_ids"].split(counts)
+            for ids, labels, kept in zip(batch["input_ids"], batch["labels"], answers, strict=True):
+                original = tuple(torch.where(labels == -100, ids, labels).tolist())
+                assert seen.setdefault(original, (ids.tolist(), kept.tolist())) == (ids.tolist(), kept.tolist())
+    assert len(seen) == len(cache)
+
+
+def test_maskings_take_turns(make_cache: Callable[..., TeacherCache], opened: PreTrainedModel) -> None:
+    """Two maskings alternate from epoch to epoch, each with the teacher's answers to it."""
+    cache = make_cache(cache_size=400, cache_maskings=2)
+    batches = CachedBatches(cache, batch_size=len(cache), seed=0)
+    epochs = [{tuple(row) for row in batches[epoch]["input_ids"].tolist()} for epoch in range(4)]
+
+    assert epochs[0] == epochs[2] != epochs[1] == epochs[3]
+    batches[1]
+    student, batch = extract(opened, [0, 3]), batch_of(cache, [7])
+    found = CachedDistillation(student, WEIGHTS, kind="topk", temperature=2.0, until=1.0)(batch)
+    assert found["ce"].item() == pytest.approx(full(student, opened, batch)["ce"].item(), rel=1e-2)
+
+
+def test_an_interrupted_filling_goes_on(
+    make_cache: Callable[..., TeacherCache], opened: PreTrainedModel, tmp_path: Path
+) -> None:
+    """What was answered is not asked again, a part that broke off leaves nothing, and the answers are the same."""
+    whole = [make_cache(cache_size=4)[block]["teacher_values"] for block in (1, 45, 90)]
+    elsewhere = make_cache(fill=False, cache_size=4, teacher_cache=tmp_path / "elsewhere")
+    calls = 0
+
+    def interrupt(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 8:  # five batches of eight are a part
+            raise KeyboardInterrupt
+
+    hook = opened.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        elsewhere.fill(elsewhere.missing(), opened, 8)
+    hook.remove()
+    assert sorted(path.name for path in elsewhere.directory.iterdir()) == ["manifest.json", "part-000000.npy"]
+
+    before = (elsewhere.directory / "part-000000.npy").stat().st_mtime_ns
+    again = make_cache(cache_size=4, teacher_cache=elsewhere.directory)
+    assert (elsewhere.directory / "part-000000.npy").stat().st_mtime_ns == before
+    for block, values in zip((1, 45, 90), whole, strict=True):
+        torch.testing.assert_close(again[block]["teacher_values"], values)
+
+
+def test_a_complete_cache_needs_no_teacher(config: DistillConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another seed and batch size learn from the same answers; the agreement on held-out text is still told."""
+    first = distill(config)
+    monkeypatch.setattr(distillation, "open_teacher", lambda *_: pytest.fail("the teacher was opened"))
+    second = distill(replace(config, output=config.output.with_name("second"), seed=7, batch_size=4))
+
+    assert 0 <= second.metrics["heldout_agreement"] <= 1
+    starts = [
+        json.loads((entry / "train.jsonl").read_text().splitlines()[0])
+        for entry in (config.output, config.output.with_name("second"))
+    ]
+    assert starts[0] == starts[1]  # the same held-out text, masks and answers
+    assert first.metrics["cache/fill_seconds"] == second.metrics["cache/fill_seconds"] > 0
+    assert first.metrics["cache/break_even_epoch"] > 0.5
+    # 5 of 32 tokens, with 64 ids of two bytes and 65 half-precision numbers each; part of the file is its header
+    assert config.teacher_cache is not None
+    tokens = json.loads((config.teacher_cache / "manifest.json").read_text())["tokens"]
+    headers = 256 * len(list(config.teacher_cache.glob("part-*")))
+    assert first.metrics["cache/bytes_per_token"] == pytest.approx(5 * (64 * 2 + 65 * 2) / 32, abs=headers / tokens)
+
+
+@pytest.mark.parametrize("kind", ["topk", "sampled"])
+def test_cached_answers_teach(config: DistillConfig, make_checkpoint: Callable[..., Path], kind: str) -> None:
+    """With 16 of 400 tokens kept, a student with other weights comes closer to the teacher: ce falls by a fifth."""
+    student = str(make_checkpoint("bert", 2, seed=5))
+    teacher = remembered_teacher(config.student)
+    changes = {"cache_logits": kind, "cache_size": 16, "steps": 40, "lr": 2e-3, "alpha_mlm": 0.0, "temperature": 0.2}
+    distill(replace(config, student=student, teacher=teacher, **changes))  # type: ignore[arg-type]
+    lines = [json.loads(line) for line in (config.output / "train.jsonl").read_text().splitlines()]
+    ce = [line["ce"] for line in lines if "loss" in line]
+
+    assert sum(ce[-5:]) < 0.8 * sum(ce[:5])
+
+
+def test_only_masked_lm_is_left_behind_its_share_of_the_run(
+    make_cache: Callable[..., TeacherCache], opened: PreTrainedModel
+) -> None:
+    """From --ce-until on the loss is that of masked LM alone."""
+    batch = batch_of(make_cache(cache_size=4), [0, 1])
+    objective = CachedDistillation(extract(opened, [0, 3]), WEIGHTS, kind="topk", temperature=2.0, until=0.5)
+    objective.progress(0.49)
+    assert objective(batch).keys() == {"loss", "ce", "mlm"}
+    objective.progress(0.5)
+    parts = objective(batch)
+
+    assert parts.keys() == {"loss", "mlm"}
+    assert parts["loss"].item() == pytest.approx(2 * parts["mlm"].item())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"alpha_cos": None}, "nothing that cos needs: give --alpha-cos 0"),
+        ({"alpha_hidden": 1.0}, "nothing that hidden needs: give --alpha-hidden 0"),
+        ({"ce_positions": "all"}, "give --ce-positions masked"),
+        ({"objective": "mlm", "alpha_cos": None}, "leave out --teacher-cache"),
+        ({"cache_size": 401}, "--cache-size 401 is more than the 400 tokens"),
+    ],
+)
+def test_what_a_cache_cannot_do_is_refused(config: DistillConfig, changes: dict[str, Any], words: str) -> None:
+    """Losses that need more than answers at masked tokens are named with the flag to change; nothing is written."""
+    with pytest.raises(DistilkitError, match=words):
+        distill(replace(config, **changes))
+    with pytest.raises(DistilkitError, match="give one outside -o"):
+        distill(replace(config, teacher_cache=config.output / "cache"))
+
+    assert not config.output.exists()
+    assert not config.teacher_cache.exists()  # type: ignore[union-attr]
+
+
+def test_a_foreign_cache_is_refused(
+    config: DistillConfig, make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path
+) -> None:
+    """Another teacher, text, temperature or size: one line says which, and the cache stays as it was."""
+    distill(config)
+    kept = {path.name: path.read_bytes() for path in config.teacher_cache.iterdir()}  # type: ignore[union-attr]
+    other = tmp_path / "other.txt"
+    other.write_text("".join(corpus.read_text().splitlines(keepends=True)[1:]))
+    for changes, words in (
+        ({"teacher": str(make_checkpoint("bert", 4, seed=9))}, "was made for another teacher: give another --teach"),
+        ({"corpus": str(other)}, "for other text"),
+        ({"heldout": str(other)}, "for other text"),
+        ({"temperature": 1.0}, "--temperature 2.0, not 1.0"),
+        ({"cache_size": 8}, "--cache-size 64, not 8"),
+        ({"cache_logits": "sampled"}, "--cache-logits topk, not sampled"),
+        ({"mask_probability": 0.3}, "--mask-probability 0.15, not 0.3"),
+        ({"seq_length": 16}, "--seq-length 32, not 16"),
+    ):
+        with pytest.raises(DistilkitError, match=words):
+            distill(replace(config, output=tmp_path / "refused", **changes))
+    assert not (tmp_path / "refused").exists()
+    assert {path.name: path.read_bytes() for path in config.teacher_cache.iterdir()} == kept  # type: ignore[union-attr]
+
+
+def test_a_directory_in_use_or_damaged_is_refused(
+    config: DistillConfig, make_cache: Callable[..., TeacherCache]
+) -> None:
+    """Other files are left alone, and a part that was cut short or a manifest that isn't one is named."""
+    directory = config.teacher_cache
+    assert directory is not None
+    directory.mkdir()
+    (directory / "notes.txt").write_text("mine")
+    with pytest.raises(DistilkitError, match="holds other files"):
+        distill(config)
+    (directory / "notes.txt").unlink()
+
+    make_cache()
+    part = directory / "part-000001.npy"
+    part.write_bytes(part.read_bytes()[:1000])
+    with pytest.raises(DistilkitError, match=r"part-000001.npy' is damaged: delete it"):
+        make_cache()[41]
+    (directory / "manifest.json").write_text("{")
+    with pytest.raises(DistilkitError, match=r"no manifest.json that can be read"):
+        make_cache()
+
+
+def test_rows_of_different_lengths_are_padded(
+    make_cache: Callable[..., TeacherCache], tokenizer: PreTrainedTokenizerFast, blocks: Any
+) -> None:
+    """Shorter rows get padding that is neither attended to nor predicted, and keep their answers."""
+    cache = make_cache(fill=False)
+    rows = [cache.mask(0), {name: ids[:20] for name, ids in cache.mask(1).items()}]
+    batch = cache.collate(rows)
+
+    assert batch["attention_mask"].sum(1).tolist() == [32, 20]
+    assert batch["input_ids"][1, 20:].tolist() == [tokenizer.pad_token_id] * 12
+    assert batch["labels"][1, 20:].tolist() == [-100] * 12
+    assert "attention_mask" not in cache.collate(rows[:1])
+
+
+def test_ids_take_the_smallest_integers(make_cache: Callable[..., TeacherCache]) -> None:
+    """400 tokens fit two bytes."""
+    part = np.load(next(make_cache().directory.glob("part-*.npy")))
+
+    assert part.dtype["ids"].base == np.uint16
+    assert np.finfo(np.float16).min < losses.NOTHING
