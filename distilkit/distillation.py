@@ -33,7 +33,7 @@ def distill(config: DistillConfig) -> Record:
     if config.streaming and not config.steps:
         raise DistilkitError("--streaming needs --steps: a stream doesn't say how long it is")
     if config.plan and config.teacher_cache:
-        raise DistilkitError("--plan writes nothing, and a teacher cache would be filled: leave out one of them")
+        raise DistilkitError("--plan writes nothing, --teacher-cache asks to be filled: leave one out")
     if config.new_head and config.objective != "mlm":
         raise DistilkitError("--new-head goes with --objective mlm: train the head before you distil")
     student = checkpoint.open_model(config.student, "masked-lm", new_head=config.new_head)

@@ -14,7 +14,7 @@ from distilkit.config import TrainConfig
 from distilkit.divergence import WINDOW, Divergence
 from distilkit.errors import DivergedError
 from distilkit.memory import peak_memory, total_memory
-from distilkit.progress import note, say
+from distilkit.progress import aside, say
 from distilkit.record import write_text
 from distilkit.snapshot import drop_after, snapshots
 from distilkit.tables import duration, gibibytes
@@ -55,7 +55,7 @@ class Journal:
     def flush(self, out: Path) -> None:
         """Write the pending updates; their time is shared evenly among them.
 
-        Raises DistilkitError where a loss isn't finite or they diverge.
+        Raises DivergedError where a loss isn't finite or they diverge.
         """
         sums = iter(self._read_pending())
         seconds, before = time.monotonic() - self.clock, self.last["seconds"]
@@ -121,7 +121,7 @@ class Journal:
         self._write({"step": self.last["step"], "tokens": self.last["tokens"], **metrics})
         words = [f"{name.removeprefix('heldout_')} {value:.4g}" for name, value in metrics.items()]
         self.examined = f"held-out {', '.join(words)}" if words else ""
-        note(f"update {self.last['step']}: {self.examined}")
+        aside(f"update {self.last['step']}: {self.examined}")
         self.clock = time.monotonic() - self.last["seconds"]
 
     def _write(self, line: dict[str, Any]) -> None:

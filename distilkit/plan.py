@@ -63,9 +63,10 @@ def calibrate(
     count = max(FEWEST, min(MOST, updates, round(SECONDS * first["updates"] / max(first["seconds"], 1e-9))))
     timed = time_updates(count)
     looking = 1 + updates // evaluate_every + bool(updates % evaluate_every)
+    epochs = updates * config.accumulate * state().num_processes / batches.per_epoch
     return {
         "updates": float(updates),
-        "epochs": updates * config.accumulate * state().num_processes / batches.per_epoch,
+        **({} if getattr(config, "streaming", False) else {"epochs": epochs}),  # a stream doesn't say how long it is
         "tokens": round(updates * timed["tokens"] / count),
         "tokens_per_second": timed["tokens_per_second"],
         "seconds": updates * timed["seconds"] / count,

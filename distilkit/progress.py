@@ -71,7 +71,7 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def note(text: str) -> None:
+def aside(text: str) -> None:
     """Say it on a terminal only; where a run is piped, its quiet lines have to do."""
     if sys.stderr.isatty():
         say(text)
@@ -93,11 +93,11 @@ class _Words(ProgressColumn):
         self.console, self.taken = console, taken
 
     def render(self, task: Task) -> Text:
+        count = f" {task.completed:.0f}" if task.total is None else f" {task.completed:.0f}/{task.total:.0f}"
+        rate = task.fields["rate"] if self.console.width >= WIDE or task.total is None else ""
         left = "-:--" if task.time_remaining is None else str(timedelta(seconds=int(task.time_remaining)))
-        rate = "" if self.console.width < WIDE else f"{task.fields['rate']}, "
-        counted = f" {task.completed:.0f}/{task.total or 0:.0f}, {rate}{left} left"
-        text = f", {task.fields['text']}" if task.fields["text"] else ""
-        words = Text.assemble((task.description, "bold"), counted, text)
+        parts = [count, rate, "" if task.total is None else f"{left} left", task.fields["text"]]
+        words = Text.assemble((task.description, "bold"), ", ".join(part for part in parts if part))
         words.truncate(self.console.width - self.taken, overflow="ellipsis")
         return words
 

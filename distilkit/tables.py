@@ -54,7 +54,7 @@ def planned(done: Record) -> tuple[list[str], Rows]:
     """Lay out what a run would take, in a person's units."""
     found = done.metrics
     memory = f"{gibibytes(found['peak_memory_bytes'])} of {gibibytes(found['memory_bytes'])} GiB"
-    rows: Rows = [(name.replace("_", " "), found[name]) for name in ("updates", "epochs", "tokens")]
+    rows: Rows = [(name, found[name]) for name in ("updates", "epochs", "tokens") if name in found]
     rows += [("tokens per second", round(found["tokens_per_second"])), ("training", duration(found["seconds"]))]
     rows += [("held-out text", duration(found["heldout_seconds"])), ("peak memory", memory)]
     return ["plan", ""], rows

@@ -88,7 +88,7 @@ def train(
     Writes out/train.jsonl, a line an update (and a line for each evaluate()), and checkpoints; with config.resume it
     goes on from the newest one. AdamW, linear warm-up, then linear to 0. `best` is an evaluate() that also keeps
     weights and may end the run before its last update.
-    Raises DistilkitError where the loss isn't finite or diverges, and, after a checkpoint, KeyboardInterrupt on SIGINT
+    Raises DivergedError where the loss isn't finite or diverges, and, after a checkpoint, KeyboardInterrupt on SIGINT
     and SIGTERM.
     """
     accelerator = open_accelerator(config)

@@ -55,7 +55,7 @@ def test_the_options_named_are_those_that_help(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     batch, masked = "lower --batch-size (now 32) and raise --accumulate to match", "give --ce-positions masked"
     length = "lower --seq-length (now 128)"
-    finetune = FinetuneConfig(model="m", task="sst2", output=Path("o"))
+    finetune = FinetuneConfig(model="m", task="sst2", output=Path("o"), batch_size=32)
 
     assert remedies(config()) == [batch, masked, length]
     assert remedies(config(batch_size=1, ce_positions="masked")) == [length]

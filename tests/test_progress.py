@@ -64,11 +64,11 @@ def test_without_a_total_lines_come_each_time_the_count_has_doubled(capsys: pyte
 
 
 PROGRAM = """
-from distilkit.progress import note, track
+from distilkit.progress import aside, track
 with track("distill", 90000, done=12000, unit="updates") as advance:
     for number in range(3):
         advance(1, "loss 12.3 ce 0.812 mlm 4.9 cos 0.213, 1277 tok/s, held-out loss 4.391, agreement 0.612")
-        note(f"update {number}")
+        aside(f"update {number}")
 """
 
 
