@@ -164,7 +164,7 @@ def test_glue_average_counts_two_metrics_once() -> None:
     """A task with two metrics counts their mean, MNLI its matched rows; WNLI can be left out."""
     scores = {f"{task.name}/{metric}": 0.5 for task in tasks.GLUE for metric in task.metrics}
     scores |= {"mrpc/f1": 0.9, "mrpc/accuracy": 0.7, "wnli/accuracy": 0.1, "mnli_mismatched/accuracy": 0.0}
-    averages = evaluation.averages(scores, tasks.GLUE)
+    averages = tasks.averages(scores, tasks.GLUE)
     assert averages == pytest.approx(
         {"glue/average": (7 * 0.5 + 0.8 + 0.1) / 9, "glue/average_without_wnli": (7 * 0.5 + 0.8) / 8}
     )
@@ -184,13 +184,6 @@ def test_glue_reads_a_directory_per_task(
     ).metrics
     expected = {f"{task.name}/{metric}" for task in tasks.GLUE for metric in task.metrics}
     assert set(found) == expected | {"glue/average", "glue/average_without_wnli"}
-
-
-@pytest.mark.parametrize(("teacher", "expected"), [(0.8, {"retention/sst2": 0.75}), (0.0, {}), (-0.1, {})])
-def test_retention_needs_a_teacher_that_knows_something(teacher: float, expected: dict[str, float]) -> None:
-    """Against a teacher's score of 0 or less there is no share to speak of."""
-    found = evaluation.retention({"sst2/accuracy": 0.6}, {"sst2/accuracy": teacher}, [tasks.TASKS["sst2"]])
-    assert found == pytest.approx(expected)
 
 
 def test_refuses_a_diverged_model(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
@@ -221,20 +214,3 @@ def test_rows_are_a_dataset_of_any_length(make_checkpoint: Callable[..., Path]) 
     scores = evaluation.score(model, tokenizer, tasks.TASKS["sst2"], {"sst2": rows}, config)
     guesses = predictions(directory, [("a",), ("the value",), ("one",)], "bert").argmax(dim=1)
     assert scores == pytest.approx({"sst2/accuracy": float((guesses == 0).float().mean())})
-
-
-@pytest.mark.parametrize(
-    ("predictions", "references", "expected"),
-    [
-        ([1, 1, 1], [0, 1, 1], True),
-        ([1, 1, 0], [0, 1, 1], False),
-        ([1, 1, 1], [1, 1, 1], False),  # which is right
-        ([2.5, 2.51, 2.5], [0.0, 5.0, 1.0], True),
-        ([2.5, 2.9, 2.1], [0.0, 5.0, 1.0], False),
-        ([[1, 0], [1, 0]], [[0.0, 1.0], [1.0, 0.0]], True),
-        ([[1, 0], [0, 0]], [[0.0, 1.0], [1.0, 0.0]], False),
-    ],
-)
-def test_collapsed(predictions: list[float], references: list[float], expected: bool) -> None:
-    """The same answer to every row, or nearly the same number, though the right ones differ."""
-    assert evaluation.collapsed(torch.tensor(predictions), torch.tensor(references)) is expected

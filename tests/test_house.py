@@ -16,6 +16,7 @@ FLOORS = [
         *("checkpoint", "corpus", "losses", "states", "objectives", "training", "processes", "journal", "snapshot"),
         *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
         *("tasks", "labels", "task_data", "encoding", "squad", "metrics", "jobs", "best"),
+        *("predictions", "inference", "resampling", "retention"),
     },
     {"student", "distillation", "finetuning", "evaluation", "benchmark", "export", "report"},
     {"demo"},

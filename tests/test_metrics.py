@@ -82,19 +82,20 @@ def test_squad_repeated_words_count_as_often_as_shared() -> None:
 
 def test_squad_v2_scores_answered_and_unanswerable_apart() -> None:
     """An empty text is right exactly where there is no answer, and both groups have scores of their own."""
-    predictions = [{"id": key, "prediction_text": text} for key, text in (("a", "x y"), ("b", ""), ("c", "z"))]
+    texts = {"a": "x y", "b": "", "c": "z"}
+    predictions = [{"id": key, "prediction_text": text, metrics.ODDS: None} for key, text in texts.items()]
     answers = {"a": ["x"], "b": [], "c": []}
     references = [
-        {"id": key, "answers": {"text": texts, "answer_start": [0] * len(texts)}} for key, texts in answers.items()
+        {"id": key, "answers": {"text": right, "answer_start": [0] * len(right)}} for key, right in answers.items()
     ]
     assert metrics.compute("squad_v2", predictions, references) == pytest.approx(
         {
             "exact_match": 100 / 3,
             "f1": 100 * (2 / 3 + 1) / 3,
-            "has_answer/exact_match": 0.0,
-            "has_answer/f1": 100 * 2 / 3,
-            "no_answer/exact_match": 50.0,
-            "no_answer/f1": 50.0,
+            "has_answer_exact_match": 0.0,
+            "has_answer_f1": 100 * 2 / 3,
+            "no_answer_exact_match": 50.0,
+            "no_answer_f1": 50.0,
         }
     )
 
