@@ -149,18 +149,19 @@ def best_thresholds(texts: dict[str, str], golds: dict[str, list[str]], odds: di
     """Return the best exact match and F1, 0 to 100, that a threshold on the null odds can give, and the thresholds.
 
     A text counts where the question's odds do not exceed the threshold, else "" does. As find_best_thresh of the
-    official script of 2.0: questions join in the order of their odds, and the first best score wins; 0.0 is the
-    threshold where it is best to answer nothing.
+    official script of 2.0: questions join in the order of their odds, and the first best score wins; where it is
+    best to answer nothing the threshold is 0.0, or, unlike the script's, below the lowest odds where those are less.
     """
     values = squad_values(texts, golds, version=2)
     keys = [key for key in sorted(odds, key=odds.__getitem__) if key in golds and key in texts]
+    nothing = min(0.0, float(np.nextafter(min(odds.values()), -np.inf)))
     found: dict[str, float] = {}
     for place, name in enumerate(("exact_match", "f1")):
         gains = [values[key][place] if golds[key] else -float(bool(texts[key])) for key in keys]
         totals = np.cumsum([sum(not answers for answers in golds.values()), *gains])
         best = int(totals.argmax())
         found[f"best_{name}"] = 100.0 * float(totals[best]) / len(golds)
-        found[f"best_{name}_threshold"] = float(odds[keys[best - 1]]) if best else 0.0
+        found[f"best_{name}_threshold"] = float(odds[keys[best - 1]]) if best else nothing
     return found
 
 
