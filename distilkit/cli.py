@@ -72,8 +72,10 @@ def _parameter(item: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
     meta = item.metadata
     if meta.get("positional"):
         words: Any = list[str] if get_origin(kind) is tuple else str
+        words = words if item.default is dataclasses.MISSING else words | None
         argument = Annotated[words, typer.Argument(help=meta["help"], metavar=meta["metavar"])]
-        return _keyword(item.name, argument, inspect.Parameter.empty)
+        required = item.default is dataclasses.MISSING
+        return _keyword(item.name, argument, inspect.Parameter.empty if required else None)
     settings: dict[str, Any] = {"help": meta["help"] + options.shown_default(item), "metavar": meta["metavar"]}
     if kind in (int, float):
         settings |= {"min": meta["min"], "max": meta["max"]}

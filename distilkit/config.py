@@ -266,9 +266,35 @@ class FinetuneConfig(TaskConfig, TrainConfig):
 class EvalConfig(TaskConfig):
     """Score checkpoints on a task, and say how much of a teacher's score they keep."""
 
-    models: tuple[str, ...] = argument("Checkpoints trained on the task: directories or hub ids.", "MODEL…")
+    models: tuple[str, ...] = argument(
+        "Checkpoints trained on the task: directories or hub ids, or, for --task glue, a directory of one a task.",
+        "[MODEL…]",
+        (),
+    )
     against: str | None = option(
-        "Teacher to compare with (adds retention) [default: none].", None, metavar="MODEL", place=True
+        "Teacher to compare with (adds retention and differences, with intervals of 95 %) [default: none].",
+        None,
+        metavar="MODEL",
+        place=True,
+    )
+    control: tuple[str, ...] = option(
+        "Checkpoint that the models should beat, made without the teacher, say; compared with it too.", (), place=True
+    )
+    predictions: Path | None = option(
+        "Prediction file to score instead of models, {id: text} (.gz too), for squad and squad_v2.",
+        None,
+        metavar="FILE",
+    )
+    null_odds: Path | None = option(
+        "What goes with --predictions for squad_v2, {id: log-odds of no answer}: adds the best thresholds.",
+        None,
+        metavar="FILE",
+    )
+    write_predictions: Path | None = option(
+        "Folder for what the model says: GLUE's leaderboard files (test splits), SQuAD's predictions.json and "
+        "null_odds.json, others' as TSV.",
+        None,
+        metavar="DIR",
     )
     require: tuple[str, ...] = option("Gate like 'sst2/accuracy>=0.90'; exit 3 where it is not met.", ())
     batch_size: int = option("Sequences per forward pass.", 32, min=1)

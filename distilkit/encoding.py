@@ -47,7 +47,7 @@ def encode(
     max_length: int,
     long: str | None = "head",
 ) -> Dataset:
-    """Tokenise labelled rows of a classification, multi-label or regression task: `inputs` and `labels`, not padded.
+    """Tokenise rows of a classification, multi-label or regression task: `inputs`, and `labels` if any, not padded.
 
     `long` says what becomes of a row of more than `max_length` tokens (cut()). With "windows" every row's inputs are
     lists, one a window.
@@ -66,7 +66,9 @@ def encode(
             for name, column in encoded.items():
                 pieces = [[[ids[i] for i in piece] for piece in cuts] for ids, cuts in zip(column, places, strict=True)]
                 fields[name] = pieces if windows else [piece[0] for piece in pieces]
-        return {**fields, "labels": [target(task, value) for value in batch[task.label]]}
+        if task.label in batch:  # a test split keeps them to itself
+            fields["labels"] = [target(task, value) for value in batch[task.label]]
+        return fields
 
     return rows.map(tokenise, batched=True, remove_columns=rows.column_names)
 

@@ -1,43 +1,105 @@
-"""`eval`: score checkpoints on a task, and say how much of a teacher's score they keep."""
+"""`eval`: score checkpoints on a task, and say how much of a teacher's score they keep, and how sure that is."""
 
-from collections.abc import Iterator, Sequence
-from statistics import fmean
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-import torch
 from accelerate import PartialState
-from accelerate.utils import send_to_device
 from datasets import Dataset
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import checkpoint, encoding, labels, losses, metrics, squad, task_data, tasks
+from distilkit import checkpoint, labels, task_data, tasks
 from distilkit.config import EvalConfig, FinetuneConfig
-from distilkit.errors import DivergedError
-from distilkit.progress import track, warn
-from distilkit.record import Record, record
-from distilkit.states import needed_inputs
+from distilkit.errors import DistilkitError
+from distilkit.inference import predict
+from distilkit.predictions import COLLAPSED, Answers, Said, read_answers
+from distilkit.progress import is_first_process, warn
+from distilkit.record import UNWRITABLE, Record, record
+from distilkit.retention import TEACHER, Result, compare
 from distilkit.tasks import Task
-
-COLLAPSED = "collapsed"  # a mark beside the scores: the same answer to every row
 
 
 def evaluate(config: EvalConfig) -> Record:
-    """Score every checkpoint; with several, a metric's name begins with the checkpoint's position."""
+    """Score every checkpoint, and compare with --against and --control; or score a prediction file of SQuAD's.
+
+    With several checkpoints, a metric's name begins with the checkpoint's position; `teacher/` and `control/` begin the
+    names of what they are compared with.
+    """
     chosen = tasks.resolve(config)
-    teacher = score_checkpoint(config.against, chosen, config) if config.against else None
-    merged: dict[str, float] = {}
-    for position, name in enumerate(config.models):
-        scores = score_checkpoint(name, chosen, config)
-        if teacher is not None:
-            scores |= retention(scores, teacher, chosen)
-        prefix = f"{position}/" if len(config.models) > 1 else ""
-        merged |= {prefix + metric: value for metric, value in scores.items()}
-    return record("eval", config, merged, device=str(PartialState().device))
+    _check(config, chosen)
+    if config.predictions:
+        return record("eval", config, score_file(chosen[0], config))
+    models = {f"{place}/" if len(config.models) > 1 else "": name for place, name in enumerate(config.models)}
+    controls = {
+        f"control-{n}/" if len(config.control) > 1 else "control/": name for n, name in enumerate(config.control)
+    }
+    entries = {**models, **({TEACHER: config.against} if config.against else {}), **controls}
+    for name in entries.values() if len(chosen) > 1 else ():
+        _check_directories(name, chosen)
+    if config.write_predictions:
+        _make(config.write_predictions)
+    results = {
+        label: score_checkpoint(name, chosen, config, config.write_predictions if label in models else None)
+        for label, name in entries.items()
+    }
+    scores = {label + name: value for label, result in results.items() for name, value in result.scores.items()}
+    if config.against:
+        scores |= compare(results, chosen, config.seed, [*models], [*controls])
+    about = {name: " ".join(names) for name, names in tasks.averaged(chosen).items()}
+    return record("eval", config, scores, device=str(PartialState().device), **about)
 
 
-def score_checkpoint(name: str, chosen: Sequence[Task], config: EvalConfig) -> dict[str, float]:
-    """Score a checkpoint on a task, or the directory name/<task> on each of several, with their averages."""
+def _check(config: EvalConfig, chosen: Sequence[Task]) -> None:
+    if config.control and not config.against:
+        raise DistilkitError("--control is held against a teacher too: give one as --against")
+    if config.null_odds and not (config.predictions and config.task == "squad_v2"):
+        raise DistilkitError("--null-odds goes with --predictions and --task squad_v2: leave it out")
+    if config.write_predictions and len(config.models) != 1:
+        raise DistilkitError("--write-predictions is for one MODEL: give one")
+    if not config.predictions and not config.models:
+        raise DistilkitError("no MODEL: give one or more, or a prediction file of SQuAD's as --predictions")
+    if config.predictions and (config.models or config.against):
+        raise DistilkitError("--predictions is scored without a model: leave out MODEL and --against")
+    if config.predictions and chosen[0].kind != "span":
+        raise DistilkitError(f"--predictions is for --task squad and squad_v2, not for {config.task}: leave it out")
+
+
+def _check_directories(name: str, chosen: Sequence[Task]) -> None:
+    """Raise DistilkitError where a directory lacks some tasks: averages over different ones do not compare."""
+    lacking = [task.name for task in chosen if not (Path(name) / task.name).is_dir()]
+    if Path(name).is_dir() and lacking:
+        raise DistilkitError(
+            f"'{name}' has no model for {', '.join(lacking)}, and an average over other tasks would not compare: "
+            "fine-tune them too, or score single tasks"
+        )
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise DistilkitError(
+            f"cannot write --write-predictions '{directory}' ({error.strerror}): choose another"
+        ) from None
+
+
+def score_file(task: Task, config: EvalConfig) -> dict[str, float]:
+    """Score a published prediction file, without a model."""
+    rows = task_data.read_validation(task, config.data)[task.name]
+    golds = {row["id"]: row["answers"]["text"] for row in rows.select_columns(["id", "answers"])}
+    answers = read_answers(task, golds, Path(str(config.predictions)), config.null_odds)
+    if lacking := len(golds.keys() - answers.texts.keys()):
+        warn(f"'{config.predictions}' lacks {lacking} of {len(golds)} questions, which count as wrong")
+    return {f"{task.name}/{name}": value for name, value in answers.score().items() if name != COLLAPSED}
+
+
+def score_checkpoint(name: str, chosen: Sequence[Task], config: EvalConfig, out: Path | None = None) -> Result:
+    """Score a checkpoint on a task, or the directory name/<task> on each of several, with their averages.
+
+    `out` is a directory for prediction files.
+    """
+    said: dict[str, Said] = {}
     scores: dict[str, float] = {}
     for task in chosen:
         place = name if len(chosen) == 1 else f"{name}/{task.name}"
@@ -46,38 +108,33 @@ def score_checkpoint(name: str, chosen: Sequence[Task], config: EvalConfig) -> d
         labelled = labels.of_model(task, model.config) if task.name == "custom" else task
         order = labels.label_order(labelled, model.config, place)
         splits = task_data.read_validation(labelled, data)
+        tests = task_data.read_tests(task, data) if out else {}
         used = tasks.as_trained(task, config, place)
-        found = score(model, tokenizer, labelled, splits, used, order=order, name=place)
-        if f"{task.name}/{COLLAPSED}" in found:
+        mine = {
+            prefix: predict(model, tokenizer, labelled, rows, used, order=order, name=place)
+            for prefix, rows in splits.items()
+        }
+        said, scores = said | mine, scores | scores_of(mine)
+        if f"{task.name}/{COLLAPSED}" in scores:
             warn(f"'{place}' gives every row of {task.name} the same answer")
-        scores |= {name: value for name, value in found.items() if not name.endswith(f"/{COLLAPSED}")}
-    return scores | averages(scores, chosen)
+        if out and is_first_process():
+            write(out, labelled, mine)
+        for file, rows in tests.items():
+            answer = predict(model, tokenizer, labelled, rows, used, order=order, name=place)
+            numbers = rows["idx"][:] if "idx" in rows.column_names else range(len(rows))
+            if out and not isinstance(answer, Answers) and is_first_process():
+                answer.write(out, file, numbers)
+    scores = {metric: value for metric, value in scores.items() if not metric.endswith(f"/{COLLAPSED}")}
+    return Result(said, scores | tasks.averages(scores, chosen))
 
 
-def averages(scores: dict[str, float], chosen: Sequence[Task]) -> dict[str, float]:
-    """Return the GLUE averages of all nine tasks: a task counts the mean of its metrics, MNLI that of matched."""
-    if len(chosen) == 1:
-        return {}
-    means = {task.name: fmean(scores[f"{task.name}/{metric}"] for metric in task.metrics) for task in chosen}
-    without = [mean for name, mean in means.items() if name != "wnli"]
-    return {"glue/average": fmean(means.values()), "glue/average_without_wnli": fmean(without)}
-
-
-def retention(scores: dict[str, float], teacher: dict[str, float], chosen: Sequence[Task]) -> dict[str, float]:
-    """Return each task's headline score as a share of the teacher's; none where the teacher's is 0 or less."""
-    headlines = {task.name: headline(task) for task in chosen}
-    if len(chosen) > 1:
-        headlines["glue"] = "glue/average"
-    return {
-        f"retention/{name}": scores[metric] / teacher[metric]
-        for name, metric in headlines.items()
-        if teacher[metric] > 0
-    }
-
-
-def headline(task: Task) -> str:
-    """Return the name of a task's first metric."""
-    return f"{task.name}/{task.metrics[0]}"
+def write(out: Path, task: Task, said: Mapping[str, Said]) -> None:
+    """Write what was said to the scored rows, but for GLUE's tasks, whose files are about the test rows."""
+    for prefix, one in said.items():
+        if isinstance(one, Answers):
+            one.write(out)
+        elif not task.tests:
+            one.write(out, prefix, range(len(one.said)))
 
 
 def score(
@@ -93,117 +150,21 @@ def score(
     """Score a model on splits of a task, {metric prefix: rows}: {"mnli/accuracy": 0.8, …}, SQuAD's from 0 to 100.
 
     `{prefix}/collapsed` is there, and 1.0, where every row gets the same answer though not every row should.
-    `order` says which output stands for each label (tasks.label_order). Moves the model to the accelerator's device.
-    Raises DistilkitError where the outputs aren't finite.
+    Otherwise as predict().
     """
-    model.to(PartialState().device)
-    model.eval()
-    scores: dict[str, float] = {}
-    for prefix, rows in splits.items():
-        if task.kind == "span":
-            values = _score_spans(model, tokenizer, task, rows, config, name)
-        else:
-            values = _score_rows(model, tokenizer, task, rows, config, order, name)
-        scores |= {f"{prefix}/{metric}": value for metric, value in values.items()}
-    return scores
+    return scores_of(
+        {
+            prefix: predict(model, tokenizer, task, rows, config, order=order, name=name)
+            for prefix, rows in splits.items()
+        }
+    )
 
 
-def _score_rows(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    rows: Dataset,
-    config: EvalConfig | FinetuneConfig,
-    order: list[int] | None,
-    name: str,
-) -> dict[str, float]:
-    inputs = encoding.input_names(model)
-    length = encoding.window_length(task, config, model)
-    encoded = encoding.encode(rows, task, tokenizer, inputs, length, config.long)
-    logits = torch.empty(len(encoded), len(labels.output_names(model.config)))  # (N, C)
-    for places, output in forward(model, tokenizer, encoded, inputs, config.batch_size, task.name):
-        logits[places] = output["logits"].float().cpu()
-    _refuse_nan(name, logits)
-    predictions, references = predict(task, logits[:, order or slice(None)]), torch.tensor(encoded["labels"][:])
-    values = {COLLAPSED: 1.0} if collapsed(predictions, references) else {}
-    for metric in task.metrics:
-        values |= metrics.compute(metric, predictions.tolist(), references.tolist())
-    return values
+def scores_of(said: Mapping[str, Said]) -> dict[str, float]:
+    """Score what is said to each split, under the split's prefix."""
+    return {f"{prefix}/{metric}": value for prefix, one in said.items() for metric, value in one.score().items()}
 
 
-def predict(task: Task, logits: Tensor) -> Tensor:
-    """Return what logits (N, C) say: a number (N,), a 1 for each label that is likelier than not (N, C), or a class."""
-    if task.kind == "regression":
-        return logits[:, 0]
-    return (logits > 0).int() if task.kind == "multi-label" else logits.argmax(dim=1)
-
-
-def collapsed(predictions: Tensor, references: Tensor) -> bool:
-    """Say whether predictions (N,) or (N, C) are the same for every row though what was asked for is not.
-
-    Numbers count as the same where they differ by less than a hundredth of what the right ones do.
-    """
-    said, asked = (values.double().std(dim=0, correction=0).max() for values in (predictions, references))
-    return bool(asked > 0 and said < 0.01 * asked)
-
-
-def _score_spans(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    rows: Dataset,
-    config: EvalConfig | FinetuneConfig,
-    name: str,
-) -> dict[str, float]:
-    inputs = encoding.input_names(model)
-    length = encoding.window_length(task, config, model)
-    windows = squad.encode(rows, tokenizer, inputs, length, config.stride, training=False)
-    limits = {"n_best": config.n_best, "max_answer_length": config.max_answer_length}
-    spans = torch.empty(len(windows), 4, dtype=torch.float64)  # (W, 4): first, last, score, null score
-    contexts = torch.tensor(windows["context"][:])  # (W, 2)
-    cls = torch.tensor([ids.index(tokenizer.cls_token_id) for ids in windows["input_ids"]])  # (W,)
-    for places, output in forward(model, tokenizer, windows, inputs, config.batch_size, task.name):
-        start, end = output["start_logits"].float().cpu(), output["end_logits"].float().cpu()  # (B, T)
-        _refuse_nan(name, start, end)
-        best = squad.best_spans(start, end, contexts[places], **limits)
-        at = cls[places, None]
-        null = (start.gather(1, at) + end.gather(1, at)).squeeze(1)
-        spans[places] = torch.stack([*best, null], dim=1).double()
-    threshold = config.null_threshold if task.name == "squad_v2" else None
-    found = [(int(first), int(last), best, null) for first, last, best, null in spans.tolist()]
-    texts = squad.answers(rows, windows, found, threshold)
-    predictions = [{"id": key, "prediction_text": text} for key, text in texts.items()]
-    values = {COLLAPSED: 1.0} if len(set(texts.values())) == 1 else {}
-    return values | metrics.compute(task.name, predictions, rows.select_columns(["id", "answers"]).to_list())
-
-
-@torch.inference_mode()
-def forward(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    encoded: Dataset,
-    inputs: Sequence[str],
-    batch_size: int,
-    label: str,
-) -> Iterator[tuple[Tensor, Any]]:
-    """Run a model over encoded rows, the longest first, so that little is padded; yields (places (B,), output)."""
-    collate = encoding.collator(tokenizer)
-    plain = encoded.select_columns(list(inputs))
-    lengths = torch.tensor(encoding.lengths(plain))
-    quiet = not PartialState().is_main_process
-    with track(f"score {label}", len(plain), unit="rows", quiet=quiet) as advance:
-        for places in torch.split(lengths.argsort(descending=True, stable=True), batch_size):
-            batch = send_to_device(collate([plain[place] for place in places.tolist()]), model.device)
-            owners = batch.pop(encoding.OWNERS, None)
-            output = model(**batch, **needed_inputs(model, batch["input_ids"]))
-            if owners is not None:
-                output["logits"] = losses.mean_by_row(output["logits"].float(), owners, len(places))
-            yield places, output
-            advance(len(places))
-
-
-def _refuse_nan(name: str, *outputs: Tensor) -> None:
-    if not all(bool(output.isfinite().all()) for output in outputs):
-        raise DivergedError(
-            f"'{name}' gives outputs that are no numbers: its training diverged, train it with a lower --lr"
-        )
+def headline(task: Task) -> str:
+    """Return the name of a task's first metric."""
+    return f"{task.name}/{task.metrics[0]}"

@@ -14,10 +14,10 @@ from distilkit.best import Best
 from distilkit.config import FinetuneConfig
 from distilkit.curve import draw_run
 from distilkit.errors import DistilkitError, DivergedError
-from distilkit.evaluation import COLLAPSED
 from distilkit.jobs import Job, open_student, prepare
 from distilkit.memory import shortage_named
 from distilkit.options import flag
+from distilkit.predictions import COLLAPSED
 from distilkit.progress import warn
 from distilkit.record import Record, claim, config_json, read_biography, record, write_biography
 from distilkit.snapshot import MAY_CHANGE, remove_snapshots
@@ -60,7 +60,7 @@ def finetune_all(chosen: list[Task], config: FinetuneConfig) -> Record:
         ]
         prefixes = tuple(f"{prefix}/" for task in chosen for prefix, _ in task.splits)
         scores = {name: value for done in records for name, value in done.metrics.items() if name.startswith(prefixes)}
-        done = record("finetune", config, scores | evaluation.averages(scores, chosen), **_device())
+        done = record("finetune", config, scores | tasks.averages(scores, chosen), **_device())
         write_biography(out, [*read_biography(config.model), done])
     return done
 

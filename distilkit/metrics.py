@@ -1,5 +1,6 @@
 """The metrics of GLUE and SQuAD as evaluate.Metric classes that need no network."""
 
+import functools
 import re
 import string
 from collections import Counter
@@ -13,6 +14,10 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from distilkit.errors import DistilkitError
+
+ODDS = "no_answer_probability"  # as evaluate's own squad_v2 calls it
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def correlation(formula: Callable[..., Any]) -> Callable[..., float]:
@@ -67,27 +72,32 @@ class Squad(evaluate.Metric):  # type: ignore[misc]
     """SQuAD's exact match and F1, 0 to 100, as the official evaluation scripts of 1.1 and 2.0 compute them."""
 
     version = 1
+    form: ClassVar[dict[str, Any]] = {"id": Value("string"), "prediction_text": Value("string")}
 
     def _info(self) -> evaluate.MetricInfo:
         answers = {"text": List(Value("string")), "answer_start": List(Value("int32"))}
-        features = Features(
-            {
-                "predictions": {"id": Value("string"), "prediction_text": Value("string")},
-                "references": {"id": Value("string"), "answers": answers},
-            }
-        )
+        features = Features({"predictions": self.form, "references": {"id": Value("string"), "answers": answers}})
         return evaluate.MetricInfo(description="squad", citation="", features=features)
 
     def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, float]:
-        texts = {entry["id"]: entry["prediction_text"] for entry in predictions}
+        said = [entry for entry in predictions if entry["prediction_text"] is not None]  # None: a missing prediction
+        texts = {entry["id"]: entry["prediction_text"] for entry in said}
         golds = {entry["id"]: list(entry["answers"]["text"]) for entry in references}
-        return squad_scores(texts, golds, version=self.version)
+        odds = {entry["id"]: entry[ODDS] for entry in said if entry.get(ODDS) is not None}
+        scores = squad_scores(texts, golds, version=self.version)
+        return scores | (best_thresholds(texts, golds, odds) if odds else {})
 
 
 class SquadV2(Squad):
-    """SQuAD 2.0: some questions have no answer, and "" is right for them."""
+    """SQuAD 2.0: some questions have no answer, and "" is right for them.
+
+    Predictions carry `no_answer_probability`: any number that grows with the likelihood that there is no answer, as the
+    log-odds of null_odds.json do, or None. Where it is a number, the best scores over all thresholds on it are there
+    too.
+    """
 
     version = 2
+    form: ClassVar[dict[str, Any]] = {**Squad.form, ODDS: Value("float64")}
 
 
 CLASSES |= {"squad": Squad, "squad_v2": SquadV2}
@@ -104,32 +114,61 @@ def compute(name: str, predictions: Any, references: Any) -> dict[str, float]:
 def squad_scores(texts: dict[str, str], golds: dict[str, list[str]], *, version: int) -> dict[str, float]:
     """Return exact_match and f1, 0 to 100, means over all questions; one without a prediction counts 0.
 
-    For version 2 there are has_answer/ and no_answer/ scores besides.
+    For version 2 there are has_answer_… and no_answer_… scores besides.
     """
-    exact, f1 = {}, {}
+    values = squad_values(texts, golds, version=version)
+    groups = {"": values}
+    if version == 2:
+        groups["has_answer_"] = {key: value for key, value in values.items() if golds[key]}
+        groups["no_answer_"] = {key: value for key, value in values.items() if not golds[key]}
+    return {
+        f"{group}{name}": 100.0 * sum(value[place] for value in found.values()) / len(found)
+        for group, found in groups.items()
+        if found
+        for place, name in enumerate(("exact_match", "f1"))
+    }
+
+
+def squad_values(texts: dict[str, str], golds: dict[str, list[str]], *, version: int) -> dict[str, tuple[float, float]]:
+    """Return each question's exact match and F1, 0 to 1: those of the right answer that the text is nearest to."""
+    values = {}
     for key, answers in golds.items():
         if version == 1 and not answers:
             raise DistilkitError(f"question '{key}' has no answer: score such data with --task squad_v2")
         right = answers if version == 1 else [answer for answer in answers if normalize(answer)] or [""]
-        pairs = [(texts[key], answer) for answer in right] if key in texts else []
-        exact[key] = max((float(normalize(text) == normalize(answer)) for text, answer in pairs), default=0.0)
-        f1[key] = max((token_f1(text, answer, version=version) for text, answer in pairs), default=0.0)
-    groups = {"": list(golds)}
-    if version == 2:
-        groups["has_answer/"] = [key for key, answers in golds.items() if answers]
-        groups["no_answer/"] = [key for key, answers in golds.items() if not answers]
-    return {
-        f"{group}{name}": 100.0 * sum(values[key] for key in keys) / len(keys)
-        for group, keys in groups.items()
-        if keys
-        for name, values in (("exact_match", exact), ("f1", f1))
-    }
+        pairs = [(texts[key], answer) for answer in dict.fromkeys(right)] if key in texts else []
+        exact = any(normalize(text) == normalize(answer) for text, answer in pairs)
+        values[key] = (
+            float(exact),
+            max((token_f1(text, answer, version=version) for text, answer in pairs), default=0.0),
+        )
+    return values
 
 
+def best_thresholds(texts: dict[str, str], golds: dict[str, list[str]], odds: dict[str, float]) -> dict[str, float]:
+    """Return the best exact match and F1, 0 to 100, that a threshold on the null odds can give, and the thresholds.
+
+    A text counts where the question's odds do not exceed the threshold, else "" does. As find_best_thresh of the
+    official script of 2.0: questions join in the order of their odds, and the first best score wins; where it is
+    best to answer nothing the threshold is 0.0, or, unlike the script's, below the lowest odds where those are less.
+    """
+    values = squad_values(texts, golds, version=2)
+    keys = [key for key in sorted(odds, key=odds.__getitem__) if key in golds and key in texts]
+    nothing = min(0.0, float(np.nextafter(min(odds.values()), -np.inf)))
+    found: dict[str, float] = {}
+    for place, name in enumerate(("exact_match", "f1")):
+        gains = [values[key][place] if golds[key] else -float(bool(texts[key])) for key in keys]
+        totals = np.cumsum([sum(not answers for answers in golds.values()), *gains])
+        best = int(totals.argmax())
+        found[f"best_{name}"] = 100.0 * float(totals[best]) / len(golds)
+        found[f"best_{name}_threshold"] = float(odds[keys[best - 1]]) if best else nothing
+    return found
+
+
+@functools.lru_cache(maxsize=1 << 16)  # a text is compared with several answers, and answers repeat
 def normalize(text: str) -> str:
     """Lower the case, drop punctuation and articles, and squeeze blanks, as the official scripts do."""
-    text = "".join(character for character in text.lower() if character not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
 
 
 def token_f1(text: str, answer: str, *, version: int) -> float:

@@ -6,7 +6,7 @@ import operator
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -157,20 +157,32 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Ite
 def unmet(requirements: tuple[str, ...], metrics: dict[str, float]) -> list[str]:
     """Return a line for each gate that isn't met, with the value found.
 
-    A gate is `NAME OP NUMBER`, OP one of >= <= > <. NAME may leave out a prefix: `speedup` means every metric whose
-    name ends in `/speedup`.
+    A gate is `NAME OP NUMBER`, OP one of >= <= > <. NAME is a metric's full name, or leaves out a prefix (`speedup`
+    means every metric whose name ends in `/speedup`), or else its last part (`retention`: every `retention/<task>`, but
+    not `retention/<task>/low`). Metrics of a teacher or control, which nothing is asked of, go by full name only.
     Raises DistilkitError where a gate can't be read or names no metric.
     """
     lines = []
     for gate in requirements:
         name, compare, bound = parse_gate(gate)
-        matching = {key: value for key, value in metrics.items() if key == name or key.endswith("/" + name)}
+        matching = {key: metrics[key] for key in named(name, metrics)}
         if not matching:
             raise DistilkitError(f"--require '{gate}' names no metric: there are {', '.join(sorted(metrics))}")
         lines += [
             f"{gate}: {key} is {value:.6g}" for key, value in matching.items() if not COMPARISONS[compare](value, bound)
         ]
     return lines
+
+
+def named(name: str, metrics: Iterable[str]) -> list[str]:
+    """Return the metrics that a gate's name means."""
+    keys = [key for key in metrics if not re.match(r"(teacher|control(-\d+)?)/", key)]
+    parents = {key: "/" + key.rpartition("/")[0] for key in keys}
+    return (
+        [key for key in metrics if key == name]
+        or [key for key in keys if key.endswith("/" + name)]
+        or [key for key, parent in parents.items() if parent.endswith("/" + name)]
+    )
 
 
 def parse_gate(gate: str) -> tuple[str, str, float]:

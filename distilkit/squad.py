@@ -3,8 +3,7 @@
 Follows transformers' run_qa.py: a long context becomes overlapping windows; where a window lacks the answer, CLS is it.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -166,25 +165,23 @@ def best_spans(
     return first, last, best.values
 
 
-def answers(
-    rows: Dataset, windows: Dataset, spans: Iterable[tuple[int, int, float, float]], null_threshold: float | None
-) -> dict[str, str]:
-    """Turn each window's (first, last, score, null score) into one answer a question: {id: text}.
+def answers(rows: Dataset, windows: Dataset, spans: np.ndarray) -> tuple[dict[str, str], dict[str, float]]:
+    """Turn each window's (first, last, score, null score), spans (W, 4), into a text a question and its null odds.
 
-    The best span over a question's windows wins. With a threshold (SQuAD 2.0) the answer is "" where the lowest null
-    score exceeds the span's by more than it; a question without any span is answered "" too.
+    The best span over a question's windows wins, "" where there is none; the odds are by how much the lowest null score
+    over its windows exceeds the span's. Returns {id: text}, {id: odds}.
     """
-    candidates = defaultdict(list)
-    for window, (row, span) in enumerate(zip(windows["row"], spans, strict=True)):
-        candidates[row].append((*span, window))
-    texts = {}
-    contexts = rows.select_columns(["id", "context"])
-    for row, found in candidates.items():
-        first, last, score, _, window = max(found, key=lambda item: item[2])
-        null = min(item[3] for item in found)
-        text = ""
-        if score > -np.inf and (null_threshold is None or null - score <= null_threshold):
-            offsets = windows[window]["offsets"]
-            text = contexts[row]["context"][offsets[first][0] : offsets[last][1]]
-        texts[contexts[row]["id"]] = text
-    return texts
+    owners = np.asarray(windows["row"][:])
+    best = np.lexsort((-spans[:, 2], owners))[np.r_[True, np.diff(np.sort(owners)) > 0]]  # (N,): a window a question
+    null = np.full(len(rows), np.inf)
+    np.minimum.at(null, owners, spans[:, 3])
+    picked = rows.select(owners[best])
+    offsets = windows.select_columns("offsets").select(best)
+    texts, odds = {}, {}
+    for key, context, places, (first, last, score, _), row in zip(
+        picked["id"], picked["context"], offsets["offsets"], spans[best].tolist(), owners[best], strict=True
+    ):
+        there = score > -np.inf
+        texts[key] = context[places[int(first)][0] : places[int(last)][1]] if there else ""
+        odds[key] = float(null[row] - score)
+    return texts, odds

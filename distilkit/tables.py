@@ -1,10 +1,13 @@
 """A record laid out for a person: tables of text, and the command to type next."""
 
+import re
 from typing import Any
 
 from distilkit.record import Record
 
 Rows = list[tuple[Any, ...]]
+LABEL = re.compile(r"(\d+|teacher|control(-\d+)?)/")  # whose metric it is
+COMPARED = ("retention/", "difference/")
 
 
 def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
@@ -13,6 +16,8 @@ def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
         return [*ranking(done), sizes(done)]
     if done.config.get("plan"):
         return [planned(done)]
+    if done.command == "eval":
+        return [comparison(done), *intervals(done), *averages(done)]
     models = list(dict.fromkeys(name.partition("/")[0] for name in done.metrics))
     if done.command != "demo" and not all(model.isdigit() for model in models):
         return [(["metric", "value"], list(done.metrics.items()))]
@@ -30,6 +35,38 @@ def ranking(done: Record) -> list[tuple[list[str], Rows]]:
         for name, layers in chosen.items()
     ]
     return [(["strategy", "layers", "masked-LM loss", "agreement"], [*rows, ("",) * 4])] if rows else []
+
+
+def comparison(done: Record) -> tuple[list[str], Rows]:
+    """Lay scores out, a column a checkpoint: models by their position, then what they are compared with."""
+    columns: dict[str, dict[str, float]] = {}
+    for name, value in done.metrics.items():
+        label = match.group() if (match := LABEL.match(name)) else ""
+        if not _compared(name):
+            columns.setdefault(label, {})[name.removeprefix(label)] = value
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    alone = "model" if len(columns) > 1 else "value"
+    return (
+        ["metric", *(label.rstrip("/") or alone for label in columns)],
+        [(name, *(column.get(name) for column in columns.values())) for name in names],
+    )
+
+
+def intervals(done: Record) -> list[tuple[list[str], Rows]]:
+    """Lay retention and differences out with the bounds of their intervals, if anything was compared."""
+    names = [name for name in done.metrics if _compared(name) and not name.endswith(("/low", "/high"))]
+    rows: Rows = [(name, *(done.metrics.get(name + bound) for bound in ("", "/low", "/high"))) for name in names]
+    return [(["compared", "value", "95 % from", "to"], rows)] if rows else []
+
+
+def _compared(name: str) -> bool:
+    return LABEL.sub("", name, count=1).startswith(COMPARED)
+
+
+def averages(done: Record) -> list[tuple[list[str], Rows]]:
+    """Name the tasks that each average is over."""
+    rows: Rows = [(name, tasks) for name, tasks in done.environment.items() if name.startswith("glue/")]
+    return [(["average", "of"], rows)] if rows else []
 
 
 def sizes(done: Record) -> tuple[list[str], Rows]:

@@ -5,6 +5,7 @@ import gzip
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from datasets import ClassLabel, Dataset, List, Value
 from distilkit import squad
 from distilkit.errors import DistilkitError
 from distilkit.labels import allowed, target
+from distilkit.progress import warn
 from distilkit.tasks import Task
 
 # GLUE's TSV files hold stray quotes, and pandas would read the words NA and null as nothing
@@ -30,8 +32,10 @@ datasets.disable_progress_bars()
 datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what cannot be read is raised below, once
 
 
-def read(task: Task, data: Path | None, split: str) -> Dataset:
+def read(task: Task, data: Path | None, split: str, *, labelled: bool = True) -> Dataset:
     """Read a split from a folder, or from the hub where the task's rows are there, and check its columns and labels.
+
+    With `labelled` off the label column is left out, whatever it holds.
 
     A custom task's label column comes out as names or numbers, or as lists of names (spell_out).
     Raises DistilkitError where the folder, the file or a column is missing, where a file is empty or can't be read,
@@ -44,7 +48,11 @@ def read(task: Task, data: Path | None, split: str) -> Dataset:
         rows, source = _from_file(task, path), str(path)
     if task.name == "custom":
         rows = spell_out(rows, task, source)
-    _check_columns(rows, task, source)
+    if not labelled:
+        rows = rows.remove_columns([column for column in (task.label,) if column in rows.column_names])
+    _check_columns(rows, task, source, labelled=labelled)
+    if not labelled:
+        return rows
     if task.labels or task.kind == "regression":  # a custom task has none yet when its training rows are read
         check_labels(rows, task, source)
     return rows
@@ -53,6 +61,22 @@ def read(task: Task, data: Path | None, split: str) -> Dataset:
 def read_validation(task: Task, data: Path | None) -> dict[str, Dataset]:
     """Read what a task is scored on: metric prefix -> rows."""
     return {prefix: read(task, data, split) for prefix, split in scored_splits(task, data).items()}
+
+
+def read_tests(task: Task, data: Path | None) -> dict[str, Dataset]:
+    """Read the rows that GLUE's leaderboard scores, without labels: its file's name -> rows, of the splits there are.
+
+    The diagnostic rows (AX), which MNLI's model answers, are in a folder `ax` beside MNLI's.
+    """
+    found = {}
+    for file, subset, split in task.tests:
+        folder = data.absolute().parent / subset if data and subset != task.name else data
+        there = replace(task, subset=subset)
+        if _has(there, folder, split):
+            found[file] = read(there, folder, split, labelled=False)
+        else:
+            warn(f"no {split}.* in '{folder}': {file}.tsv is not written")
+    return found
 
 
 def scored_splits(task: Task, data: Path | None) -> dict[str, str]:
@@ -183,14 +207,15 @@ def _require(columns: Iterable[str], rows: Dataset, task: Task, source: str) -> 
             raise DistilkitError(f"no column '{column}' in '{source}' (it has {', '.join(rows.column_names)}): {hint}")
 
 
-def _check_columns(rows: Dataset, task: Task, source: str) -> None:
-    wanted = (*task.text, task.label, *(("id",) if task.kind == "span" else ()))
+def _check_columns(rows: Dataset, task: Task, source: str, *, labelled: bool = True) -> None:
+    label = (task.label,) if labelled else ()
+    wanted = (*task.text, *label, *(("id",) if task.kind == "span" else ()))
     _require(wanted, rows, task, source)
     for column in wanted:
         if rows.data.column(column).null_count:
             number = next(n for n, value in enumerate(rows[column], 1) if value is None)
             raise DistilkitError(f"'{source}' has no '{column}' in row {number}: fill it in or drop the row")
-    for column in task.text if task.kind == "span" else (*task.text, task.label):
+    for column in task.text if task.kind == "span" else (*task.text, *label):
         feature = rows.features[column]
         listed = task.name == "custom" and column == task.label and isinstance(feature, List)
         if not isinstance(feature.feature if listed else feature, (Value, ClassLabel)):

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -11,6 +12,7 @@ from distilkit.errors import DistilkitError
 from distilkit.record import read_biography
 
 C = TypeVar("C", EvalConfig, FinetuneConfig)
+V = TypeVar("V", bound=Any)
 Kind = Literal["classification", "multi-label", "regression", "span"]
 HEADS: dict[Kind, checkpoint.Head] = {
     "classification": "sequence-classification",
@@ -39,6 +41,7 @@ class Task:
     dataset: str = ""  # on the hub; none for a custom task
     subset: str | None = None
     splits: tuple[tuple[str, str], ...] = ()  # (metric prefix, split); the task's own first
+    tests: tuple[tuple[str, str, str], ...] = ()  # (file for GLUE's leaderboard, subset, split)
     fallback: str = ""  # the split to score where there is no validation split
     # Settings, unless given: GLUE's are those of transformers' run_glue.py (README of examples/pytorch/
     # text-classification), of which 32 rows and 3 epochs are Devlin et al. 2018's too (section 4.1; 2e-5 is one of the
@@ -50,23 +53,31 @@ class Task:
     long: str = "head"  # what other tools, which know nothing of the training, will read of a long text too
 
 
-def _glue(name: str, text: str, metrics: str, labels: str, kind: Kind = "classification", **more: Any) -> Task:
+def _glue(
+    name: str, file: str, text: str, metrics: str, labels: str, kind: Kind = "classification", **more: Any
+) -> Task:
     words = tuple(text.split()), tuple(metrics.split()), tuple(labels.split())
-    more = {"dataset": "nyu-mll/glue", "subset": name, "splits": ((name, "validation"),)} | more
+    splits, tests = ((name, "validation"),), ((file, name, "test"),)
+    more = {"dataset": "nyu-mll/glue", "subset": name, "splits": splits, "tests": tests} | more
     return Task(name, kind, *words, **more)
 
 
-MNLI_SPLITS = (("mnli", "validation_matched"), ("mnli_mismatched", "validation_mismatched"))
+MNLI: dict[str, Any] = {
+    "splits": (("mnli", "validation_matched"), ("mnli_mismatched", "validation_mismatched")),
+    "tests": (("MNLI-m", "mnli", "test_matched"), ("MNLI-mm", "mnli", "test_mismatched"), ("AX", "ax", "test")),
+}
 GLUE = (
-    _glue("cola", "sentence", "matthews_correlation", "unacceptable acceptable"),
-    _glue("sst2", "sentence", "accuracy", "negative positive"),
-    _glue("mrpc", "sentence1 sentence2", "f1 accuracy", "not_equivalent equivalent", epochs=5.0),  # "tiny": its README
-    _glue("qqp", "question1 question2", "f1 accuracy", "not_duplicate duplicate"),
-    _glue("stsb", "sentence1 sentence2", "pearson spearmanr", "", "regression"),
-    _glue("mnli", "premise hypothesis", "accuracy", "entailment neutral contradiction", splits=MNLI_SPLITS),
-    _glue("qnli", "question sentence", "accuracy", "entailment not_entailment"),
-    _glue("rte", "sentence1 sentence2", "accuracy", "entailment not_entailment"),
-    _glue("wnli", "sentence1 sentence2", "accuracy", "not_entailment entailment", epochs=5.0),  # likewise
+    _glue("cola", "CoLA", "sentence", "matthews_correlation", "unacceptable acceptable"),
+    _glue("sst2", "SST-2", "sentence", "accuracy", "negative positive"),
+    _glue(
+        "mrpc", "MRPC", "sentence1 sentence2", "f1 accuracy", "not_equivalent equivalent", epochs=5.0
+    ),  # "tiny": its README
+    _glue("qqp", "QQP", "question1 question2", "f1 accuracy", "not_duplicate duplicate"),
+    _glue("stsb", "STS-B", "sentence1 sentence2", "pearson spearmanr", "", "regression"),
+    _glue("mnli", "MNLI-m", "premise hypothesis", "accuracy", "entailment neutral contradiction", **MNLI),
+    _glue("qnli", "QNLI", "question sentence", "accuracy", "entailment not_entailment"),
+    _glue("rte", "RTE", "sentence1 sentence2", "accuracy", "entailment not_entailment"),
+    _glue("wnli", "WNLI", "sentence1 sentence2", "accuracy", "not_entailment entailment", epochs=5.0),  # likewise
 )
 TASKS = {task.name: task for task in GLUE} | {
     name: Task(
@@ -160,3 +171,19 @@ def _fill(task: Task, config: C, before: dict[str, Any]) -> C:
     if values["long"] != "head" and len(task.text) > 1:
         raise DistilkitError(f"--long {values['long']} is for rows of one text, and {task.name} has two: leave it out")
     return replace(config, **values)
+
+
+def averaged(chosen: Sequence[Task]) -> dict[str, list[str]]:
+    """Return which tasks each of the GLUE averages is over; there is none for a single task."""
+    names = [task.name for task in chosen]
+    without = [name for name in names if name != "wnli"]
+    return {"glue/average": names, "glue/average_without_wnli": without} if len(chosen) > 1 else {}
+
+
+def averages(scores: Mapping[str, V], chosen: Sequence[Task]) -> dict[str, V]:
+    """Return the GLUE averages of all nine tasks: a task counts the mean of its metrics, MNLI that of matched."""
+    means = {
+        task.name: sum(scores[f"{task.name}/{metric}"] for metric in task.metrics) / len(task.metrics)
+        for task in (chosen if len(chosen) > 1 else ())
+    }
+    return {name: sum(means[task] for task in names) / len(names) for name, names in averaged(chosen).items()}

@@ -72,7 +72,7 @@ def values(item: dataclasses.Field[Any], kind: Any) -> str:
     limits = (("from", item.metadata["min"]), ("to", item.metadata["max"]))
     bounds = [f"{word} {limit:g}" for word, limit in limits if limit is not None]
     name = item.metadata["metavar"] or {int: "integer", float: "number", str: "text"}.get(kind, "text")
-    repeated = ", repeatable" if item.name == "require" else ""
+    repeated = ", repeatable" if get_origin(kind) is tuple and not item.metadata["metavar"] else ""
     return " ".join([name.replace("|", "\\|") + repeated, *bounds])
 
 

@@ -13,12 +13,19 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
+from typer.testing import CliRunner, Result
 
 from distilkit import evaluation, metrics, tasks
+from distilkit.cli import app
 from distilkit.config import EvalConfig
 from distilkit.errors import DistilkitError
 
 CLASSIFIER = AutoModelForSequenceClassification
+
+
+def run(*words: object) -> Result:
+    """Run distilkit in this process."""
+    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def write_rows(folder: Path, name: str, rows: list[dict[str, object]]) -> Path:
@@ -164,7 +171,7 @@ def test_glue_average_counts_two_metrics_once() -> None:
     """A task with two metrics counts their mean, MNLI its matched rows; WNLI can be left out."""
     scores = {f"{task.name}/{metric}": 0.5 for task in tasks.GLUE for metric in task.metrics}
     scores |= {"mrpc/f1": 0.9, "mrpc/accuracy": 0.7, "wnli/accuracy": 0.1, "mnli_mismatched/accuracy": 0.0}
-    averages = evaluation.averages(scores, tasks.GLUE)
+    averages = tasks.averages(scores, tasks.GLUE)
     assert averages == pytest.approx(
         {"glue/average": (7 * 0.5 + 0.8 + 0.1) / 9, "glue/average_without_wnli": (7 * 0.5 + 0.8) / 8}
     )
@@ -184,13 +191,6 @@ def test_glue_reads_a_directory_per_task(
     ).metrics
     expected = {f"{task.name}/{metric}" for task in tasks.GLUE for metric in task.metrics}
     assert set(found) == expected | {"glue/average", "glue/average_without_wnli"}
-
-
-@pytest.mark.parametrize(("teacher", "expected"), [(0.8, {"retention/sst2": 0.75}), (0.0, {}), (-0.1, {})])
-def test_retention_needs_a_teacher_that_knows_something(teacher: float, expected: dict[str, float]) -> None:
-    """Against a teacher's score of 0 or less there is no share to speak of."""
-    found = evaluation.retention({"sst2/accuracy": 0.6}, {"sst2/accuracy": teacher}, [tasks.TASKS["sst2"]])
-    assert found == pytest.approx(expected)
 
 
 def test_refuses_a_diverged_model(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
@@ -223,18 +223,159 @@ def test_rows_are_a_dataset_of_any_length(make_checkpoint: Callable[..., Path]) 
     assert scores == pytest.approx({"sst2/accuracy": float((guesses == 0).float().mean())})
 
 
+QUESTIONS = {"1": ["Ann"], "2": [], "3": ["left", "Ann left"]}
+
+
+@pytest.fixture
+def squad_data(tmp_path: Path) -> Path:
+    """Three questions in SQuAD's own layout, one without an answer."""
+    qas = [
+        {"id": key, "question": "q?", "answers": [{"text": text, "answer_start": 0} for text in texts]}
+        for key, texts in QUESTIONS.items()
+    ]
+    paragraph = {"context": "Ann left.", "qas": qas}
+    document = {"version": "v2.0", "data": [{"title": "t", "paragraphs": [paragraph]}]}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dev-v2.0.json").write_text(json.dumps(document))
+    return tmp_path / "data"
+
+
+def test_a_prediction_file_is_scored_without_a_model(squad_data: Path, tmp_path: Path) -> None:
+    """By hand: "Ann." is right, "x" is wrong where there is no answer, the third is missing and counts as wrong."""
+    (tmp_path / "p.json").write_text(json.dumps({"1": "Ann.", "2": "x"}))
+    (tmp_path / "odds.json").write_text(json.dumps({"1": -1.0, "2": 1.0}))
+    words = ["--task", "squad_v2", "--data", squad_data, "--predictions", tmp_path / "p.json"]
+    result = run("eval", *words, "--null-odds", tmp_path / "odds.json", "--json", "--require", "best_f1>=90")
+    assert json.loads(result.stdout)["metrics"] == pytest.approx(
+        {
+            "squad_v2/exact_match": 100 / 3,
+            "squad_v2/f1": 100 / 3,
+            "squad_v2/has_answer_exact_match": 50.0,
+            "squad_v2/has_answer_f1": 50.0,
+            "squad_v2/no_answer_exact_match": 0.0,
+            "squad_v2/no_answer_f1": 0.0,
+            "squad_v2/best_exact_match": 200 / 3,
+            "squad_v2/best_exact_match_threshold": -1.0,
+            "squad_v2/best_f1": 200 / 3,
+            "squad_v2/best_f1_threshold": -1.0,
+        }
+    )
+    assert "lacks 1 of 3 questions" in result.stderr
+    assert result.exit_code == 3
+    assert "gate not met: best_f1>=90: squad_v2/best_f1 is 66.6667" in result.stderr
+
+
+def test_best_threshold_gives_the_best_score(
+    make_checkpoint: Callable[..., Path], squad_data: Path, tmp_path: Path
+) -> None:
+    """Scored again at the best threshold, a model has the best score; its files hold what was scored."""
+    directory = make_checkpoint("bert", 1, AutoModelForQuestionAnswering, seed=5)
+    options = {"models": (str(directory),), "task": "squad_v2", "data": squad_data, "stride": 8, "max_length": 60}
+    out = tmp_path / "out"
+    first = evaluation.evaluate(EvalConfig(null_threshold=1e6, write_predictions=out, **options)).metrics
+    threshold = first["squad_v2/best_f1_threshold"]
+    again = evaluation.evaluate(EvalConfig(null_threshold=threshold, **options)).metrics
+    assert again["squad_v2/f1"] == pytest.approx(first["squad_v2/best_f1"])
+    files = {"predictions": out / "predictions.json", "null_odds": out / "null_odds.json"}
+    assert evaluation.evaluate(EvalConfig(task="squad_v2", data=squad_data, **files)).metrics == pytest.approx(first)
+
+
 @pytest.mark.parametrize(
-    ("predictions", "references", "expected"),
+    ("words", "error"),
     [
-        ([1, 1, 1], [0, 1, 1], True),
-        ([1, 1, 0], [0, 1, 1], False),
-        ([1, 1, 1], [1, 1, 1], False),  # which is right
-        ([2.5, 2.51, 2.5], [0.0, 5.0, 1.0], True),
-        ([2.5, 2.9, 2.1], [0.0, 5.0, 1.0], False),
-        ([[1, 0], [1, 0]], [[0.0, 1.0], [1.0, 0.0]], True),
-        ([[1, 0], [0, 0]], [[0.0, 1.0], [1.0, 0.0]], False),
+        (["--task", "sst2"], "no MODEL"),
+        (["m", "--task", "sst2", "--control", "c"], "give one as --against"),
+        (["--task", "sst2", "--predictions", "p.json"], "--predictions is for --task squad"),
+        (["m", "--task", "squad", "--predictions", "p.json"], "leave out MODEL"),
+        (["--task", "squad", "--predictions", "p", "--null-odds", "o"], "--null-odds goes with"),
+        (["m", "n", "--task", "sst2", "--write-predictions", "o"], "--write-predictions is for one MODEL"),
     ],
 )
-def test_collapsed(predictions: list[float], references: list[float], expected: bool) -> None:
-    """The same answer to every row, or nearly the same number, though the right ones differ."""
-    assert evaluation.collapsed(torch.tensor(predictions), torch.tensor(references)) is expected
+def test_options_that_do_not_go_together_are_one_line(words: list[str], error: str) -> None:
+    """Before anything is read or written."""
+    result = run("eval", *words)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert error in result.stderr
+
+
+def test_glue_needs_a_model_for_every_task(tmp_path: Path) -> None:
+    """A directory that lacks some is refused at once: its average would be over other tasks than the teacher's."""
+    for name in ("student", "teacher"):
+        for task in tasks.GLUE[: 9 if name == "student" else 8]:
+            (tmp_path / name / task.name).mkdir(parents=True)
+    config = EvalConfig(models=(str(tmp_path / "student"),), against=str(tmp_path / "teacher"), task="glue")
+    with pytest.raises(DistilkitError, match=r"teacher' has no model for wnli, and an average over other tasks"):
+        evaluation.evaluate(config)
+
+
+def test_compares_with_a_teacher_and_a_control(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str]
+) -> None:
+    """The table has a column each, the gates hear of the model alone, and the seed fixes the intervals."""
+    student, teacher, control = (make_checkpoint("bert", 1, CLASSIFIER, seed=seed) for seed in (0, 1, 2))
+    rows = []
+    for n, text in enumerate(prose[:30]):
+        guess = int(predictions(teacher, [(text,)], "bert").argmax())
+        rows.append({"sentence": text, "label": guess if n % 5 else 1 - guess})
+    data = write_rows(tmp_path, "validation.jsonl", rows)
+    words = [student, "--task", "sst2", "--data", data, "--against", teacher, "--control", control, "--max-length", 64]
+    found = json.loads(run("eval", *words, "--json").stdout)["metrics"]
+    alone = {
+        name: evaluation.evaluate(EvalConfig(models=(str(one),), task="sst2", data=data, max_length=64)).metrics
+        for name, one in (("", student), ("teacher/", teacher), ("control/", control))
+    }
+    scores = {label + name: value for label, one in alone.items() for name, value in one.items()}
+    assert {name: value for name, value in found.items() if name.endswith("accuracy")} == scores
+    assert found["retention/sst2"] == pytest.approx(scores["sst2/accuracy"] / 0.8)
+    assert found["difference/sst2/control"] == pytest.approx(scores["sst2/accuracy"] - scores["control/sst2/accuracy"])
+    assert found["retention/sst2/low"] <= found["retention/sst2"] <= found["retention/sst2/high"]
+    assert json.loads(run("eval", *words, "--json").stdout)["metrics"] == found
+    gated = run("eval", *words, "--seed", 7, "--require", "retention>=9", "--require", "teacher/sst2/accuracy>=0.8")
+    table = [line.split() for line in gated.stdout.splitlines()]
+    assert table[0] == ["metric", "model", "teacher", "control"]
+    assert table[1][::2] == ["sst2/accuracy", "0.8"]
+    widths = {line[0]: len(line) for line in table}
+    compared = ("retention/sst2", "control/retention/sst2", "difference/sst2/teacher", "difference/sst2/control")
+    assert [widths[name] for name in compared] == [4] * 4
+    assert gated.exit_code == 3
+    assert gated.stderr.count("gate not met") == 1
+
+
+def test_writes_the_leaderboards_files(make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str]) -> None:
+    """Each test split there is becomes a file of what the model says to its rows; MNLI's model answers AX's too."""
+    names = {"id2label": dict(enumerate(("contradiction", "entailment", "neutral")))}
+    directory = make_checkpoint("bert", 1, CLASSIFIER, seed=4, **names)
+    rows = [
+        {"premise": text, "hypothesis": text[:20], "label": n % 3, "idx": n + 5} for n, text in enumerate(prose[:9])
+    ]
+    hidden = [row | {"label": -1} for row in rows]
+    unlabelled = [{name: value for name, value in row.items() if name != "label"} for row in rows]
+    data = write_rows(tmp_path / "glue/mnli", "validation_matched.jsonl", rows)
+    write_rows(data, "test_matched.jsonl", hidden)
+    write_rows(tmp_path / "glue/ax", "test.jsonl", unlabelled)
+    words = [directory, "--task", "mnli", "--data", data, "--max-length", 64, "--write-predictions", tmp_path / "out"]
+    result = run("eval", *words)
+    assert result.exit_code == 0, result.stderr
+    assert "MNLI-mm.tsv is not written" in result.stderr
+    guesses = predictions(directory, [(str(row["premise"]), str(row["hypothesis"])) for row in rows], "bert").argmax(1)
+    lines = [f"{n + 5}\t{names['id2label'][guess]}\n" for n, guess in enumerate(guesses.tolist())]
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == dict.fromkeys(
+        ("MNLI-m.tsv", "AX.tsv"), "".join(["index\tprediction\n", *lines])
+    )
+
+
+def test_writes_other_tasks_predictions_by_name(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str]
+) -> None:
+    """A custom task's scored rows become a file; what can't be a folder is refused before anything is scored."""
+    directory = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "ham", 1: "spam"})
+    data = write_rows(tmp_path, "validation.jsonl", [{"mail": text, "kind": "ham"} for text in prose[:5]])
+    words = [directory, "--task", "custom", "--text", "mail", "--label", "kind", "--data", data, "--max-length", 64]
+    assert run("eval", *words, "--write-predictions", tmp_path / "out").exit_code == 0
+    guesses = predictions(directory, [(text,) for text in prose[:5]], "bert").argmax(1).tolist()
+    lines = [f"{n}\t{('ham', 'spam')[guess]}\n" for n, guess in enumerate(guesses)]
+    assert (tmp_path / "out/custom.tsv").read_text() == "".join(["index\tprediction\n", *lines])
+    refused = run("eval", *words, "--write-predictions", tmp_path / "validation.jsonl")
+    assert refused.exit_code == 1
+    assert "cannot write --write-predictions" in refused.stderr

@@ -19,6 +19,7 @@ FLOORS = [
         *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
         *("tasks", "labels", "task_data", "encoding", "squad", "metrics", "jobs", "best"),
         *("results", "comparison", "headline", "steps", "gaps", "plots", "page", "markdown", "card"),
+        *("predictions", "inference", "resampling", "retention"),
     },
     {"student", "distillation", "finetuning", "evaluation", "benchmark", "export", "report"},
     {"demo"},

@@ -1,10 +1,12 @@
 """Metrics against hand arithmetic, scikit-learn, SciPy and the official scripts' documented results."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import matthews_corrcoef
+from sklearn import metrics as formulas
 
 from distilkit import metrics
 from distilkit.errors import DistilkitError
@@ -36,13 +38,51 @@ def test_scores(name: str, predictions: list[Any], references: list[Any], expect
     assert metrics.compute(name, predictions, references) == pytest.approx({name: expected})
 
 
-def test_matches_libraries() -> None:
-    """The wrapped formulas agree with scikit-learn and SciPy called directly."""
-    predictions, references = [0, 1, 1, 0, 1, 0, 1], [0, 1, 0, 0, 1, 1, 1]
-    found = metrics.compute("matthews_correlation", predictions, references)["matthews_correlation"]
-    assert found == pytest.approx(matthews_corrcoef(references, predictions))
-    numbers, truth = [0.1, 2.5, 3.0, 4.9, 1.0], [0.0, 2.0, 5.0, 4.0, 1.0]
-    assert metrics.compute("pearson", numbers, truth)["pearson"] == pytest.approx(stats.pearsonr(truth, numbers)[0])
+CLASSES = ("accuracy", "f1", "f1_macro", "matthews_correlation")
+LIBRARIES: dict[str, Callable[[Any, Any], float]] = {
+    "accuracy": formulas.accuracy_score,
+    "f1": lambda y, p: formulas.f1_score(y, p, zero_division=0),
+    "f1_macro": lambda y, p: formulas.f1_score(y, p, average="macro", zero_division=0),
+    "matthews_correlation": formulas.matthews_corrcoef,
+    "pearson": lambda y, p: stats.pearsonr(y, p).statistic,
+    "spearmanr": lambda y, p: stats.spearmanr(y, p).statistic,
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_matches_libraries(name: str, seed: int) -> None:
+    """On random rows, with ties among the numbers, the values are scikit-learn's and SciPy's."""
+    generator = np.random.default_rng(seed)
+    said, asked = generator.integers(2 if name in CLASSES else 8, size=(2, 50))
+    found = metrics.compute(name, said.tolist(), asked.tolist())[name]
+    assert found == pytest.approx(LIBRARIES[name](asked, said), abs=1e-15)
+
+
+@pytest.mark.parametrize(("said", "asked"), [([1, 1, 1], [0, 1, 1]), ([0, 0, 0], [0, 1, 1]), ([0, 0, 0], [0, 0, 0])])
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.filterwarnings("ignore:A single label was found")
+def test_one_class_scores_as_in_the_library(name: str, said: list[int], asked: list[int]) -> None:
+    """A constant answer, and rows of one class alone, are scored like any other."""
+    assert metrics.compute(name, said, asked)[name] == pytest.approx(LIBRARIES[name](asked, said))
+
+
+# the examples that the README files of evaluate's own glue, f1 and spearmanr metrics document
+@pytest.mark.parametrize(
+    ("name", "references", "predictions", "expected"),
+    [
+        ("matthews_correlation", [0, 1], [1, 1], 0.0),
+        ("accuracy", [0, 1], [0, 1], 1.0),
+        ("f1", [0, 1], [0, 1], 1.0),
+        ("f1", [0, 1, 0, 1, 0], [0, 0, 1, 1, 0], 0.5),
+        ("pearson", [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [-10.0, -11.0, -12.0, -13.0, -14.0, -15.0], -1.0),
+        ("spearmanr", [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [-10.0, -11.0, -12.0, -13.0, -14.0, -15.0], -1.0),
+        ("spearmanr", [1, 2, 3, 4, 5], [10, 9, 2.5, 6, 4], -0.7),
+    ],
+)
+def test_documented_examples(name: str, references: list[Any], predictions: list[Any], expected: float) -> None:
+    """What evaluate documents for its own metrics is what these give."""
+    assert metrics.compute(name, predictions, references) == pytest.approx({name: expected})
 
 
 @pytest.mark.parametrize("name", ["pearson", "spearmanr", "matthews_correlation"])
@@ -82,19 +122,20 @@ def test_squad_repeated_words_count_as_often_as_shared() -> None:
 
 def test_squad_v2_scores_answered_and_unanswerable_apart() -> None:
     """An empty text is right exactly where there is no answer, and both groups have scores of their own."""
-    predictions = [{"id": key, "prediction_text": text} for key, text in (("a", "x y"), ("b", ""), ("c", "z"))]
+    texts = {"a": "x y", "b": "", "c": "z"}
+    predictions = [{"id": key, "prediction_text": text, metrics.ODDS: None} for key, text in texts.items()]
     answers = {"a": ["x"], "b": [], "c": []}
     references = [
-        {"id": key, "answers": {"text": texts, "answer_start": [0] * len(texts)}} for key, texts in answers.items()
+        {"id": key, "answers": {"text": right, "answer_start": [0] * len(right)}} for key, right in answers.items()
     ]
     assert metrics.compute("squad_v2", predictions, references) == pytest.approx(
         {
             "exact_match": 100 / 3,
             "f1": 100 * (2 / 3 + 1) / 3,
-            "has_answer/exact_match": 0.0,
-            "has_answer/f1": 100 * 2 / 3,
-            "no_answer/exact_match": 50.0,
-            "no_answer/f1": 50.0,
+            "has_answer_exact_match": 0.0,
+            "has_answer_f1": 100 * 2 / 3,
+            "no_answer_exact_match": 50.0,
+            "no_answer_f1": 50.0,
         }
     )
 

@@ -178,6 +178,36 @@ def test_gates_compare_every_metric_that_they_name(gate: str, failing: list[str]
     assert lines == [f"{gate}: {name} is {METRICS[name]:.6g}" for name in failing]
 
 
+COMPARED = {
+    "0/sst2/accuracy": 0.8,
+    "0/retention/sst2": 0.9,
+    "0/retention/sst2/low": 0.7,
+    "0/retention/squad/exact_match": 0.5,
+    "1/retention/sst2": 0.95,
+    "teacher/sst2/accuracy": 0.1,
+    "control/retention/sst2": 0.1,
+}
+
+
+@pytest.mark.parametrize(
+    ("gate", "failing"),
+    [
+        ("retention>=0.97", ["0/retention/sst2", "1/retention/sst2"]),
+        ("retention>=0.92", ["0/retention/sst2"]),
+        ("retention/sst2>=0.92", ["0/retention/sst2"]),
+        ("retention/sst2/low>=0.8", ["0/retention/sst2/low"]),
+        ("0/retention/sst2/low>=0.8", ["0/retention/sst2/low"]),
+        ("exact_match>=0.8", ["0/retention/squad/exact_match"]),
+        ("sst2/accuracy>=0.5", []),
+        ("teacher/sst2/accuracy>=0.5", ["teacher/sst2/accuracy"]),
+        ("control/retention/sst2>=0.5", ["control/retention/sst2"]),
+    ],
+)
+def test_a_gate_on_retention_means_every_task(gate: str, failing: list[str]) -> None:
+    """`retention` is every task's and no interval's bound; teachers and controls are gated by full name only."""
+    assert unmet((gate,), COMPARED) == [f"{gate}: {name} is {COMPARED[name]:.6g}" for name in failing]
+
+
 @pytest.mark.parametrize("gate", ["", "accuracy", "accuracy=0.9", "accuracy>=", ">=0.9", "accuracy>=high", "a>=1e"])
 def test_a_gate_that_cannot_be_read_is_refused(gate: str) -> None:
     """The message shows how one is written."""

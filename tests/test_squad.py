@@ -109,24 +109,23 @@ def test_best_spans_of_a_window_without_context() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("threshold", "expected"),
-    [(None, "red fox"), (0.0, ""), (1.0, "red fox")],
-)
-def test_answers(threshold: float | None, expected: str) -> None:
-    """The best window wins; for 2.0 the lowest null score is held against it, 1.1 has none."""
-    rows = Dataset.from_list([{"id": "q", "context": "a red fox"}])
-    offsets = [[0, 0], [0, 1], [2, 5], [6, 9]]
-    windows = Dataset.from_list([{"row": 0, "offsets": offsets}] * 2)
-    spans = [(2, 3, 4.0, 5.0), (1, 1, 3.0, 9.0)]  # null score 5.0 is 1.0 above the best span's
-    assert squad.answers(rows, windows, spans, threshold) == {"q": expected}
+def test_answers() -> None:
+    """The best window wins, the first of equal ones; the lowest null score over the windows is held against it.
+
+    Windows may come in any order.
+    """
+    rows = Dataset.from_list([{"id": "p", "context": "one two"}, {"id": "q", "context": "a red fox"}])
+    fox, one = [[0, 0], [0, 1], [2, 5], [6, 9]], [[0, 0], [0, 3], [4, 7]]
+    windows = Dataset.from_list([{"row": row, "offsets": offsets} for row, offsets in ((1, fox), (0, one), (1, fox))])
+    spans = np.array([(2, 3, 4.0, 5.0), (1, 1, 2.0, 0.5), (1, 1, 4.0, 4.5)])
+    assert squad.answers(rows, windows, spans) == ({"p": "one", "q": "red fox"}, {"p": -1.5, "q": 0.5})
 
 
 def test_answers_nothing_without_a_span() -> None:
     """A question none of whose windows has a span is answered with nothing, in 1.1 too."""
     rows = Dataset.from_list([{"id": "q", "context": "a"}])
     windows = Dataset.from_list([{"row": 0, "offsets": [[0, 0]]}])
-    assert squad.answers(rows, windows, [(0, 0, -np.inf, 1.0)], None) == {"q": ""}
+    assert squad.answers(rows, windows, np.array([(0, 0, -np.inf, 1.0)])) == ({"q": ""}, {"q": np.inf})
 
 
 def test_flatten() -> None:

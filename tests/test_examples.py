@@ -1,0 +1,88 @@
+"""The scripts that a user copies, run as they are."""
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from distilkit.cli import app
+
+CI = Path(__file__).parent.parent / "examples/ci.sh"
+# hands a command's words to this test, which has torch loaded already, and returns what comes back
+STAND_IN = """#!/bin/sh
+printf '%s\\n' "$@" >"$PIPES/words"
+cat "$PIPES/stdout"
+cat "$PIPES/stderr" >&2
+exit "$(cat "$PIPES/code")"
+"""
+
+
+def serve(pipes: Path, commands: list[str]) -> None:
+    """Run the commands that come through the pipes, until an empty one."""
+    while words := (pipes / "words").read_text().splitlines():
+        commands.append(words[0])
+        result = CliRunner().invoke(app, words)
+        for name, text in (("stdout", result.stdout), ("stderr", result.stderr), ("code", str(result.exit_code))):
+            (pipes / name).write_text(text)
+
+
+@pytest.fixture
+def run(tmp_path: Path, teacher: Path, corpus: Path, prose: list[str]) -> Callable[..., tuple[int, str, list[str]]]:
+    """Return a function that runs ci.sh on tiny things: exit code, stderr and the commands it ran."""
+    for name in ("words", "stdout", "stderr", "code"):
+        os.mkfifo(tmp_path / name)
+    stand_in = tmp_path / "bin" / "distilkit"
+    stand_in.parent.mkdir()
+    stand_in.write_text(STAND_IN)
+    stand_in.chmod(0o755)
+    data = tmp_path / "data"
+    data.mkdir()
+    lines = [json.dumps({"sentence": text, "label": n % 2}) + "\n" for n, text in enumerate(prose[:24])]
+    for split in ("train", "validation"):
+        (data / f"{split}.jsonl").write_text("".join(lines))
+
+    def run(**changes: str) -> tuple[int, str, list[str]]:
+        commands: list[str] = []
+        places = {"TEACHER": teacher, "CORPUS": corpus, "DATA": data, "OUT": tmp_path / "ci", "PIPES": tmp_path}
+        path = f"{stand_in.parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {"PATH": path, **{name: str(place) for name, place in places.items()}, **changes}
+        server = threading.Thread(target=serve, args=(tmp_path, commands), daemon=True)
+        server.start()
+        done = subprocess.run(["sh", CI], env=environment, capture_output=True, text=True, timeout=100, check=False)  # noqa: S607
+        if server.is_alive():
+            (tmp_path / "words").write_text("")
+            server.join()
+        return done.returncode, done.stderr, commands
+
+    return run
+
+
+CHAIN = ["init", "distill", "finetune", "finetune", "finetune", "eval", "bench"]
+
+
+def test_ci_passes_where_its_gates_are_met(run: Callable[..., tuple[int, str, list[str]]], tmp_path: Path) -> None:
+    """The whole chain runs, and leaves its figures as JSON."""
+    code, stderr, commands = run(KEEPS="0", SPEEDUP="0")
+    assert (code, commands) == (0, CHAIN), stderr
+    found = json.loads((tmp_path / "ci/student-sst2/eval.json").read_text())["metrics"]
+    assert {"retention/sst2", "retention/sst2/low", "difference/sst2/control"} <= set(found)
+    assert "1/speedup" in json.loads((tmp_path / "ci/student-sst2/bench.json").read_text())["metrics"]
+
+
+def test_ci_exits_with_3_after_all_gates(run: Callable[..., tuple[int, str, list[str]]]) -> None:
+    """A gate that is not met is told with its value, the next one is tried, and the build fails with 3."""
+    code, stderr, commands = run(KEEPS="9", SPEEDUP="0")
+    assert (code, commands) == (3, CHAIN), stderr
+    assert "gate not met: retention>=9: retention/sst2 is " in stderr
+
+
+def test_ci_stops_at_an_error(run: Callable[..., tuple[int, str, list[str]]]) -> None:
+    """What is no gate ends the build at once, with its own exit code."""
+    code, stderr, commands = run(TASK="nosuch", KEEPS="0")
+    assert (code, commands) == (1, CHAIN[:3])
+    assert "no task 'nosuch'" in stderr
