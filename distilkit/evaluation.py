@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint, metrics, squad, task_data, tasks
+from distilkit.agreement import agree
 from distilkit.config import EvalConfig, FinetuneConfig
 from distilkit.errors import DistilkitError
 from distilkit.progress import track
@@ -27,7 +28,19 @@ HEADS: dict[str, checkpoint.Head] = {
 
 
 def evaluate(config: EvalConfig) -> Record:
-    """Score every checkpoint; with several, a metric's name begins with the checkpoint's position."""
+    """Score every checkpoint, or compare it with its teacher on plain text (agreement.agree), or both.
+
+    With several checkpoints, a metric's name begins with the checkpoint's position.
+    """
+    if not config.agreement and (config.examples or config.plot):
+        raise DistilkitError("--examples and --plot go with --agreement: give it a text")
+    agreed = agree(config) if config.agreement else {}
+    scores = score_checkpoints(config) if config.task else {}
+    return record("eval", config, scores | agreed, device=str(PartialState().device))
+
+
+def score_checkpoints(config: EvalConfig) -> dict[str, float]:
+    """Score every checkpoint on the task, with its retention where there is a teacher."""
     chosen = tasks.resolve(config)
     teacher = score_checkpoint(config.against, chosen, config) if config.against else None
     merged: dict[str, float] = {}
@@ -37,7 +50,7 @@ def evaluate(config: EvalConfig) -> Record:
             scores |= retention(scores, teacher, chosen)
         prefix = f"{position}/" if len(config.models) > 1 else ""
         merged |= {prefix + metric: value for metric, value in scores.items()}
-    return record("eval", config, merged, device=str(PartialState().device))
+    return merged
 
 
 def score_checkpoint(name: str, chosen: Sequence[Task], config: EvalConfig) -> dict[str, float]:

@@ -1,22 +1,42 @@
 """A record laid out for a person: tables of text, and the command to type next."""
 
+import re
 from typing import Any
 
 from distilkit.record import Record
 
 Rows = list[tuple[Any, ...]]
+DETAIL = re.compile(  # what has a table of its own: slices of a text, and bins of confidence
+    r"(?:(?P<model>\d+)/)?(?P<metric>agreement|difference)/"
+    r"(?:slices/(?P<slice>[^/]+/[^/]+)|(?P<whose>student|teacher)_bins/(?P<bin>[^/]+))(?:/(?P<what>\w+))?"
+)
 
 
 def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
     """Lay a record's metrics out: a column a model where names start with a model, else one column of values."""
     if done.command == "init":
         return [*ranking(done), sizes(done)]
-    models = list(dict.fromkeys(name.partition("/")[0] for name in done.metrics))
+    metrics = {name: value for name, value in done.metrics.items() if not DETAIL.fullmatch(name)}
+    models = list(dict.fromkeys(name.partition("/")[0] for name in metrics))
     if done.command != "demo" and not all(model.isdigit() for model in models):
-        return [(["metric", "value"], list(done.metrics.items()))]
-    names = list(dict.fromkeys(name.partition("/")[2] for name in done.metrics))
+        return [(["metric", "value"], list(metrics.items())), *details(done)]
+    names = list(dict.fromkeys(name.partition("/")[2] for name in metrics))
+    rows = [(name, *(metrics.get(f"{model}/{name}") for model in models)) for name in names]
+    return [(["metric", *models], rows), *details(done)]
+
+
+def details(done: Record) -> list[tuple[list[str], Rows]]:
+    """Lay out slices, the worst first, and bins of confidence: a table each, for each model."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, value in done.metrics.items():
+        if match := DETAIL.fullmatch(name):
+            title = f"{match['whose']}'s confidence" if match["whose"] else "slice"
+            title = f"{match['model']}: {title}" if match["model"] else title
+            row = found.setdefault(title, {}).setdefault(match["slice"] or match["bin"], {})
+            row[{"high": "at most", "low": "at least"}.get(match["what"], match["what"] or match["metric"])] = value
     return [
-        (["metric", *models], [(name, *(done.metrics.get(f"{model}/{name}") for model in models)) for name in names])
+        ([title, *next(iter(rows.values()))], [("",) * 4, *((entry, *row.values()) for entry, row in rows.items())])
+        for title, rows in found.items()
     ]
 
 

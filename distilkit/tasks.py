@@ -89,6 +89,8 @@ def resolve(config: TaskConfig) -> list[Task]:
     A custom task has no labels yet: they come from the training rows (learn_labels) or from the model.
     Raises DistilkitError for an unknown name, and where --text, --label and --data do not go with it.
     """
+    if config.task is None:
+        raise DistilkitError("no task: name one with --task")
     if config.task == "custom":
         if not config.text or len(config.text) > 2 or not config.label or config.data is None:
             raise DistilkitError("--task custom needs --data, --label and one or two --text columns: give all three")

@@ -16,6 +16,7 @@ FLOORS = [
         *("checkpoint", "corpus", "losses", "states", "objectives", "training", "processes", "journal", "snapshot"),
         *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
         *("tasks", "task_data", "squad", "metrics"),
+        *("agreement", "answers", "pairing", "slices", "calibration"),
     },
     {"student", "distillation", "finetuning", "evaluation", "benchmark", "export", "report"},
     {"demo"},
