@@ -75,7 +75,7 @@ def at_masked_tokens(
             seen.append(batch["input_ids"])
             labels.append(batch["labels"])
             advance(1)
-    said_by_teacher, said_by_student, *beliefs = torch.cat(parts).double().cpu().numpy().T
+    said_by_teacher, said_by_student, *beliefs = torch.cat(parts).cpu().double().numpy().T
     return Answers(
         said_by_teacher,
         said_by_student,
@@ -118,8 +118,8 @@ def compare(teacher: Tensor, student: Tensor) -> Tensor:
     """Return, from logits (N, C) each, both answers, both confidences and KL(teacher ‖ student) in nats, (N, 5)."""
     columns = []
     for theirs, ours in zip(teacher.split(ROWS), student.split(ROWS), strict=True):
-        log_t, log_s = (F.log_softmax(logits.double(), dim=-1) for logits in (theirs, ours))
-        kl = F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(-1)
+        log_t, log_s = (F.log_softmax(logits.float(), dim=-1) for logits in (theirs, ours))
+        kl = F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(-1).clamp(min=0)  # rounding
         (sure_t, said_t), (sure_s, said_s) = log_t.max(-1), log_s.max(-1)
         columns.append(torch.stack([said_t, said_s, sure_t.exp(), sure_s.exp(), kl], dim=1))
     return torch.cat(columns)
@@ -132,7 +132,7 @@ def to_texts(logits: tuple[Tensor, Tensor], texts: Sequence[str], labels: Sequen
         teacher, student = (values[:, 0].double().numpy() for values in logits)
         belief = None
     else:
-        teacher, student, *beliefs = compare(*logits).numpy().T
+        teacher, student, *beliefs = compare(*logits).double().numpy().T
         belief = Belief(*beliefs)
         names = [re.sub(r"[\s/<>=]+", "_", label) for label in labels]  # they become a part of a metric's name
         families["answer"] = [names[int(place)] for place in teacher]
