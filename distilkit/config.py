@@ -186,7 +186,7 @@ class DistillConfig(TrainConfig):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TaskConfig(CommonConfig):
-    task: str = option(
+    task: str | None = option(
         "cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli, glue (all nine), squad, squad_v2, imdb or custom.",
         metavar="NAME",
     )
@@ -264,15 +264,17 @@ class FinetuneConfig(TaskConfig, TrainConfig):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class EvalConfig(TaskConfig):
-    """Score checkpoints on a task, and say how much of a teacher's score they keep."""
+    """Score checkpoints on a task and against a teacher, or compare them with it on text without labels."""
 
     models: tuple[str, ...] = argument(
-        "Checkpoints trained on the task: directories or hub ids, or, for --task glue, a directory of one a task.",
+        "Checkpoints to score: directories or hub ids, or, for --task glue, a directory of one a task.",
         "[MODEL…]",
         (),
     )
+    task: str | None = inherit(TaskConfig, "task", None, unless="agreement")
     against: str | None = option(
-        "Teacher to compare with (adds retention and differences, with intervals of 95 %) [default: none].",
+        "Teacher to compare with (adds retention and differences, with intervals of 95 %) [default: none; for "
+        "--agreement the one that a model was made from].",
         None,
         metavar="MODEL",
         place=True,
@@ -295,6 +297,25 @@ class EvalConfig(TaskConfig):
         "null_odds.json, others' as TSV.",
         None,
         metavar="DIR",
+    )
+    agreement: str | None = option(
+        "Text without labels to compare checkpoints with their teacher on, read like distill's --corpus: masked-LM "
+        "models at masked tokens, classifiers by a document a row.",
+        None,
+        metavar="TEXT",
+        place=True,
+    )
+    examples: Path | None = option(
+        "File to write texts to where a model's answer differs most from its teacher's, a few of each slice "
+        "(--agreement).",
+        None,
+        metavar="FILE.jsonl",
+    )
+    plot: Path | None = option(
+        "File to draw to how often a model agrees with its teacher by its confidence and by the teacher's "
+        "(--agreement).",
+        None,
+        metavar="FILE.svg|png",
     )
     require: tuple[str, ...] = option("Gate like 'sst2/accuracy>=0.90'; exit 3 where it is not met.", ())
     batch_size: int = option("Sequences per forward pass.", 32, min=1)

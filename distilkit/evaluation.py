@@ -8,6 +8,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint, labels, task_data, tasks
+from distilkit.agreement import agree
 from distilkit.config import EvalConfig, FinetuneConfig
 from distilkit.errors import DistilkitError
 from distilkit.inference import predict
@@ -21,9 +22,16 @@ from distilkit.tasks import Task
 def evaluate(config: EvalConfig) -> Record:
     """Score every checkpoint, and compare with --against and --control; or score a prediction file of SQuAD's.
 
+    With --agreement, compare it with its teacher on plain text (agreement.agree), besides or instead.
+
     With several checkpoints, a metric's name begins with the checkpoint's position; `teacher/` and `control/` begin the
     names of what they are compared with.
     """
+    if not config.agreement and (config.examples or config.plot):
+        raise DistilkitError("--examples and --plot go with --agreement: give it a text")
+    agreed = agree(config) if config.agreement else {}
+    if not config.task:
+        return record("eval", config, agreed, device=str(PartialState().device))
     chosen = tasks.resolve(config)
     _check(config, chosen)
     if config.predictions:
@@ -45,7 +53,7 @@ def evaluate(config: EvalConfig) -> Record:
     if config.against:
         scores |= compare(results, chosen, config.seed, [*models], [*controls])
     about = {name: " ".join(names) for name, names in tasks.averaged(chosen).items()}
-    return record("eval", config, scores, device=str(PartialState().device), **about)
+    return record("eval", config, scores | agreed, device=str(PartialState().device), **about)
 
 
 def _check(config: EvalConfig, chosen: Sequence[Task]) -> None:

@@ -42,10 +42,14 @@ def argument(help: str, metavar: str, default: Any = dataclasses.MISSING) -> Any
     return field(default=default, metadata={"help": help, "metavar": metavar, "positional": True, "place": True})
 
 
-def inherit(parent: type, name: str, default: Any, *, help: str = "") -> Any:
-    """Redeclare an option of `parent` with another default, perhaps another help, and the same everything else."""
+def inherit(parent: type, name: str, default: Any, *, help: str = "", unless: str = "") -> Any:
+    """Redeclare an option of `parent` with another default, perhaps another help, and the same everything else.
+
+    `unless` names another option, without which this one is required though it has a default.
+    """
     inherited = next(item for item in dataclasses.fields(parent) if item.name == name)
-    return field(default=default, metadata={**inherited.metadata, **({"help": help} if help else {})})
+    changes = {key: value for key, value in (("help", help), ("unless", unless)) if value}
+    return field(default=default, metadata={**inherited.metadata, **changes})
 
 
 def flag(name: str) -> str:
@@ -114,13 +118,24 @@ def build(config_class: type[C], given: dict[str, Any], recipe: dict[str, Any] |
 
 
 def missing(config_class: type, typed: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
-    """List the flags of required options that neither the command line nor the recipe gives."""
+    """List the flags of required options that neither the command line nor the recipe gives.
+
+    One that is required unless another is given is listed with it: "--task or --agreement".
+    """
     given = {*typed, *(key.replace("-", "_") for key in recipe)}
     return [
-        flag(item.name)
+        " or ".join(map(flag, needed(item)))
         for item, _ in fields_of(config_class)
-        if item.default is dataclasses.MISSING and item.name not in given
+        if needed(item) and given.isdisjoint(needed(item))
     ]
+
+
+def needed(item: dataclasses.Field[Any]) -> list[str]:
+    """Name the options of which one has to be given: a required one itself, or with another in its stead; else none."""
+    instead = item.metadata.get("unless")
+    if instead:
+        return [item.name, instead]
+    return [item.name] if item.default is dataclasses.MISSING else []
 
 
 def _checked(item: dataclasses.Field[Any], kind: Any, value: Any) -> Any:

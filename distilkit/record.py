@@ -111,10 +111,10 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def remembered_teacher(directory: str | Path) -> str | None:
-    """Return the teacher that a checkpoint was extracted from or last distilled against."""
+def remembered_teacher(directory: str | Path, commands: tuple[str, ...] = ("init", "distill")) -> str | None:
+    """Return the teacher that a checkpoint was extracted from or last distilled against, or other commands' teacher."""
     for entry in reversed(read_biography(directory)):
-        if entry.command in ("init", "distill") and entry.config.get("teacher"):
+        if entry.command in commands and entry.config.get("teacher"):
             return str(entry.config["teacher"])
     return None
 

@@ -1,6 +1,7 @@
 """A record laid out for a person: tables of text, and the command to type next."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from distilkit.record import Record
@@ -8,6 +9,10 @@ from distilkit.record import Record
 Rows = list[tuple[Any, ...]]
 LABEL = re.compile(r"(\d+|teacher|control(-\d+)?)/")  # whose metric it is
 COMPARED = ("retention/", "difference/")
+DETAIL = re.compile(  # what has a table of its own: slices of a text, and bins of confidence
+    r"(?:(?P<model>\d+)/)?(?P<metric>agreement|difference)/"
+    r"(?:slices/(?P<slice>[^/]+/[^/]+)|(?P<whose>student|teacher)_bins/(?P<bin>[^/]+))(?:/(?P<what>\w+))?"
+)
 
 
 def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
@@ -16,14 +21,30 @@ def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
         return [*ranking(done), sizes(done)]
     if done.config.get("plan"):
         return [planned(done)]
+    metrics = {name: value for name, value in done.metrics.items() if not DETAIL.fullmatch(name)}
     if done.command == "eval":
-        return [comparison(done), *intervals(done), *averages(done)]
-    models = list(dict.fromkeys(name.partition("/")[0] for name in done.metrics))
+        plain = replace(done, metrics=metrics)
+        return [comparison(plain), *intervals(plain), *averages(plain), *details(done)]
+    models = list(dict.fromkeys(name.partition("/")[0] for name in metrics))
     if done.command != "demo" and not all(model.isdigit() for model in models):
-        return [(["metric", "value"], list(done.metrics.items()))]
-    names = list(dict.fromkeys(name.partition("/")[2] for name in done.metrics))
+        return [(["metric", "value"], list(metrics.items())), *details(done)]
+    names = list(dict.fromkeys(name.partition("/")[2] for name in metrics))
+    rows = [(name, *(metrics.get(f"{model}/{name}") for model in models)) for name in names]
+    return [(["metric", *models], rows), *details(done)]
+
+
+def details(done: Record) -> list[tuple[list[str], Rows]]:
+    """Lay out slices, the worst first, and bins of confidence: a table each, for each model."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, value in done.metrics.items():
+        if match := DETAIL.fullmatch(name):
+            title = f"{match['whose']}'s confidence" if match["whose"] else "slice"
+            title = f"{match['model']}: {title}" if match["model"] else title
+            row = found.setdefault(title, {}).setdefault(match["slice"] or match["bin"], {})
+            row[{"high": "at most", "low": "at least"}.get(match["what"], match["what"] or match["metric"])] = value
     return [
-        (["metric", *models], [(name, *(done.metrics.get(f"{model}/{name}") for model in models)) for name in names])
+        ([title, *next(iter(rows.values()))], [("",) * 4, *((entry, *row.values()) for entry, row in rows.items())])
+        for title, rows in found.items()
     ]
 
 

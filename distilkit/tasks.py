@@ -121,6 +121,8 @@ def resolve(config: TaskConfig) -> list[Task]:
     A custom task has neither kind nor labels yet: they come from the training rows (labels.learn) or from the model.
     Raises DistilkitError for an unknown name, and where --text, --label, --kind and --data do not go with it.
     """
+    if config.task is None:
+        raise DistilkitError("no task: name one with --task")
     if config.task == "custom":
         return [_custom(config)]
     if config.text or config.label or config.kind:

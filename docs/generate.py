@@ -80,6 +80,8 @@ def default(item: dataclasses.Field[Any]) -> str:
     """Spell an option's default; a required option says so."""
     if item.default is dataclasses.MISSING:
         return "required"
+    if instead := item.metadata.get("unless"):
+        return f"required without `{flag(instead)}`"
     if item.default is None or item.default is False or item.default == ():
         return ""
     value = ",".join(map(str, item.default)) if isinstance(item.default, tuple) else item.default

@@ -53,6 +53,8 @@ def test_table_shows_every_metric(teacher: Path, tmp_path: Path) -> None:
         ["init", "t", "-o", "out", "--keep", "0,x"],
         ["init", "t"],
         ["distill", "s", "-o", "out"],
+        ["eval", "m"],
+        ["finetune", "m", "-o", "out"],
         ["init", "--unknown"],
         ["prune"],
     ],
@@ -67,6 +69,13 @@ def test_wrong_usage_exits_with_2(words: list[str], tmp_path: Path, monkeypatch:
     assert result.stderr.startswith("Usage: ")
     assert len(result.stderr.strip().splitlines()[-1]) > 10
     assert not list(tmp_path.iterdir())
+
+
+def test_eval_names_both_options_of_which_it_needs_one() -> None:
+    """Without a task and without a text there is nothing to do; a recipe may give either."""
+    assert "missing option '--task or --agreement'" in run("eval", "m").stderr
+    assert "missing option '--task'" in run("finetune", "m", "-o", "out").stderr
+    assert "no checkpoint directory" in run("eval", "./m", "--agreement", "text.txt").stderr
 
 
 @pytest.mark.parametrize(
@@ -147,6 +156,19 @@ def test_unknown_recipe_key_is_named(teacher: Path, tmp_path: Path) -> None:
 
     assert result.exit_code == 1
     assert "unknown recipe key 'layer': did you mean 'layers'?" in result.stderr
+
+
+def test_agreement_is_a_table_and_a_gate(teacher: Path, corpus: Path) -> None:
+    """Slices and bins of confidence have tables of their own; a gate on agreement is one on the whole text."""
+    words = ["eval", teacher, "--against", teacher, "--agreement", corpus, "--max-length", 16]
+    result = run(*words, "--require", "agreement>=0.9", "--require", "agreement/ece<=0.5")
+    titles = [line.split("  ")[0] for line in result.stdout.splitlines() if "  agreement" in line or "metric" in line]
+
+    assert result.exit_code == 3  # it agrees, and is not sure of it
+    assert result.stderr.count("gate not met") == 1
+    assert titles == ["metric", "slice", "student's confidence", "teacher's confidence"]
+    assert any(line.split()[0].startswith("frequency/") for line in result.stdout.splitlines() if line.strip())
+    assert "/slices/" not in result.stdout
 
 
 def test_recipes_lists_and_prints() -> None:

@@ -9,6 +9,7 @@ from distilkit.config import (
     COMMANDS,
     BenchConfig,
     DistillConfig,
+    EvalConfig,
     FinetuneConfig,
     InitConfig,
     read_recipe,
@@ -27,7 +28,7 @@ def test_shipped_recipes_parse(name: str, command: str) -> None:
     """Every table of every shipped recipe makes a config, once what is required is given too."""
     config_class = COMMANDS[command]
     table = read_recipe(name, command)
-    required = {flag.strip("-").replace("-", "_"): "x" for flag in missing(config_class, {}, table)}
+    required = {flag.split()[0].strip("-").replace("-", "_"): "x" for flag in missing(config_class, {}, table)}
     config = build(config_class, required, table)
     for key, value in table.items():
         found = getattr(config, key.replace("-", "_"))
@@ -87,6 +88,9 @@ def test_required_options_may_come_from_the_recipe() -> None:
     """What neither the command line nor the recipe gives is listed as it is typed."""
     assert missing(DistillConfig, {"student": "s"}, {"corpus": "c"}) == ["--output"]
     assert missing(DistillConfig, REQUIRED, {}) == []
+    assert missing(EvalConfig, {"models": ("m",)}, {}) == ["--task or --agreement"]
+    assert missing(EvalConfig, {"models": ("m",)}, {"agreement": "text"}) == []
+    assert missing(EvalConfig, {"models": ("m",), "task": "rte"}, {}) == []
 
 
 @pytest.mark.parametrize(

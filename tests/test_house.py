@@ -20,6 +20,7 @@ FLOORS = [
         *("tasks", "labels", "task_data", "encoding", "squad", "metrics", "jobs", "best"),
         *("results", "comparison", "headline", "steps", "gaps", "plots", "page", "markdown", "card"),
         *("predictions", "inference", "resampling", "retention"),
+        *("agreement", "answers", "pairs", "slices", "calibration"),
     },
     {"student", "distillation", "finetuning", "evaluation", "benchmark", "export", "report"},
     {"demo"},

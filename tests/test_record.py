@@ -146,13 +146,14 @@ def test_the_environment_says_what_ran_where() -> None:
 
 
 def test_the_teacher_is_the_last_one_named(tmp_path: Path) -> None:
-    """The newest init or distill with a teacher counts, and nothing else does."""
+    """The newest init or distill with a teacher counts, unless other commands are asked for."""
     steps: list[tuple[str, str | None]] = [("init", "a"), ("distill", "b"), ("distill", None), ("finetune", "c")]
     write_biography(
         tmp_path,
         [Record(command=name, config={"teacher": who}, metrics={}, environment={}) for name, who in steps],
     )
     assert remembered_teacher(tmp_path) == "b"
+    assert remembered_teacher(tmp_path, ("finetune",)) == "c"
     assert remembered_teacher(tmp_path / "elsewhere") is None
 
 

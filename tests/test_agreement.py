@@ -1,0 +1,316 @@
+"""Behaviour without labels, against models called directly, SciPy and what distill says of held-out text."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import special, stats
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
+
+from distilkit import agreement, answers, calibration, pairing, slices
+from distilkit.config import DistillConfig, EvalConfig, InitConfig
+from distilkit.distillation import distill
+from distilkit.errors import DistilkitError
+from distilkit.evaluation import evaluate
+from distilkit.record import Record, write_biography
+from distilkit.student import init
+
+CLASSIFIER = AutoModelForSequenceClassification
+NAMES = {0: "ham", 1: "spam", 2: "eggs & bacon"}
+
+
+def compared(*models: Path, on: Path, **options: object) -> dict[str, float]:
+    return evaluate(EvalConfig(models=tuple(map(str, models)), agreement=str(on), **options)).metrics  # type: ignore[arg-type]
+
+
+def probabilities(directory: Path, texts: list[str], family: str = "bert") -> np.ndarray:
+    """Softmax (N, C) of a classifier, row by row, without padding."""
+    model, tokenizer = CLASSIFIER.from_pretrained(directory).eval(), AutoTokenizer.from_pretrained(directory)
+    options = {"truncation": True, "max_length": 96, "return_tensors": "pt"}
+    with torch.no_grad():
+        logits = [model(**tokenizer(text, **options, return_token_type_ids=family == "bert")).logits for text in texts]
+    return special.softmax(torch.cat(logits).double().numpy(), axis=1)
+
+
+@pytest.fixture(scope="module")
+def sentences(prose: list[str]) -> list[str]:
+    """Sixty or so sentences, of the whole prose."""
+    return prose[:: len(prose) // 60]
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory, sentences: list[str]) -> Path:
+    """A text without labels, a document a line."""
+    path = tmp_path_factory.mktemp("unlabelled") / "lines.txt"
+    path.write_text("\n".join(sentences) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def classifiers(make_checkpoint: Callable[..., Path]) -> tuple[Path, Path]:
+    """A student and a teacher with the same three classes; they differ often."""
+    student = make_checkpoint("bert", 1, CLASSIFIER, seed=1, id2label=NAMES, initializer_range=0.4)
+    return student, make_checkpoint("bert", 3, CLASSIFIER, seed=2, id2label=NAMES, initializer_range=0.4)
+
+
+def test_classifiers_by_hand(classifiers: tuple[Path, Path], lines: Path, sentences: list[str]) -> None:
+    """Agreement, KL (scipy.special.rel_entr), confidences and calibration are those of single rows."""
+    student, teacher = classifiers
+    found = compared(student, on=lines, against=str(teacher), batch_size=3)
+    ours, theirs = probabilities(student, sentences), probabilities(teacher, sentences)
+    same = ours.argmax(1) == theirs.argmax(1)
+
+    assert 0 < same.mean() < 1
+    assert found["agreement"] == pytest.approx(same.mean())
+    assert found["agreement/texts"] == len(sentences)
+    assert found["agreement/kl"] == pytest.approx(special.rel_entr(theirs, ours).sum(1).mean(), rel=1e-3)
+    for name, values in (("", ours), ("teacher_", theirs)):
+        confidence = values.max(1)
+        bins = calibration.reliability(confidence, same.astype(float))
+        assert found[f"agreement/{name}confidence"] == pytest.approx(confidence.mean(), rel=1e-4)
+        assert found[f"agreement/{name}ece"] == pytest.approx(calibration.expected_error(bins), abs=1e-3)
+    digits = np.array([any(character.isdigit() for character in text) for text in sentences])
+    assert found["agreement/slices/digits/1+"] == pytest.approx(same[digits].mean())
+    assert found["agreement/slices/digits/1+/count"] == digits.sum()
+    said = [NAMES[place].replace(" ", "_") for place in theirs.argmax(1)]
+    for name in set(said):
+        assert found[f"agreement/slices/answer/{name}"] == pytest.approx(same[np.array(said) == name].mean())
+
+
+def test_slices_come_worst_first(classifiers: tuple[Path, Path], lines: Path) -> None:
+    """What a slice's agreement is at most rises from slice to slice, and is above its agreement."""
+    student, teacher = classifiers
+    found = compared(student, on=lines, against=str(teacher))
+    names = [name.removesuffix("/high") for name in found if name.endswith("/high")]
+
+    assert len(names) > 5
+    assert [found[f"{name}/high"] for name in names] == sorted(found[f"{name}/high"] for name in names)
+    assert all(found[name] <= found[f"{name}/high"] for name in names)
+
+
+def test_a_model_agrees_with_itself(classifiers: tuple[Path, Path], teacher: Path, lines: Path) -> None:
+    """Agreement 1, divergence 0, and what is left of calibration is that it is never sure."""
+    for model in (classifiers[0], teacher):
+        found = compared(model, on=lines, against=str(model))
+        assert found["agreement"] == 1.0
+        assert found["agreement/kl"] == pytest.approx(0, abs=1e-12)
+        assert found["agreement/ece"] == pytest.approx(1 - found["agreement/confidence"])
+
+
+def test_outputs_are_matched_by_name(make_checkpoint: Callable[..., Path], lines: Path) -> None:
+    """A teacher with the same weights whose classes stand in another order agrees only with itself so named."""
+    student = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "no", 1: "yes"})
+    swapped = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "Yes", 1: "No"})
+    silent = make_checkpoint("bert", 1, CLASSIFIER)
+
+    assert compared(student, on=lines, against=str(swapped))["agreement"] == 0.0
+    assert compared(student, on=lines, against=str(silent))["agreement"] == 1.0
+    other = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "ham", 1: "spam"})
+    with pytest.raises(DistilkitError, match=r"predicts ham, spam, but the student no, yes: .*--against"):
+        compared(student, on=lines, against=str(other))
+
+
+def test_numbers_differ_and_correlate(make_checkpoint: Callable[..., Path], lines: Path, sentences: list[str]) -> None:
+    """Two regressions: mean absolute difference, SciPy's correlations, and no agreement."""
+    models = [make_checkpoint("bert", layers, CLASSIFIER, num_labels=1, seed=layers) for layers in (1, 2)]
+    found = compared(models[0], on=lines, against=str(models[1]), batch_size=7)
+    numbers = []
+    for directory in models:
+        model, tokenizer = CLASSIFIER.from_pretrained(directory).eval(), AutoTokenizer.from_pretrained(directory)
+        with torch.no_grad():
+            inputs = [tokenizer(text, truncation=True, max_length=96, return_tensors="pt") for text in sentences]
+            numbers.append(np.array([float(model(**encoded).logits) for encoded in inputs]))
+
+    assert found["difference"] == pytest.approx(np.abs(numbers[0] - numbers[1]).mean(), rel=1e-4)
+    assert found["difference/pearson"] == pytest.approx(stats.pearsonr(*numbers).statistic, abs=1e-4)
+    assert found["difference/spearmanr"] == pytest.approx(stats.spearmanr(*numbers).statistic, abs=1e-3)
+    assert found["difference/slices/digits/1+/low"] <= found["difference/slices/digits/1+"]
+    assert not any(name.startswith("agreement") for name in found)
+
+
+def test_masked_tokens_by_hand(tokenizer: PreTrainedTokenizerFast, make_checkpoint: Callable[..., Path]) -> None:
+    """At the masked tokens, and there alone: full logits of each model, without the shortcut to masked rows."""
+    models = [AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", n, seed=n)).eval() for n in (1, 2)]
+    ids = torch.randint(5, 400, (6, 32), generator=torch.Generator().manual_seed(0))
+    labels = ids.where(torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)) < 0.2, -100)
+    seen = ids.masked_fill(labels != -100, int(tokenizer.mask_token_id))
+
+    class Two:
+        per_epoch = 2
+
+        def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+            return {"input_ids": seen[3 * number :][:3], "labels": labels[3 * number :][:3]}
+
+    found = answers.at_masked_tokens(models[0], models[1], tokenizer, Two())  # type: ignore[arg-type]
+    with torch.no_grad():
+        logits = [model(seen).logits[labels != -100].double().numpy() for model in models]
+    ours, theirs = (special.softmax(values, axis=1) for values in logits)
+
+    assert found.belief
+    assert found.student.tolist() == ours.argmax(1).tolist()
+    assert found.teacher.tolist() == theirs.argmax(1).tolist()
+    np.testing.assert_allclose(found.belief.kl, special.rel_entr(theirs, ours).sum(1), rtol=1e-4)
+    np.testing.assert_allclose(found.belief.student, ours.max(1), rtol=1e-4)
+    shown = found.describe(0)
+    row, place = (labels != -100).nonzero()[0].tolist()
+    assert shown["token"] == tokenizer.convert_ids_to_tokens(int(ids[row, place]))
+    assert shown["teacher"] == tokenizer.convert_ids_to_tokens(int(theirs[0].argmax()))
+    assert "»[MASK]«" in shown["text"]
+    counts = [int((ids == token).sum()) for token in ids[labels != -100]]
+    assert found.families["frequency"] == [slices.band(count, (1, 9, 99, 999), 1) for count in counts]
+
+
+def test_masked_as_distill_masks(teacher: Path, lines: Path, tmp_path: Path) -> None:
+    """On the same held-out text `agreement` is distill's heldout_agreement; the teacher is the remembered one."""
+    init(InitConfig(teacher=str(teacher), output=tmp_path / "start", layers=2))
+    trained = distill(
+        DistillConfig(
+            student=str(tmp_path / "start"),
+            output=tmp_path / "student",
+            corpus=str(lines),
+            heldout=str(lines),
+            steps=2,
+            batch_size=4,
+            seq_length=32,
+        )
+    )
+    found = compared(tmp_path / "student", on=lines, batch_size=5)
+
+    assert found["agreement"] == pytest.approx(trained.metrics["heldout_agreement"])
+    assert found == compared(tmp_path / "student", on=lines, batch_size=32, seed=1, max_length=32) | {
+        name: pytest.approx(value, rel=1e-3, abs=1e-4) for name, value in found.items()
+    }
+
+
+def test_a_student_with_fewer_tokens(teacher: Path, lines: Path, tmp_path: Path) -> None:
+    """The teacher is asked about the kept tokens alone; with all layers kept the two then say the same."""
+    text = tmp_path / "text.txt"
+    text.write_text("the value is an object or a string\n" * 20, encoding="utf-8")
+    init(InitConfig(teacher=str(teacher), output=tmp_path / "student", layers=4, vocabulary=str(text)))
+    found = compared(tmp_path / "student", on=text, max_length=16)
+
+    assert found["agreement"] == 1.0
+    assert found["agreement/kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_examples_and_picture(
+    classifiers: tuple[Path, Path], lines: Path, sentences: list[str], tmp_path: Path
+) -> None:
+    """A line an example: a text of the slice on which both differ, both answers; the worst slice and text first."""
+    pytest.importorskip("matplotlib")
+    student, teacher = classifiers
+    files = {"examples": tmp_path / "worst.jsonl", "plot": tmp_path / "reliability.svg"}
+    found = compared(student, teacher, on=lines, against=str(teacher), **files)
+    shown = [json.loads(line) for line in files["examples"].read_text(encoding="utf-8").splitlines()]
+    ranked = [name.removesuffix("/high") for name in found if name.startswith("0/") and name.endswith("/high")]
+
+    assert shown[0]["slice"] == ranked[0].removeprefix("0/agreement/slices/")
+    for name in {line["slice"] for line in shown}:
+        mine = [line for line in shown if line["slice"] == name]
+        missed = found[f"0/agreement/slices/{name}/count"] * (1 - found[f"0/agreement/slices/{name}"])
+        assert len(mine) == min(agreement.EXAMPLES, round(missed))
+        assert [line["kl"] for line in mine] == sorted((line["kl"] for line in mine), reverse=True)
+    line = shown[0]
+    said = {
+        whose: probabilities(name, [line["text"]])[0] for whose, name in (("student", student), ("teacher", teacher))
+    }
+    assert line["text"] in sentences
+    assert line["model"] == str(student)  # the teacher never differs from itself
+    for whose, shares in said.items():
+        assert line[whose] == NAMES[int(shares.argmax())]
+        assert line[f"{whose}_confidence"] == pytest.approx(shares.max(), rel=1e-3)
+    assert "0/student confidence" in files["plot"].read_text(encoding="utf-8")
+    with pytest.raises(DistilkitError, match=r"--examples '.*worst.jsonl' is already there"):
+        compared(student, on=lines, against=str(teacher), examples=files["examples"])
+
+
+def test_task_and_agreement_in_one_run(classifiers: tuple[Path, Path], lines: Path, sentences: list[str]) -> None:
+    """Both kinds of metric are in one record, so that one command can hold the gates of both."""
+    student, teacher = classifiers
+    rows = "".join(json.dumps({"t": text, "l": "ham"}) + "\n" for text in sentences[:5])
+    (lines.parent / "validation.jsonl").write_text(rows, encoding="utf-8")
+    task = {"task": "custom", "data": lines.parent, "text": ("t",), "label": "l", "max_length": 64}
+    found = compared(student, on=lines, against=str(teacher), **task)
+
+    assert {"custom/accuracy", "agreement"} <= found.keys()
+
+
+@pytest.mark.parametrize(
+    ("biography", "message"),
+    [
+        ([], r"does not say which teacher .*--against"),
+        ([{"task": "mrpc"}], r"was trained on rows of two texts .mrpc."),
+        ([{"task": "custom", "text": ["a", "b"]}], r"was trained on rows of two texts .custom."),
+    ],
+)
+def test_refuses_what_has_no_answer_to_compare(
+    classifiers: tuple[Path, Path], lines: Path, biography: list[dict[str, object]], message: str, tmp_path: Path
+) -> None:
+    """No teacher, and rows of two texts."""
+    model = tmp_path / "model"
+    model.symlink_to(classifiers[0])
+    if biography:
+        model.unlink()
+        model.mkdir()
+        for path in classifiers[0].iterdir():
+            (model / path.name).symlink_to(path)
+        write_biography(model, [Record(command="finetune", config=c, metrics={}, environment={}) for c in biography])
+    with pytest.raises(DistilkitError, match=message):
+        compared(model, on=lines)
+
+
+def test_refuses_models_of_two_kinds(
+    make_checkpoint: Callable[..., Path], classifiers: tuple[Path, Path], teacher: Path, lines: Path
+) -> None:
+    """Spans, several labels, a teacher with another head, other tokens, files that can't be written."""
+    spans = make_checkpoint("bert", 1, AutoModelForQuestionAnswering)
+    several = make_checkpoint("bert", 1, CLASSIFIER, problem_type="multi_label_classification")
+    for model, message in (
+        (spans, "has the head question-answering"),
+        (several, "gives a text several labels"),
+        (classifiers[0], "has the head sequence-classification, but '.*' masked-lm"),
+    ):
+        with pytest.raises(DistilkitError, match=message):
+            compared(model, on=lines, against=str(teacher))
+    with pytest.raises(DistilkitError, match=r"no folder '.*nowhere' for --plot"):
+        compared(teacher, on=lines, against=str(teacher), plot=lines.parent / "nowhere" / "x.svg")
+    with pytest.raises(DistilkitError, match="--examples and --plot go with --agreement"):
+        evaluate(EvalConfig(models=("m",), task="sst2", examples=Path("x")))
+
+
+def test_refuses_another_vocabulary(make_checkpoint: Callable[..., Path], teacher: Path, lines: Path) -> None:
+    """Tokens that the teacher doesn't have can't be compared."""
+    student = make_checkpoint("bert", 1)
+    words = AutoTokenizer.from_pretrained(student)
+    words.add_tokens(["distilkit"])
+    words.save_pretrained(student)
+    with pytest.raises(DistilkitError, match="have different vocabularies"):
+        compared(student, on=lines, against=str(teacher))
+
+
+def test_length_is_as_trained(tmp_path: Path) -> None:
+    """The last training's --max-length or --seq-length, else 128."""
+    assert pairing.trained_length(str(tmp_path)) == 128
+    steps = [("distill", {"seq_length": 64}), ("finetune", {"max_length": 256}), ("finetune", {"max_length": None})]
+    write_biography(tmp_path, [Record(command=c, config=o, metrics={}, environment={}) for c, o in steps])
+    assert pairing.trained_length(str(tmp_path)) == 256
+
+
+def test_a_diverged_model_is_named(make_checkpoint: Callable[..., Path], teacher: Path, lines: Path) -> None:
+    """Outputs that aren't finite are an error, not the agreement of tokens picked from nan."""
+    student = make_checkpoint("bert", 1)
+    model = AutoModelForMaskedLM.from_pretrained(student)
+    with torch.no_grad():
+        model.cls.predictions.bias[0] = torch.nan
+    model.save_pretrained(student)
+    with pytest.raises(DistilkitError, match=f"'{student}' gives outputs that are no numbers"):
+        compared(student, on=lines, against=str(teacher))
