@@ -188,17 +188,24 @@ def curves(results: Results) -> list[Plot]:
         found = dict.fromkeys(key for run in group for key in sorted(keys(run)))
         parts = [key for key in found if key not in NO_LOSS and key not in ("mlm", "loss")]
         for part in parts or (["loss"] if group and group is not text else []):
-            title = LOSS_NAMES.get(part, f"training loss, {part}" if part != "loss" else "training loss")
             shown = [run for run in group if part in keys(run)]
-            plots.append(
-                learning_curve(f"{name}-{part}", title[:1].upper() + title[1:], shown, lambda _, part=part: part)
-            )
+            file = f"{name}-{part}".replace("/", "-").replace("_", "-")
+            plots.append(learning_curve(file, curve_title(part), shown, lambda _, part=part: part))
     return plots
+
+
+def curve_title(key: str) -> str:
+    """Spell what a key of train.jsonl holds: a part of the loss, or what an evaluation said."""
+    if "/" in key or key.startswith("heldout"):
+        title = key.replace("heldout_", "held-out ").replace("/", " ").replace("_", " ")
+    else:
+        title = LOSS_NAMES.get(key, f"training loss, {key}" if key != "loss" else "training loss")
+    return title[:1].upper() + title[1:]
 
 
 def keys(run: tuple[int, Model]) -> set[str]:
     """Return everything that a run's lines name."""
-    return {key for line in run[1].curve for key in line}
+    return {key for line in run[1].curve for key in line if not key.endswith("/collapsed")}
 
 
 def masked_lm_part(run: tuple[int, Model]) -> str:
@@ -232,7 +239,7 @@ def learning_curve(
                 said.append(f"{model.name} {read[0][1]:.3f} to {read[-1][1]:.3f} over {read[-1][0]:,.0f} tokens")
     axes.xaxis.set_major_formatter(EngFormatter())
     legend(figure, [model for _, model in runs])
-    kind = "held out (marked) and in training (faint)" if heldout else "in training"
+    kind = "held out (marked) and in training (faint)" if heldout else "as training went on"
     return Plot(name, title, f"{title} {kind}: {'; '.join(said)}.", figure)
 
 

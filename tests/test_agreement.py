@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from distilkit import agreement, answers, calibration, pairing, slices
+from distilkit import agreement, answers, calibration, pairs, slices
 from distilkit.config import DistillConfig, EvalConfig, InitConfig
 from distilkit.distillation import distill
 from distilkit.errors import DistilkitError
@@ -299,10 +299,10 @@ def test_refuses_another_vocabulary(make_checkpoint: Callable[..., Path], teache
 
 def test_length_is_as_trained(tmp_path: Path) -> None:
     """The last training's --max-length or --seq-length, else 128."""
-    assert pairing.trained_length(str(tmp_path)) == 128
+    assert pairs.trained_length(str(tmp_path)) == 128
     steps = [("distill", {"seq_length": 64}), ("finetune", {"max_length": 256}), ("finetune", {"max_length": None})]
     write_biography(tmp_path, [Record(command=c, config=o, metrics={}, environment={}) for c, o in steps])
-    assert pairing.trained_length(str(tmp_path)) == 256
+    assert pairs.trained_length(str(tmp_path)) == 256
 
 
 def test_a_diverged_model_is_named(make_checkpoint: Callable[..., Path], teacher: Path, lines: Path) -> None:
