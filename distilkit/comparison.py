@@ -203,9 +203,11 @@ def _retention(model: Model, task: str) -> Cell:
 
 
 def _difference(model: Model, task: str) -> Cell:
-    value = model.facts.get(f"difference/{task}")
-    note = bounds(model, f"difference/{task}", "low", "high", "{:+.3f}".format)
-    return Cell("" if value is None else f"{value:+.3f}", note)
+    """Return how far a model is from the control, from the first of several."""
+    names = [f"difference/{task}/{control}" for control in ("control", "control-0")]
+    name = next((name for name in names if name in model.facts), "")
+    note = bounds(model, name, "low", "high", "{:+.3f}".format) if name else ""
+    return Cell(f"{model.facts[name]:+.3f}" if name else "", note)
 
 
 def metric_name(metric: str) -> str:

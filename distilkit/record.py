@@ -177,6 +177,8 @@ def unmet(requirements: tuple[str, ...], metrics: dict[str, float]) -> list[str]
 def named(name: str, metrics: Iterable[str]) -> list[str]:
     """Return the metrics that a gate's name means."""
     keys = [key for key in metrics if not re.match(r"(teacher|control(-\d+)?)/", key)]
+    if name.partition("/")[0] not in ("retention", "difference"):  # which are named after what they compare
+        keys = [key for key in keys if not re.match(r"(\d+/)?(retention|difference)/", key)]
     parents = {key: "/" + key.rpartition("/")[0] for key in keys}
     return (
         [key for key in metrics if key == name]

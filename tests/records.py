@@ -52,7 +52,8 @@ def write_chain(root: Path) -> Path:
         "0/mrpc/f1": 0.88, "0/mrpc/accuracy": 0.82,
         "1/mrpc/f1": 0.836, "1/mrpc/accuracy": 0.78, "1/retention/mrpc": 0.95,
         "1/retention/mrpc/low": 0.91, "1/retention/mrpc/high": 0.985,
-        "1/difference/mrpc": 0.044, "1/difference/mrpc/low": 0.004, "1/difference/mrpc/high": 0.085,
+        "1/difference/mrpc/control": 0.044, "1/difference/mrpc/control/low": 0.004,
+        "1/difference/mrpc/control/high": 0.085,
         "2/mrpc/f1": 0.792, "2/mrpc/accuracy": 0.71, "2/retention/mrpc": 0.90,
     }  # fmt: skip
     evaluated = EvalConfig(models=places, against=places[0], task="mrpc", data=root / "mrpc")
