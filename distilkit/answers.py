@@ -98,6 +98,9 @@ def _describe_tokens(
         places[:, 1].tolist(),
         text.shape[1],
     )
+    shown_ids = seen[places[:, 0], places[:, 1]]
+    kept, hidden = shown_ids == ids, shown_ids == tokenizer.mask_token_id
+    families["shown"] = ["kept" if k else "masked" if h else "replaced" for k, h in zip(kept, hidden, strict=True)]
 
     def show(item: int) -> dict[str, Any]:
         row, place = places[item].tolist()

@@ -65,8 +65,9 @@ def draw(curves: dict[str, Sequence[Bin]], path: Path) -> None:
         confidence, right = [entry.confidence for entry in bins], [entry.right for entry in bins]
         total = sum(entry.size for entry in bins)
         (line,) = axes.plot(confidence, right, label=f"{name} (ECE {expected_error(bins):.3f})")
-        axes.scatter(confidence, right, s=[10 + 300 * entry.size / total for entry in bins], color=line.get_color())
-    axes.legend(loc="upper left")
+        areas = [10 + 300 * entry.size / total for entry in bins]
+        axes.scatter(confidence, right, s=areas, color=line.get_color(), clip_on=False)
+    axes.legend()
     partial = path.with_name(f".{path.name}.partial")
     figure.savefig(partial, format=path.suffix[1:], dpi=150)
     partial.replace(path)

@@ -143,6 +143,8 @@ def test_masked_tokens_by_hand(tokenizer: PreTrainedTokenizerFast, make_checkpoi
     ids = torch.randint(5, 400, (6, 32), generator=torch.Generator().manual_seed(0))
     labels = ids.where(torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)) < 0.2, -100)
     seen = ids.masked_fill(labels != -100, int(tokenizer.mask_token_id))
+    where = [tuple(place) for place in (labels != -100).nonzero().tolist()]
+    seen[where[1]], seen[where[2]] = ids[where[1]], (ids[where[2]] + 1) % 400
 
     class Two:
         per_epoch = 2
@@ -165,6 +167,7 @@ def test_masked_tokens_by_hand(tokenizer: PreTrainedTokenizerFast, make_checkpoi
     assert shown["token"] == tokenizer.convert_ids_to_tokens(int(ids[row, place]))
     assert shown["teacher"] == tokenizer.convert_ids_to_tokens(int(theirs[0].argmax()))
     assert "»[MASK]«" in shown["text"]
+    assert found.families["shown"] == ["masked", "kept", "replaced", *["masked"] * (len(where) - 3)]
     counts = [int((ids == token).sum()) for token in ids[labels != -100]]
     assert found.families["frequency"] == [slices.band(count, (1, 9, 99, 999), 1) for count in counts]
 

@@ -20,11 +20,14 @@ from typing import Any
 
 import torch
 
-from distilkit import checkpoint, corpus
+from distilkit import checkpoint
 from distilkit.allocator import keep_freed_memory
 from distilkit.config import DistillConfig
-from distilkit.distillation import Examiner, fill_cache, make_objective, open_teacher, read_blocks
+from distilkit.distillation import fill_cache, make_objective
+from distilkit.examiner import Examiner
 from distilkit.objectives import Objective
+from distilkit.pairing import open_teacher
+from distilkit.reading import read_batches
 from distilkit.teacher_cache import CachedBatches, TeacherCache
 from distilkit.training import Batches, train
 
@@ -59,11 +62,11 @@ class Bench:
     def __init__(self, config: DistillConfig, blocks: int, directory: Path) -> None:
         self.config, self.directory = config, directory
         self.tokenizer = checkpoint.open_tokenizer(config.student)
-        self.blocks, heldout = read_blocks(config, self.tokenizer)
-        self.blocks = self.blocks.select(range(min(blocks, len(self.blocks))))
+        batches, heldout = read_batches(config, self.tokenizer, config.seed)
+        self.blocks = [batches.rows[number] for number in range(min(blocks, len(batches.rows)))]
         self.teacher = open_teacher(config, self.student(), self.tokenizer)
-        self.collate = corpus.masked_batch(self.tokenizer, config.mask_probability)
-        self.examiner = Examiner(heldout, self.collate, self.teacher)
+        self.collate = batches.collate
+        self.examiner = Examiner(heldout, self.teacher)
 
     def student(self) -> Any:
         """Open the student anew."""
@@ -75,7 +78,8 @@ class Bench:
         config: DistillConfig = replace(
             self.config, teacher_cache=self.directory / arm, cache_logits=kind, cache_size=int(size)
         )
-        return config, fill_cache(config, self.student(), self.tokenizer, self.blocks, self.examiner)
+        batches = Batches(self.blocks, self.collate, batch_size=config.batch_size, seed=config.seed)
+        return config, fill_cache(config, self.student(), self.tokenizer, batches, self.examiner)
 
     def make(self, arm: str) -> tuple[DistillConfig, Objective, Batches, TeacherCache | None]:
         """Return an arm's config, objective and batches, and its cache where it has one."""
