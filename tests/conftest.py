@@ -62,6 +62,9 @@ def tokenizer(prose: list[str]) -> PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     core.train_from_iterator(prose, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special))
+    learnt = sorted(set(core.get_vocab()) - set(special))  # the trainer numbers equally frequent ones anew each time
+    vocabulary = {token: number for number, token in enumerate([*special, *learnt])}
+    core.model = models.WordPiece(vocabulary, unk_token="[UNK]")
     core.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
