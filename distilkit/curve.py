@@ -50,15 +50,16 @@ def draw_curve(figure: Any, lines: Sequence[dict[str, Any]]) -> None:
     for place, key in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, place, title=key.replace("heldout_", "held-out "), xlabel="tokens")
         axes.xaxis.set_major_formatter(EngFormatter())
-        axes.plot(*points(lines, key), label="training", marker="o" if key.startswith("heldout") else "", markersize=4)
+        marker = "o" if key.startswith("heldout") else ""
+        axes.plot(*zip(*points(lines, key), strict=True), label="training", marker=marker, markersize=4)
         if key == "mlm" and "heldout_loss" in keys:
-            axes.plot(*points(lines, "heldout_loss"), label="held out", marker="o", markersize=4)
+            axes.plot(*zip(*points(lines, "heldout_loss"), strict=True), label="held out", marker="o", markersize=4)
             axes.legend(frameon=False)
 
 
-def points(lines: Sequence[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Return tokens and values of the lines that carry a key; of very many, the means of neighbours."""
+def points(lines: Sequence[dict[str, Any]], key: str, most: int = POINTS) -> list[tuple[float, float]]:
+    """Return (tokens, value) of the lines that carry a key; of more than `most`, neighbours' means."""
     found = [(line["tokens"], line[key]) for line in lines if key in line]
-    size = math.ceil(len(found) / POINTS)
-    groups = [found[start : start + size] for start in range(0, len(found), size)] if found else []
-    return [fmean(x for x, _ in group) for group in groups], [fmean(y for _, y in group) for group in groups]
+    size = math.ceil(len(found) / most) or 1
+    groups = [found[start : start + size] for start in range(0, len(found), size)]
+    return [(fmean(x for x, _ in group), fmean(y for _, y in group)) for group in groups]

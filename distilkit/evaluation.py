@@ -45,10 +45,12 @@ def evaluate(config: EvalConfig) -> Record:
         _check_directories(name, chosen)
     if config.write_predictions:
         _make(config.write_predictions)
-    results = {
-        label: score_checkpoint(name, chosen, config, config.write_predictions if label in models else None)
-        for label, name in entries.items()
-    }
+    scored: dict[str, Result] = {}  # once each: a model may be what it is compared with, too
+    for label, name in entries.items():
+        if name not in scored:
+            out = config.write_predictions if label in models else None
+            scored[name] = score_checkpoint(name, chosen, config, out)
+    results = {label: scored[name] for label, name in entries.items()}
     scores = {label + name: value for label, result in results.items() for name, value in result.scores.items()}
     if config.against:
         scores |= compare(results, chosen, config.seed, [*models], [*controls])

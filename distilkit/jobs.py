@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilkit import checkpoint, encoding, labels, squad, task_data, tasks
 from distilkit.config import FinetuneConfig
 from distilkit.errors import DistilkitError
-from distilkit.objectives import TaskLoss
+from distilkit.task_loss import TaskLoss
 from distilkit.tasks import Task
 from distilkit.training import Batches
 

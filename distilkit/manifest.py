@@ -1,5 +1,6 @@
 """manifest.json of a teacher cache: what its answers are to, so that another run can tell whether they are its own."""
 
+import errno
 import hashlib
 import json
 import os
@@ -124,7 +125,7 @@ def writing(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno not in (*UNWRITABLE, errno.ENOENT):  # ENOENT: a place where no directory can be made
             raise
         raise DistilkitError(
             f"cannot write '{directory}' ({error.strerror}): free space or give another --teacher-cache"

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -18,7 +17,6 @@ from distilkit.states import (
     ends_in_linear,
     head_at,
     logits_at,
-    needed_inputs,
     show_attention,
     take,
     watch,
@@ -253,85 +251,3 @@ def check_widths(student: PreTrainedModel, teacher: PreTrainedModel, weights: Ma
         sizes = [getattr(model.config, name, None) for model in (student, teacher) if part in weights]
         if len(set(sizes)) > 1:
             raise DistilkitError(f"student and teacher have different {what} ({sizes[0]} and {sizes[1]}): {instead}")
-
-
-class TaskLoss(Objective):
-    """A labelled task's loss, and beside it, where there is a teacher, how far the student is from its answers.
-
-    Cross-entropy for classes, binary cross-entropy for each of several labels, squared error for a number, the mean of
-    two cross-entropies for a span. From the teacher: soft targets for classes, labels and (the mean over start and end)
-    spans, squared error to its number. The weights and the temperature are those of the authors' own second step of
-    distillation (run_squad_w_distillation.py), where padding took a share of the probabilities, as it doesn't here.
-    `order` says which of the teacher's outputs stands for each of the student's, `prefix` how the names of its inputs
-    begin in a batch where it has a tokenizer of its own.
-    """
-
-    def __init__(
-        self,
-        student: PreTrainedModel,
-        kind: str,
-        inputs: Sequence[str],
-        *,
-        teacher: PreTrainedModel | None = None,
-        teacher_inputs: Sequence[str] = (),
-        prefix: str = "",
-        order: Sequence[int] = (),
-        alpha_task: float = 0.5,
-        alpha_ce: float = 0.5,
-        temperature: float = 2.0,
-    ) -> None:
-        super().__init__(student, teacher)
-        self.kind, self.prefix = kind, prefix
-        self.inputs, self.teacher_inputs, self.order = tuple(inputs), tuple(teacher_inputs), list(order)
-        self.alpha_task, self.alpha_ce, self.temperature = alpha_task, alpha_ce, temperature
-
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Return how many rows a batch has, however many windows they are cut into."""
-        targets = batch["start_positions" if self.kind == "span" else "labels"]
-        return {"rows": targets.new_tensor(len(targets)).float()}
-
-    def forward(self, batch: Batch, shares: Shares | None = None) -> dict[str, Tensor]:
-        """Return task, ce (with a teacher) and their weighted sum for a batch: inputs (B, T), targets (B,) or (B, C).
-
-        With owners (W,), inputs are windows (W, T), and a row's logits are the mean of its windows'.
-        """
-        part = shares["rows"] if shares else 1.0  # of the update's rows
-        logits = self._logits(self.student, batch, self.inputs)
-        task = self._task(logits, batch) * part
-        if self.teacher is None:
-            return {"loss": task, "task": task}
-        with torch.no_grad():
-            target = self._logits(self.teacher, batch, self.teacher_inputs, self.prefix)
-        ce = self._distance(logits, target) * part
-        return {"loss": self.alpha_task * task + self.alpha_ce * ce, "task": task, "ce": ce}
-
-    def _logits(self, model: PreTrainedModel, batch: Batch, names: tuple[str, ...], prefix: str = "") -> list[Tensor]:
-        inputs = {name: batch[prefix + name] for name in names}
-        output = model(**inputs, **needed_inputs(model, inputs["input_ids"]))
-        if self.kind != "span":
-            logits, owners = output.logits.float(), batch.get(f"{prefix}owners")
-            return [logits if owners is None else losses.mean_by_row(logits, owners, len(batch["labels"]))]  # (B, C)
-        padding = batch["attention_mask"] == 0  # (B, T)
-        # not -inf, of which a divergence makes nan
-        return [logits.float().masked_fill(padding, -1e4) for logits in (output.start_logits, output.end_logits)]
-
-    def _task(self, logits: list[Tensor], batch: Batch) -> Tensor:
-        if self.kind == "span":
-            targets = (batch["start_positions"], batch["end_positions"])
-            pair = [F.cross_entropy(part, target) for part, target in zip(logits, targets, strict=True)]
-            return torch.stack(pair).mean()
-        if self.kind == "regression":
-            return F.mse_loss(logits[0].squeeze(1), batch["labels"].float())
-        if self.kind == "multi-label":
-            return F.binary_cross_entropy_with_logits(logits[0], batch["labels"].float())
-        return F.cross_entropy(logits[0], batch["labels"])
-
-    def _distance(self, logits: list[Tensor], target: list[Tensor]) -> Tensor:
-        if self.kind == "regression":
-            return F.mse_loss(logits[0], target[0])
-        if self.kind == "multi-label":
-            return losses.binary_kl(logits[0], target[0][:, self.order], self.temperature)
-        if self.kind == "classification":
-            target = [target[0][:, self.order]]
-        pairs = zip(logits, target, strict=True)
-        return torch.stack([losses.kl(student, teacher, self.temperature) for student, teacher in pairs]).mean()

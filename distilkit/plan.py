@@ -34,28 +34,11 @@ def calibrate(
     `seconds` is the time of the updates, `heldout_seconds` of all readings of held-out text; `peak_memory_bytes` has
     the optimizer's state in it, `memory_bytes` is what there is. The objective is trained a little by this.
     """
-    looks: list[float] = []
-
-    def look() -> dict[str, float]:  # once: a second one would say the same
-        if not looks:
-            started = time.monotonic()
-            evaluate()
-            looks.append(time.monotonic() - started)
-        return {}
+    look = Look(evaluate)
 
     def time_updates(count: int) -> dict[str, float]:
-        short = replace(
-            config,
-            steps=count,
-            log_every=1,
-            checkpoint_every=count + 1,
-            resume=False,
-            log_with=None,
-            compile=config.compile and not looks,  # the models stay compiled
-        )
-        gc.collect()  # the optimizer of the updates before
-        if device().type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+        forget()
+        short = shorten(config, count, compile=config.compile and look.seconds is None)  # models stay compiled
         return train(objective, batches, short, out, evaluate=look, label=f"{label}, {count} updates to plan")
 
     updates = count_updates(batches, config, state().num_processes)
@@ -70,7 +53,36 @@ def calibrate(
         "tokens": round(updates * timed["tokens"] / count),
         "tokens_per_second": timed["tokens_per_second"],
         "seconds": updates * timed["seconds"] / count,
-        "heldout_seconds": looking * looks[0],
+        "heldout_seconds": looking * (look.seconds or 0.0),
         "peak_memory_bytes": timed["peak_memory_bytes"],
         "memory_bytes": float(total_memory(device())),
     }
+
+
+class Look:
+    """An evaluate() that is timed, and asked once only: a second time it would say the same."""
+
+    def __init__(self, evaluate: Callable[[], dict[str, float]]) -> None:
+        self.evaluate = evaluate
+        self.seconds: float | None = None
+
+    def __call__(self) -> dict[str, float]:
+        if self.seconds is None:
+            started = time.monotonic()
+            self.evaluate()
+            self.seconds = time.monotonic() - started
+        return {}
+
+
+def shorten(config: TrainConfig, count: int, *, compile: bool) -> TrainConfig:
+    """Return a config for so many updates that leave nothing behind."""
+    return replace(
+        config, steps=count, log_every=1, checkpoint_every=count + 1, resume=False, log_with=None, compile=compile
+    )
+
+
+def forget() -> None:
+    """Give back what the updates before have left, so that the peak of memory is that of those to come."""
+    gc.collect()  # their optimizer
+    if device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats()

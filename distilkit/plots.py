@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilkit.comparison import FEW, TASK_NAMES, headlines, metric_name, percent, speed_cell, spoken
+from distilkit.curve import points
 from distilkit.errors import DistilkitError
 from distilkit.headline import kept_tasks
 from distilkit.results import Model, Results
@@ -224,13 +225,13 @@ def learning_curve(
     for run in runs:
         number, model = run
         label, drawn = called(model), look(number)
-        if heldout and (read := points(model.curve, "heldout_loss")):
+        if heldout and (read := points(model.curve, "heldout_loss", POINTS)):
             axes.plot(
                 *zip(*read, strict=True), label=label, markersize=4.5, zorder=3, linestyle=line_style(number), **drawn
             )
             said.append(f"{model.name} {read[0][1]:.3f} to {read[-1][1]:.3f} over {read[-1][0]:,.0f} tokens")
             label = "_"
-        if read := points(model.curve, part(run)):
+        if read := points(model.curve, part(run), POINTS):
             faint = (
                 {"alpha": 0.35, "linewidth": 0.9} if heldout else {"linestyle": line_style(number), "linewidth": 1.2}
             )
@@ -241,13 +242,3 @@ def learning_curve(
     legend(figure, [model for _, model in runs])
     kind = "held out (marked) and in training (faint)" if heldout else "as training went on"
     return Plot(name, title, f"{title} {kind}: {'; '.join(said)}.", figure)
-
-
-def points(lines: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    """Return (tokens, value) of the lines that carry a key; of very many, the means of neighbours."""
-    read = [(line["tokens"], line[key]) for line in lines if key in line]
-    size = -(-len(read) // POINTS)
-    if size <= 1:
-        return read
-    groups = [read[start : start + size] for start in range(0, len(read), size)]
-    return [(fmean(x for x, _ in group), fmean(y for _, y in group)) for group in groups]

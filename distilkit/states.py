@@ -18,9 +18,10 @@ from transformers.masking_utils import sdpa_mask
 
 from distilkit.errors import DistilkitError
 from distilkit.losses import Head, relations
-from distilkit.stack import find_stack
+from distilkit.stack import find_stack, is_shared
 
 Batch = dict[str, Tensor]
+INSTEAD = "choose another --objective"
 
 # Inputs without which some forwards do not run, by name (X-MOD: a language for each sequence; the first one here).
 NEEDED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -139,7 +140,10 @@ def watch(model: PreTrainedModel, hidden: Sequence[int] = (), attention: Sequenc
     if not hidden and not attention:
         yield inside
         return
-    rows = find_stack(model).layers
+    stack = find_stack(model)
+    if is_shared(stack):  # one module for all: its hooks would only tell of the last turn
+        raise DistilkitError(f"{type(model).__name__} repeats one layer, which shows only its last turn: {INSTEAD}")
+    rows = stack.layers
     with ExitStack() as hooks:
         for layer in hidden:
             module = model.get_submodule(rows[layer][-1])
@@ -150,7 +154,7 @@ def watch(model: PreTrainedModel, hidden: Sequence[int] = (), attention: Sequenc
         yield inside
     for layer in attention:
         if layer not in inside.attention:
-            raise DistilkitError(f"{type(model).__name__} does not show its attention: choose another --objective")
+            raise DistilkitError(f"{type(model).__name__} does not show its attention: {INSTEAD}")
 
 
 def show_attention(model: PreTrainedModel) -> None:
@@ -160,14 +164,14 @@ def show_attention(model: PreTrainedModel) -> None:
     """
     model.set_attn_implementation(SHOWN)
     if model.config._attn_implementation != SHOWN:  # noqa: SLF001 - transformers has no other way to ask
-        raise DistilkitError(f"{type(model).__name__} does not show its attention: choose another --objective")
+        raise DistilkitError(f"{type(model).__name__} does not show its attention: {INSTEAD}")
 
 
 def _keep(kept: dict[int, Tensor], layer: int) -> Callable[..., None]:
     def hook(module: nn.Module, _args: Any, output: Any) -> None:
         state = output if isinstance(output, Tensor) else output[0]
         if state.ndim != 3:
-            raise DistilkitError(f"{type(module).__name__} gives no hidden state a token: choose another --objective")
+            raise DistilkitError(f"{type(module).__name__} gives no hidden state a token: {INSTEAD}")
         kept[layer] = state.flatten(0, 1)  # (B·T, H)
 
     return hook

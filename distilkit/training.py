@@ -96,10 +96,7 @@ def train(
         objective.cast_teacher(DTYPES[config.precision])
     set_seed(config.seed, device_specific=True)  # each process drops out for itself
     updates = count_updates(batches, config, accelerator.num_processes)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(objective, config), betas=(0.9, config.adam_beta2), eps=config.adam_epsilon, fused=True
-    )
-    scheduler = get_linear_schedule_with_warmup(optimizer, math.ceil(config.warmup * updates), updates)
+    optimizer, scheduler = make_optimizer(objective, config, updates)
     if config.compile:
         compile_bodies(objective)
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
@@ -111,22 +108,15 @@ def train(
     if evaluate and not done:
         log.heldout(evaluate())
     evaluate = best or evaluate
-    with (
-        track(label, updates, done=done, unit="updates") as advance,
-        stop_signal() as stopped,
-    ):
+    with track(label, updates, done=done, unit="updates") as advance, stop_signal() as stopped:
         micro_batches = iter(load(batches, range(done, updates), config, accelerator))
         for step in range(done + 1, updates + 1):
             if best and best.enough():
                 break
             objective.progress((step - 1) / updates)
-            taken = [
-                send_to_device(next(micro_batches), accelerator.device, non_blocking=True)
-                for _ in range(config.accumulate)
-            ]
-            shares = divide(accelerator, [objective.counts(batch) for batch in taken])
-            losses = update(accelerator, wrapped, optimizer, config, taken, shares)
-            log.update(step, scheduler.get_last_lr()[0], losses)
+            taken = [next(micro_batches) for _ in range(config.accumulate)]
+            losses = update(accelerator, objective, wrapped, optimizer, config, taken)
+            log.update(step, float(scheduler.get_last_lr()[0]), losses)
             scheduler.step()
             last = step == updates
             stop = agreed(accelerator, stopped(), asked=last or step % config.log_every == 0)
@@ -144,25 +134,36 @@ def train(
     return log.close()
 
 
+def make_optimizer(
+    objective: nn.Module, config: TrainConfig, updates: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """Make AdamW and its schedule."""
+    groups = parameter_groups(objective, config)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, config.adam_beta2), eps=config.adam_epsilon, fused=True)
+    return optimizer, get_linear_schedule_with_warmup(optimizer, math.ceil(config.warmup * updates), updates)
+
+
 def update(
     accelerator: Accelerator,
-    objective: nn.Module,
+    objective: Objective,
+    wrapped: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: TrainConfig,
     batches: list[dict[str, Tensor]],
-    shares: list[dict[str, Tensor]],
 ) -> list[dict[str, Tensor]]:
     """Make one update from micro-batches and return their parts of its losses.
 
-    Processes share their gradients on the last of them only.
+    `wrapped` is the objective as accelerate prepared it. Processes share their gradients on the last micro-batch only.
     """
+    batches = [send_to_device(batch, accelerator.device, non_blocking=True) for batch in batches]
+    shares = divide(accelerator, [objective.counts(batch) for batch in batches])
     readings = []
     for batch, share in zip(batches, shares, strict=True):
-        with nullcontext() if batch is batches[-1] else accelerator.no_sync(objective):
-            parts = objective(batch, share)
+        with nullcontext() if batch is batches[-1] else accelerator.no_sync(wrapped):
+            parts = wrapped(batch, share)
             accelerator.backward(parts["loss"])
         readings.append({name: part.detach() for name, part in parts.items()} | {"tokens": count_tokens(batch)})
-    accelerator.clip_grad_norm_(objective.parameters(), config.max_grad_norm)
+    accelerator.clip_grad_norm_(wrapped.parameters(), config.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
     return readings

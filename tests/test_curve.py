@@ -69,12 +69,12 @@ def test_a_heldout_loss_without_masked_lm_in_training(tmp_path: Path) -> None:
 def test_long_curves_are_means_of_neighbours() -> None:
     """601 values become groups of three, the last of one; by hand for the first and the last."""
     entries = [{"tokens": float(i), "loss": float(i % 3)} for i in range(601)]
-    x, y = points(entries, "loss")
+    x, y = zip(*points(entries, "loss"), strict=True)
 
     assert len(x) == 201
     assert (x[0], y[0]) == (1.0, 1.0)
     assert (x[-1], y[-1]) == (600.0, 0.0)
-    assert points(entries, "ce") == ([], [])
+    assert points(entries, "ce") == []
 
 
 def test_without_matplotlib_one_line_says_how_to_get_it(

@@ -85,8 +85,12 @@ def test_outputs_are_matched_by_name(
     assert scores[0] == pytest.approx(1 - scores[1])
 
 
-def test_several_models_and_retention(make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str]) -> None:
-    """Each model's metrics carry its position; retention is the headline score over the teacher's."""
+def test_several_models_and_retention(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each model's metrics carry its position; retention is the headline score over the teacher's, scored once."""
+    score, asked = evaluation.score_checkpoint, []
+    monkeypatch.setattr(evaluation, "score_checkpoint", lambda name, *rest: (asked.append(name), score(name, *rest))[1])
     directories = [make_checkpoint("bert", 1, CLASSIFIER, seed=seed) for seed in (0, 1)]
     rows = []
     for n, text in enumerate(prose[:20]):
@@ -97,6 +101,7 @@ def test_several_models_and_retention(make_checkpoint: Callable[..., Path], tmp_
     found = evaluation.evaluate(
         EvalConfig(models=tuple(map(str, directories)), against=str(directories[0]), **options)
     ).metrics
+    assert asked == list(map(str, directories))  # the teacher is the first of them
     assert found["0/sst2/accuracy"] == pytest.approx(0.75)
     assert found["0/retention/sst2"] == pytest.approx(1.0)
     assert found["1/retention/sst2"] == pytest.approx(found["1/sst2/accuracy"] / 0.75)

@@ -18,8 +18,8 @@ from transformers import (
 from distilkit import evaluation, finetuning, tasks
 from distilkit.config import EvalConfig, FinetuneConfig
 from distilkit.errors import DistilkitError
-from distilkit.objectives import TaskLoss
 from distilkit.record import read_biography
+from distilkit.task_loss import TaskLoss
 
 CLASSIFIER = AutoModelForSequenceClassification
 

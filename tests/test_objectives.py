@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoModelForMaskedLM, PreTrainedModel
+from transformers import AlbertConfig, AlbertForMaskedLM, AutoModelForMaskedLM, PreTrainedModel
 
+from distilkit.errors import DistilkitError
 from distilkit.layers import extract
 from distilkit.objectives import WEIGHTS, Distillation
 
@@ -240,3 +241,21 @@ def test_a_cast_teacher_says_the_same_under_autocast(berts: tuple[Models, Models
 
     for part, value in results[0].items():
         torch.testing.assert_close(value, results[1][part], rtol=1e-6, atol=0, msg=part)
+
+
+@pytest.mark.parametrize("name", ["hidden", "minilm"])
+def test_a_repeated_layer_is_refused(name: str) -> None:
+    """ALBERT's one layer would only show its last turn, whichever layer is asked for."""
+    shape = {"vocab_size": 400, "embedding_size": 16, "hidden_size": 32, "num_attention_heads": 4}
+    teacher, student = (AlbertForMaskedLM(AlbertConfig(num_hidden_layers=n, **shape)).eval() for n in (4, 2))
+    with pytest.raises(DistilkitError, match=r"repeats one layer.*choose another --objective"):
+        Distillation(student, teacher, WEIGHTS[name], layer_map=[1, 3])(padded_batch(0))
+
+
+def test_a_config_does_not_tell_how_attention_was_watched(berts: tuple[Models, Models], tmp_path: Path) -> None:
+    """What another tool reads of a student that learnt relations names no implementation of ours."""
+    (student, teacher), _ = berts
+    Distillation(student, teacher, WEIGHTS["minilm"], layer_map=[1, 3])
+    student.save_pretrained(tmp_path)
+
+    assert "distilkit" not in (tmp_path / "config.json").read_text()

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from distilkit.plots import POINTS, Plot, draw, points, save
+from distilkit.curve import points
+from distilkit.plots import POINTS, Plot, draw, save
 from distilkit.results import Results, read
 
 
@@ -63,7 +64,7 @@ def test_learning_curves_are_the_lines_of_train_jsonl(drawn: dict[str, Plot]) ->
 def test_a_long_curve_is_drawn_by_means_of_neighbours() -> None:
     """A thousand updates a point would make the page heavy; the mean over all stays the same."""
     run = [{"step": i, "tokens": 10 * i, "loss": float(i)} for i in range(1, 4 * POINTS + 1)]
-    shown = points(run, "loss")
+    shown = points(run, "loss", POINTS)
     assert len(shown) == POINTS
     assert shown[0] == (25.0, 2.5)
     assert sum(y for _, y in shown) / POINTS == pytest.approx((4 * POINTS + 1) / 2)

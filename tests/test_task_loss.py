@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from distilkit.objectives import TaskLoss
+from distilkit.task_loss import TaskLoss
 
 
 class Fixed(torch.nn.Module):

@@ -1,6 +1,7 @@
 """A teacher's answers, kept and read again, against the teacher itself."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -336,3 +337,10 @@ def test_ids_take_the_smallest_integers(make_cache: Callable[..., TeacherCache])
 
     assert part.dtype["ids"].base == np.uint16
     assert np.finfo(np.float16).min < losses.NOTHING
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no directories")
+def test_a_place_that_takes_no_directory_is_named(config: DistillConfig) -> None:
+    """One line with the flag, not a traceback."""
+    with pytest.raises(DistilkitError, match=r"cannot write '/proc/nowhere'.*--teacher-cache"):
+        distill(replace(config, teacher_cache=Path("/proc/nowhere")))

@@ -11,7 +11,6 @@ is nothing (torch.utils.flop_counter). They are compared with the rate of one la
 """
 
 import argparse
-import contextlib
 import json
 import os
 import statistics
@@ -191,21 +190,19 @@ def make_step(options: Any) -> tuple[Any, Any]:
             training.compile_bodies(objectives.Objective(student, teacher))
 
         def step(batch: Any) -> None:
-            with contextlib.nullcontext():
-                plain_step(student, teacher, optimizer, batch, autocast())
+            plain_step(student, teacher, optimizer, batch, autocast())
     else:
         objective = objectives.Distillation(student, teacher, objectives.WEIGHTS["triple"], ce_positions=options.kind)
         if options.precision == "bf16":
             objective.cast_teacher(torch.bfloat16)
-        optimizer = torch.optim.AdamW(training.parameter_groups(objective, settings), fused=True)
+        optimizer, _ = training.make_optimizer(objective, settings, 1000)
         if options.compile:
             training.compile_bodies(objective)
         wrapped, optimizer = accelerator.prepare(objective, optimizer)
         objective.train()
 
         def step(batch: Any) -> None:
-            shares = training.divide(accelerator, [objective.counts(batch)])
-            training.update(accelerator, wrapped, optimizer, settings, [batch], shares)
+            training.update(accelerator, objective, wrapped, optimizer, settings, [batch])
 
     return step, lambda: batches[next(numbers)]
 

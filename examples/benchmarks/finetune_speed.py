@@ -23,7 +23,7 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from distilkit import checkpoint, encoding, jobs, task_data, tasks
 from distilkit.config import FinetuneConfig
-from distilkit.objectives import TaskLoss
+from distilkit.task_loss import TaskLoss
 from distilkit.training import Batches, train
 
 SST2 = tasks.TASKS["sst2"]
