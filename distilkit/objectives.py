@@ -1,7 +1,7 @@
 """What to minimise: modules made of losses. A batch goes in, named losses come out, "loss" their weighted sum."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ RELATION_HEADS = 48  # at most (MiniLMv2, section 4.1)
 class Objective(nn.Module):
     """A student to train, and perhaps a teacher that is only asked.
 
-    The teacher is not a submodule: it is neither trained nor wrapped nor saved in a checkpoint, but it moves along.
+    The teacher is not a submodule: it is neither trained nor wrapped nor saved in a checkpoint.
     """
 
     teacher: PreTrainedModel | None
@@ -56,18 +56,18 @@ class Objective(nn.Module):
     def progress(self, done: float) -> None:
         """Take note of the share of the run that is behind, from 0 to 1."""
 
-    def cast_teacher(self, dtype: torch.dtype) -> None:
-        """Keep the teacher's matrices in the precision that autocast would cast them to at every step."""
-        for module in () if self.teacher is None else self.teacher.modules():
+    def place_teacher(self, device: torch.device, dtype: torch.dtype | None, *, whole: bool = False) -> None:
+        """Move the teacher to a device, its matrices in the precision that autocast would cast them to at every step.
+
+        `whole` is for where there is no autocast and the student computes in that precision throughout (FSDP).
+        """
+        if self.teacher is None:
+            return
+        nn.Module.to(self.teacher, device, dtype if whole else None)
+        for module in self.teacher.modules() if dtype and not whole else ():
             if isinstance(module, nn.Linear):  # a copy where it is an embedding too, which autocast leaves alone
                 for name, parameter in list(module.named_parameters(recurse=False)):
                     setattr(module, name, nn.Parameter(parameter.detach().to(dtype), requires_grad=False))
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "Objective":
-        if self.teacher is not None:
-            self.teacher._apply(fn, recurse)  # noqa: SLF001 - nn.Module has no other way to follow .to()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
 
 
 class Look(NamedTuple):

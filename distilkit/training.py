@@ -23,6 +23,7 @@ from distilkit.journal import Journal
 from distilkit.objectives import Objective
 from distilkit.processes import DTYPES, agreed, open_accelerator, stop_signal
 from distilkit.progress import track
+from distilkit.sharding import Sharding
 from distilkit.snapshot import restore, save_snapshot
 
 Collate = Callable[[list[dict[str, Any]], list[torch.Generator]], dict[str, Tensor]]
@@ -92,8 +93,8 @@ def train(
     and SIGTERM.
     """
     accelerator = open_accelerator(config)
-    if config.precision != "fp32":
-        objective.cast_teacher(DTYPES[config.precision])
+    sharding = Sharding(accelerator, objective)
+    objective.place_teacher(accelerator.device, DTYPES.get(config.precision), whole=sharding.is_on)
     set_seed(config.seed, device_specific=True)  # each process drops out for itself
     updates = count_updates(batches, config, accelerator.num_processes)
     optimizer, scheduler = make_optimizer(objective, config, updates)
@@ -125,12 +126,14 @@ def train(
             if reading or saving or last or step % config.log_every == 0:
                 log.flush(out)
             if evaluate and reading:
+                sharding.gather(wrapped)
                 log.heldout(evaluate())
             if saving:
                 save_snapshot(accelerator, out, step)
             if stop:
                 raise KeyboardInterrupt
             advance(1, log.text)
+    sharding.gather(wrapped)
     return log.close()
 
 

@@ -23,6 +23,7 @@ FLOORS = [
             "training",
             "processes",
             "journal",
+            "sharding",
             "snapshot",
             "examiner",
         ),

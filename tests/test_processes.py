@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from distilkit.config import DistillConfig, InitConfig
 from distilkit.distillation import distill
@@ -25,25 +27,27 @@ def student(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[
     return output
 
 
-def launch(processes: int, *words: object) -> subprocess.CompletedProcess[str]:
+def launch(processes: int, *words: object, script: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += [script] if script else ["-m", "distilkit"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, "-m", "distilkit", *map(str, words)], capture_output=True, text=True, env=environment, check=False
-    )
+    return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, env=environment, check=False)
 
 
 def losses(output: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (output / "train.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_equal_one_with_twice_the_batch(student: Path, corpus: Path, tmp_path: Path) -> None:
-    """The same loss curve to 1e-4 over 50 updates, one set of files, and one document on stdout."""
+@pytest.mark.parametrize("script", [None, str(Path(__file__).with_name("sharded.py"))], ids=["replicas", "FSDP"])
+def test_two_processes_equal_one_with_twice_the_batch(
+    student: Path, corpus: Path, tmp_path: Path, script: str | None
+) -> None:
+    """The same loss curve to 1e-4 over 50 updates, the same weights, one set of files, and one document on stdout."""
     flags = [word for name, value in RUN.items() for word in (f"--{name.replace('_', '-')}", value)]
     done = launch(
         2, "distill", student, "--corpus", corpus, "--batch-size", 4, "--accumulate", 2, *flags, "--json",
-        "-o", tmp_path / "two",
+        "-o", tmp_path / "two", script=script,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"]["updates"] == 50
@@ -55,3 +59,7 @@ def test_two_processes_equal_one_with_twice_the_batch(student: Path, corpus: Pat
         for name in ("loss", "ce", "mlm", "cos", "heldout_loss", "tokens"):
             assert mine.get(name) == pytest.approx(other.get(name), abs=1e-4), (name, mine["step"])
     assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+    mine, other = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
+    assert mine.keys() == other.keys()
+    for name, tensor in mine.items():
+        torch.testing.assert_close(tensor, other[name], rtol=0, atol=1e-4, msg=name)

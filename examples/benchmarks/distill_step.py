@@ -193,8 +193,7 @@ def make_step(options: Any) -> tuple[Any, Any]:
             plain_step(student, teacher, optimizer, batch, autocast())
     else:
         objective = objectives.Distillation(student, teacher, objectives.WEIGHTS["triple"], ce_positions=options.kind)
-        if options.precision == "bf16":
-            objective.cast_teacher(torch.bfloat16)
+        objective.place_teacher(accelerator.device, processes.DTYPES.get(options.precision))
         optimizer, _ = training.make_optimizer(objective, settings, 1000)
         if options.compile:
             training.compile_bodies(objective)
