@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -13,6 +12,7 @@ from distilkit.config import EvalConfig, FinetuneConfig
 from distilkit.errors import DistilkitError
 from distilkit.inference import predict
 from distilkit.predictions import COLLAPSED, Answers, Said, read_answers
+from distilkit.processes import device
 from distilkit.progress import is_first_process, warn
 from distilkit.record import UNWRITABLE, Record, record
 from distilkit.retention import TEACHER, Result, compare
@@ -31,7 +31,7 @@ def evaluate(config: EvalConfig) -> Record:
         raise DistilkitError("--examples and --plot go with --agreement: give it a text")
     agreed = agree(config) if config.agreement else {}
     if not config.task:
-        return record("eval", config, agreed, device=str(PartialState().device))
+        return record("eval", config, agreed, device=str(device()))
     chosen = tasks.resolve(config)
     _check(config, chosen)
     if config.predictions:
@@ -55,7 +55,7 @@ def evaluate(config: EvalConfig) -> Record:
     if config.against:
         scores |= compare(results, chosen, config.seed, [*models], [*controls])
     about = {name: " ".join(names) for name, names in tasks.averaged(chosen).items()}
-    return record("eval", config, scores | agreed, device=str(PartialState().device), **about)
+    return record("eval", config, scores | agreed, device=str(device()), **about)
 
 
 def _check(config: EvalConfig, chosen: Sequence[Task]) -> None:

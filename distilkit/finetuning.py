@@ -6,7 +6,6 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-from accelerate import PartialState
 from accelerate.utils import set_seed
 
 from distilkit import checkpoint, evaluation, task_data, tasks
@@ -18,8 +17,9 @@ from distilkit.jobs import Job, open_student, prepare
 from distilkit.memory import shortage_named
 from distilkit.options import flag
 from distilkit.predictions import COLLAPSED
+from distilkit.processes import claimed, device, is_main_process, state
 from distilkit.progress import warn
-from distilkit.record import Record, claim, config_json, read_biography, record, write_biography
+from distilkit.record import Record, config_json, read_biography, record, write_biography
 from distilkit.snapshot import MAY_CHANGE, remove_snapshots
 from distilkit.tasks import Task
 from distilkit.tracker import check_tracker
@@ -48,7 +48,7 @@ def settle(task: Task, config: FinetuneConfig) -> FinetuneConfig:
 def finetune_all(chosen: list[Task], config: FinetuneConfig) -> Record:
     """Train a checkpoint on several tasks, each from the start, in OUTPUT/<task>; OUTPUT's record has the averages."""
     jobs = [settle(task, _for_task(config, task)) for task in chosen]
-    with claim(config.output, resume=config.resume, keep="*/*") as out:
+    with claimed(config.output, resume=config.resume, keep="*/*") as out:
         for task, job in zip(chosen, jobs, strict=True):  # find out what is missing now, not a night later
             task_data.read(task, job.data, "train")
             task_data.read_validation(task, job.data)
@@ -61,7 +61,8 @@ def finetune_all(chosen: list[Task], config: FinetuneConfig) -> Record:
         prefixes = tuple(f"{prefix}/" for task in chosen for prefix, _ in task.splits)
         scores = {name: value for done in records for name, value in done.metrics.items() if name.startswith(prefixes)}
         done = record("finetune", config, scores | tasks.averages(scores, chosen), **_device())
-        write_biography(out, [*read_biography(config.model), done])
+        if is_main_process():
+            write_biography(out, [*read_biography(config.model), done])
     return done
 
 
@@ -77,7 +78,7 @@ def _for_task(config: FinetuneConfig, task: Task) -> FinetuneConfig:
 
 def finetune_task(task: Task, config: FinetuneConfig) -> Record:
     """Train a checkpoint on one task with one seed or several."""
-    with claim(config.output, resume=config.resume, keep="checkpoint-*[0-9]" if config.seeds == 1 else "*/*"):
+    with claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]" if config.seeds == 1 else "*/*"):
         job = prepare(task, config)
         return run(job, config) if config.seeds == 1 else run_seeds(job, config)
 
@@ -100,15 +101,16 @@ def run(job: Job, config: FinetuneConfig) -> Record:
     objective = job.objective(student, config)
     with shortage_named(config, out):
         totals = train(objective, batches, config, out, best=best, evaluate_every=every, label=label)
-    draw_run(out)
     scores = best.restore()
     if COLLAPSED in _marks(scores):
         warn(f"{job.task.name} with seed {config.seed} collapsed: it gives every row the same answer")
-    checkpoint.save(student, job.tokenizer, out)
     own = {"kept_evaluation": float(best.kept), "parameters": float(student.num_parameters())}
     done = record("finetune", config, scores | {k: v for k, v in totals.items() if "/" not in k} | own, **_device())
-    write_biography(out, [*read_biography(config.model), done])
-    remove_snapshots(out)  # last: killed before, it can still go on from them
+    if is_main_process():
+        draw_run(out)
+        checkpoint.save(student, job.tokenizer, out)
+        write_biography(out, [*read_biography(config.model), done])
+        remove_snapshots(out)  # last: killed before, it can still go on from them
     return done
 
 
@@ -116,7 +118,7 @@ def readings(config: FinetuneConfig, per_epoch: int) -> int:
     """Return the updates between two evaluations, 0 for one at the end alone."""
     if config.evaluate_every is None and config.keep == "last" and config.patience is None:
         return 0
-    return config.evaluate_every or math.ceil(per_epoch / (config.accumulate * PartialState().num_processes))
+    return config.evaluate_every or math.ceil(per_epoch / (config.accumulate * state().num_processes))
 
 
 def _marks(scores: dict[str, float]) -> set[str]:
@@ -124,7 +126,7 @@ def _marks(scores: dict[str, float]) -> set[str]:
 
 
 def _device() -> dict[str, str]:
-    return {"device": str(PartialState().device)}
+    return {"device": str(device())}
 
 
 def run_seeds(job: Job, config: FinetuneConfig) -> Record:
@@ -149,16 +151,17 @@ def run_seeds(job: Job, config: FinetuneConfig) -> Record:
         raise DivergedError(f"all {config.seeds} seeds diverged on {job.task.name}: lower --lr")
     headline = evaluation.headline(job.task)
     middle = sorted(records, key=lambda done: done.metrics[headline])[(len(records) - 1) // 2]
-    _promote(out / f"seed-{middle.config['seed']}", out)
     done = record("finetune", config, spread([entry.metrics for entry in records]) | marks, **_device())
-    write_biography(out, [*read_biography(config.model), done])
-    for seed in range(config.seed, config.seed + config.seeds):
-        shutil.rmtree(out / f"seed-{seed}", ignore_errors=True)
+    if is_main_process():
+        _promote(out / f"seed-{middle.config['seed']}", out)
+        write_biography(out, [*read_biography(config.model), done])
+        for seed in range(config.seed, config.seed + config.seeds):
+            shutil.rmtree(out / f"seed-{seed}", ignore_errors=True)
     return done
 
 
 def _run_one(job: Job, config: FinetuneConfig) -> Record:
-    with claim(config.output, resume=config.resume, keep="checkpoint-*[0-9]"):
+    with claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]"):
         return run(job, config)
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import send_to_device
 from datasets import Dataset
 from torch import Tensor
@@ -15,6 +14,7 @@ from distilkit import encoding, labels, losses, squad
 from distilkit.config import EvalConfig, FinetuneConfig
 from distilkit.errors import DivergedError
 from distilkit.predictions import Answers, Predictions, Said
+from distilkit.processes import device
 from distilkit.progress import track
 from distilkit.states import needed_inputs
 from distilkit.tasks import Task
@@ -35,8 +35,7 @@ def predict(
     `order` says which output stands for each label (labels.label_order).
     Raises DivergedError where the outputs aren't finite.
     """
-    model.to(PartialState().device)
-    model.eval()
+    model.eval().to(device())
     if task.kind == "span":
         return _predict_spans(model, tokenizer, task, rows, config, name)
     inputs = encoding.input_names(model)
@@ -97,8 +96,7 @@ def forward(
     collate = encoding.collator(tokenizer)
     plain = encoded.select_columns(list(inputs))
     lengths = torch.tensor(encoding.lengths(plain))
-    quiet = not PartialState().is_main_process
-    with track(f"score {label}", len(plain), unit="rows", quiet=quiet) as advance:
+    with track(f"score {label}", len(plain), unit="rows") as advance:
         for places in torch.split(lengths.argsort(descending=True, stable=True), batch_size):
             batch = send_to_device(collate([plain[place] for place in places.tolist()]), model.device)
             owners = batch.pop(encoding.OWNERS, None)

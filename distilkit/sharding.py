@@ -22,7 +22,7 @@ class Sharding:
 
     def __init__(self, accelerator: Accelerator, objective: Objective) -> None:
         self.is_on = accelerator.distributed_type == DistributedType.FSDP
-        self.student = objective.student
+        self.student, self.device = objective.student, accelerator.device
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise DistilkitError("DeepSpeed makes its own updates, not distilkit's: use FSDP (--use_fsdp)")
         if self.is_on and not accelerator.is_fsdp2:
@@ -39,6 +39,6 @@ class Sharding:
         if self.is_on:
             state = get_model_state_dict(wrapped, options=StateDictOptions(full_state_dict=True))
             prefix = "student."
-            self.student.load_state_dict(
+            self.student.to(self.device).load_state_dict(  # type: ignore[arg-type]
                 {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             )

@@ -103,8 +103,8 @@ class TeacherCache:
         """Ask the teacher for some parts; the main process notes how long it took."""
         keep_freed_memory()
         teacher.eval().to(device())
-        total, quiet = sum(len(self._places(part)) for part in parts), not is_main_process()
-        with track("ask the teacher", total, unit="blocks", quiet=quiet) as advance, writing(self.directory):
+        total = sum(len(self._places(part)) for part in parts)
+        with track("ask the teacher", total, unit="blocks") as advance, writing(self.directory):
             for part in parts:
                 started, asked, places = time.monotonic(), 0.0, self._places(part)
                 answers = np.zeros((len(places), self.most), self.dtype)

@@ -6,13 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from distilkit.config import DistillConfig, InitConfig
+from distilkit.config import DistillConfig, FinetuneConfig, InitConfig
 from distilkit.distillation import distill
+from distilkit.finetuning import finetune
 from distilkit.student import init
 
 RUN = {"steps": 50, "seq_length": 16, "lr": 1e-3, "evaluate_every": 25, "checkpoint_every": 20}
@@ -61,5 +63,34 @@ def test_two_processes_equal_one_with_twice_the_batch(
     assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
     mine, other = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
     assert mine.keys() == other.keys()
+    for name, tensor in mine.items():
+        torch.testing.assert_close(tensor, other[name], rtol=0, atol=1e-4, msg=name)
+
+
+def test_two_processes_fine_tune_as_one_with_twice_the_batch(
+    make_checkpoint: Callable[..., Path], prose: list[str], tmp_path: Path
+) -> None:
+    """Of two seeds each, the same scores and weights; one process claims, writes and talks."""
+    data, rows = tmp_path / "rows", [{"text": line, "label": len(line) % 2} for line in prose[:40]]
+    data.mkdir()
+    for split in ("train", "validation"):
+        (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    settings: dict[str, Any] = {"batch_size": 4, "epochs": 2.0, "lr": 1e-3, "seeds": 2, "max_length": 16}
+    settings |= {"model": str(make_checkpoint("bert", 2, **still)), "task": "custom", "text": ("text",)}
+    settings |= {"label": "label", "data": data}
+    done = launch(
+        2, "finetune", settings["model"], "--task", "custom", "--text", "text", "--label", "label", "--data", data,
+        "--batch-size", 4, "--epochs", 2, "--lr", 1e-3, "--seeds", 2, "--max-length", 16, "--json",
+        "-o", tmp_path / "two",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one = finetune(FinetuneConfig(**settings, accumulate=2, output=tmp_path / "one"))
+
+    scores = json.loads(done.stdout)["metrics"]
+    assert scores["custom/accuracy"] == one.metrics["custom/accuracy"]
+    assert scores["updates"] == one.metrics["updates"] == 10
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+    mine, other = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
     for name, tensor in mine.items():
         torch.testing.assert_close(tensor, other[name], rtol=0, atol=1e-4, msg=name)
