@@ -39,6 +39,6 @@ class Sharding:
         if self.is_on:
             state = get_model_state_dict(wrapped, options=StateDictOptions(full_state_dict=True))
             prefix = "student."
-            self.student.to(self.device).load_state_dict(  # type: ignore[arg-type]
+            self.student.to(self.device).load_state_dict(
                 {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             )
