@@ -167,8 +167,8 @@ class DistillConfig(TrainConfig):
         panel="Teacher cache",
     )
     cache_logits: Literal["topk", "sampled"] = option(
-        "What is kept of an answer: the likeliest tokens and the rest's mass, or draws from it (unbiased).",
-        "topk",
+        "What is kept of an answer: draws from it (unbiased), or the likeliest tokens and the rest's mass.",
+        "sampled",
         panel="Teacher cache",
     )
     cache_size: int = option("How many tokens or draws are kept of an answer.", 64, min=1, panel="Teacher cache")

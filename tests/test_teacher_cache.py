@@ -52,6 +52,7 @@ def config(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.Monk
         ce_positions="masked",
         alpha_cos=0.0,
         teacher_cache=tmp_path / "cache",
+        cache_logits="topk",
     )
 
 
