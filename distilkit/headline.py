@@ -37,7 +37,7 @@ def title(results: Results) -> str:
 
 def sentence(results: Results, model: Model) -> str:
     """Say what a model was made from, and how."""
-    said = []
+    said, tuned = [], dict[str, list[str]]()
     for step in model.since("init") or model.biography:
         if step.command == "init":
             layers, depth = (step.metrics.get(f"{name}/layers") for name in ("student", "teacher"))
@@ -51,7 +51,8 @@ def sentence(results: Results, model: Model) -> str:
         elif step.command == "finetune":
             task = str(step.config.get("task", "a task"))
             taught = " with a task teacher" if step.config.get("teacher") else ""
-            said.append(f"fine-tuned on {task_name(task)}{taught}")
+            tuned.setdefault(taught, []).append(task_name(task))
+    said += [f"fine-tuned on {', '.join(names)}{taught}" for taught, names in tuned.items()]
     text = "; ".join(said)
     return text[:1].upper() + text[1:] + "." if text else ""
 

@@ -14,6 +14,7 @@ from distilkit import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.progress import warn
 from distilkit.record import BIOGRAPHY, Record, read_biography
+from distilkit.tasks import TASKS
 
 MEASUREMENTS = ("eval", "bench")
 PARTS = ("", "extracted", "student", "control")
@@ -83,14 +84,16 @@ def read(directories: Sequence[str]) -> Results:
     Raises DistilkitError for a directory that nothing is known about.
     """
     given = list(dict.fromkeys(path.absolute() for name in directories for path in checkpoints(Path(name))))
-    folders = dict.fromkeys([*(Path(name).absolute() for name in directories), *given])
+    folders = dict.fromkeys(
+        [*(Path(name).absolute() for name in directories), *given, *(p for g in given for p in parts(g))]
+    )
     measured = [found for folder in folders for found in saved_records(folder)]
     places = dict.fromkeys(map(str, given))
     for name in (name for found in measured for name in (*found.config["models"], found.config.get("against"))):
         if name and not any(is_at(place, name) for place in places):
             places[name] = None
     models = [
-        Model(name, place, read_biography(place), facts(place, measured), curve(Path(place)), given=i < len(given))
+        Model(name, place, biography(Path(place)), facts(place, measured), curve(Path(place)), given=i < len(given))
         for i, (name, place) in enumerate(zip(labels(list(places)), places, strict=True))
     ]
     for model in models:
@@ -100,9 +103,12 @@ def read(directories: Sequence[str]) -> Results:
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """Return the directory where it is one model's, else the checkpoints in it, ancestors first."""
+    """Return the directory where it is one model's, else the checkpoints in it, ancestors first.
+
+    A model may be a checkpoint for each of several tasks.
+    """
     own = [step for step in read_biography(directory) if step.command not in ("demo", "report")]
-    if own or checkpoint.weights_bytes(directory) or not directory.is_dir():
+    if own or checkpoint.weights_bytes(directory) or not directory.is_dir() or parts(directory):
         return [directory]
     inside = [
         Model(str(path), str(path), read_biography(path), {}, [])
@@ -116,6 +122,26 @@ def checkpoints(directory: Path) -> list[Path]:
     return [Path(model.place) for model in found] or [directory]
 
 
+def parts(directory: Path) -> list[Path]:
+    """Return the checkpoints of a model that has one for each of several tasks, as `eval --task glue` reads it.
+
+    There are none where some checkpoint in the directory isn't called by its task.
+    """
+    if not directory.is_dir() or checkpoint.weights_bytes(directory):
+        return []
+    inside = {path.name: path for path in directory.iterdir() if path.is_dir() and checkpoint.weights_bytes(path)}
+    return [inside[task] for task in TASKS if task in inside] if inside.keys() <= TASKS.keys() else []
+
+
+def biography(place: Path) -> list[Record]:
+    """Return a model's records, of one with a checkpoint a task those of all of them, each once."""
+    merged: list[Record] = []
+    for done in read_biography(place) or (done for part in parts(place) for done in read_biography(part)):
+        if done not in merged:
+            merged.append(done)
+    return merged
+
+
 def labels(places: Sequence[str]) -> list[str]:
     """Call each model by its directory's name, with as much of the path as tells it apart; a hub id stays as it is."""
     chosen = list(places)
@@ -126,11 +152,17 @@ def labels(places: Sequence[str]) -> list[str]:
 
 
 def is_at(place: str, named: str) -> bool:
-    """Say whether a record's name means the model at a place: the same one, or one of its name that was moved."""
+    """Say whether a record's name means the model at a place: the same one, one of its name that was moved, or a part.
+
+    A part is the checkpoint of a task in it.
+    """
     here, there = Path(place), Path(named)
     if place == named or here.resolve() == there.resolve():
         return True
-    return here.is_absolute() and there.is_absolute() and here.name == there.name and not there.exists()
+    if not (here.is_absolute() and there.is_absolute()):
+        return False
+    moved = here.name == there.name and not there.exists()
+    return moved or (there.name in TASKS and here.name not in TASKS and is_at(place, str(there.parent)))
 
 
 def saved_records(directory: Path) -> list[Record]:
@@ -149,14 +181,22 @@ def saved_records(directory: Path) -> list[Record]:
 def facts(place: str, measured: Sequence[Record]) -> dict[str, float]:
     """Return the metrics that are about a model: its size, those of its last record, those of eval and bench."""
     known: dict[str, Any] = {**weights(Path(place))}
-    biography = [step for step in read_biography(place) if step.command not in MEASUREMENTS]
-    if biography and biography[-1].command != "init":  # init's are about two models
-        known |= biography[-1].metrics
+    made = [step for step in read_biography(place) if step.command not in MEASUREMENTS]
+    if made and made[-1].command != "init":  # init's are about two models
+        known |= made[-1].metrics
+    for step in [] if made else biography(Path(place)):
+        if step.command == "finetune":  # seconds and losses are the task's, not the model's
+            known |= {name: value for name, value in step.metrics.items() if name.split("/")[0] in prefixes(step)}
     for found in measured:
         where = position(found, place)
         if where is not None:
             known |= metrics_of(found, where)
     return {name: value for name, value in known.items() if isinstance(value, (int, float))}
+
+
+def prefixes(done: Record) -> list[str]:
+    """Return what the scores of a fine-tuning begin with."""
+    return [prefix for prefix, _ in TASKS[done.config["task"]].splits] if done.config["task"] in TASKS else []
 
 
 def position(found: Record, place: str) -> int | None:

@@ -12,6 +12,7 @@ from distilkit.errors import DistilkitError
 from distilkit.options import build, fields_of, flag, spell
 from distilkit.record import PACKAGES, Record
 from distilkit.results import MEASUREMENTS, Model, Results
+from distilkit.tasks import TASKS
 
 WHERE = ("machine", "gpu", "python", *PACKAGES)
 
@@ -73,7 +74,8 @@ def _relative(value: Any, base: str) -> Any:
 def title(done: Record) -> str:
     """Call a step by its command and what it made."""
     output = done.config.get("output")
-    return f"{done.command}: {Path(output).name}" if output else done.command
+    parts = Path(output or "").parts
+    return f"{done.command}: {'/'.join(parts[-2 if parts[-1] in TASKS else -1 :])}" if output else done.command
 
 
 def outcome(done: Record) -> str:

@@ -9,11 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from records import save, write_model
 from typer.testing import CliRunner
 
 from distilkit import student
 from distilkit.cli import app
-from distilkit.config import InitConfig, ReportConfig
+from distilkit.config import BenchConfig, EvalConfig, FinetuneConfig, InitConfig, ReportConfig
 from distilkit.errors import DistilkitError
 from distilkit.record import Record, read_biography, record, write_biography
 from distilkit.report import report
@@ -52,6 +53,43 @@ def test_a_chain_s_table_has_each_model_s_own_figures(chain: Path, tmp_path: Pat
     assert rows["student"]["Held-out loss (masked LM)"] == "4.250"
     assert done.metrics["1/retention/mrpc/low"] == 0.91
     assert done.metrics["2/mrpc/f1"] == 0.792
+
+
+def test_a_checkpoint_a_task_is_one_model(tmp_path: Path) -> None:
+    """Directories with a checkpoint for each task are a row each, with what eval and bench say of any of them."""
+    for name, scores in (("teacher", (0.88, 0.7)), ("student", (0.836, 0.63))):
+        for task, metric, score in zip(("mrpc", "rte"), ("f1", "accuracy"), scores, strict=True):
+            place = tmp_path / name / task
+            tuned = FinetuneConfig(model="some/model", output=place, task=task, seeds=3)
+            found = {
+                f"{task}/{metric}": score,
+                f"{task}/{metric}/min": score - 0.01,
+                f"{task}/{metric}/max": score + 0.01,
+            }
+            write_model(place, 1000, [record("finetune", tuned, {"seconds": 30.0, **found})])
+    measured = tmp_path / "measured"
+    measured.mkdir()
+    for task, kept in (("mrpc", 0.95), ("rte", 0.9)):
+        pair = tuple(str(tmp_path / name / task) for name in ("teacher", "student"))
+        evaluated = EvalConfig(models=pair, against=pair[0], task=task)
+        save(measured / f"eval-{task}.json", record("eval", evaluated, {f"1/retention/{task}": kept}))
+    timed = BenchConfig(models=tuple(str(tmp_path / name / "rte") for name in ("teacher", "student")))
+    save(measured / "bench.json", record("bench", timed, {"1/speedup": 1.6}))
+
+    run(tmp_path / "out", tmp_path / "teacher", tmp_path / "student", measured)
+    assert table(tmp_path / "out") == [
+        {
+            "Model": "teacher", "Parameters (millions)": "0.0", "Size (MB)": "0.0", "Speed-up (median)": "",
+            "MRPC (F1)": "0.880 (0.870 to 0.890)", "Retention (MRPC)": "",
+            "RTE (accuracy)": "0.700 (0.690 to 0.710)", "Retention (RTE)": "",
+        },
+        {
+            "Model": "student", "Parameters (millions)": "0.0", "Size (MB)": "0.0", "Speed-up (median)": "1.60×",
+            "MRPC (F1)": "0.836 (0.826 to 0.846)", "Retention (MRPC)": "95.0%",
+            "RTE (accuracy)": "0.630 (0.620 to 0.640)", "Retention (RTE)": "90.0%",
+        },
+    ]  # fmt: skip
+    assert "finetune: student/rte" in (tmp_path / "out/report.html").read_text()
 
 
 def test_parts_are_told_from_the_records(chain: Path) -> None:
