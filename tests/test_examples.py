@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from distilkit.cli import app
 
-CI = Path(__file__).parent.parent / "examples/ci.sh"
+EXAMPLES = Path(__file__).parent.parent / "examples"
 # hands a command's words to this test, which has torch loaded already, and returns what comes back
 STAND_IN = """#!/bin/sh
 printf '%s\\n' "$@" >"$PIPES/words"
@@ -33,27 +33,36 @@ def serve(pipes: Path, commands: list[str]) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, teacher: Path, corpus: Path, prose: list[str]) -> Callable[..., tuple[int, str, list[str]]]:
-    """Return a function that runs ci.sh on tiny things: exit code, stderr and the commands it ran."""
+    """Return a function that runs a script, ci.sh, on tiny things: exit code, stderr and the commands it ran."""
     for name in ("words", "stdout", "stderr", "code"):
         os.mkfifo(tmp_path / name)
     stand_in = tmp_path / "bin" / "distilkit"
     stand_in.parent.mkdir()
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
-    data = tmp_path / "data"
-    data.mkdir()
-    lines = [json.dumps({"sentence": text, "label": n % 2}) + "\n" for n, text in enumerate(prose[:24])]
-    for split in ("train", "validation"):
-        (data / f"{split}.jsonl").write_text("".join(lines))
+    for task in ("sst2", "cola"):
+        data = tmp_path / "data" / task
+        data.mkdir(parents=True)
+        lines = [json.dumps({"sentence": text, "label": n % 2}) + "\n" for n, text in enumerate(prose[:24])]
+        for split in ("train", "validation"):
+            (data / f"{split}.jsonl").write_text("".join(lines))
 
-    def run(**changes: str) -> tuple[int, str, list[str]]:
+    def run(script: str = "ci.sh", **changes: str) -> tuple[int, str, list[str]]:
         commands: list[str] = []
-        places = {"TEACHER": teacher, "CORPUS": corpus, "DATA": data, "OUT": tmp_path / "ci", "PIPES": tmp_path}
+        places = {
+            "TEACHER": teacher,
+            "CORPUS": corpus,
+            "DATA": tmp_path / "data/sst2",
+            "OUT": tmp_path / "ci",
+            "PIPES": tmp_path,
+        }
         path = f"{stand_in.parent}{os.pathsep}{os.environ['PATH']}"
         environment = {"PATH": path, **{name: str(place) for name, place in places.items()}, **changes}
         server = threading.Thread(target=serve, args=(tmp_path, commands), daemon=True)
         server.start()
-        done = subprocess.run(["sh", CI], env=environment, capture_output=True, text=True, timeout=100, check=False)  # noqa: S607
+        done = subprocess.run(
+            ["/bin/sh", EXAMPLES / script], env=environment, capture_output=True, text=True, timeout=100, check=False
+        )
         if server.is_alive():
             (tmp_path / "words").write_text("")
             server.join()
@@ -86,3 +95,25 @@ def test_ci_stops_at_an_error(run: Callable[..., tuple[int, str, list[str]]]) ->
     code, stderr, commands = run(TASK="nosuch", KEEPS="0")
     assert (code, commands) == (1, CHAIN[:3])
     assert "no task 'nosuch'" in stderr
+
+
+def test_the_table_has_teacher_students_and_controls(
+    run: Callable[..., tuple[int, str, list[str]]], tmp_path: Path
+) -> None:
+    """A row a model, a column a task; run again, everything that is there is kept."""
+    options = {
+        "RECIPE": "smoke", "TUNING": "--recipe smoke", "TIMING": "--recipe smoke", "TASKS": "sst2 cola", "SEEDS": "2",
+        "DATA": str(tmp_path / "data"), "OUT": str(tmp_path / "table"),
+    }  # fmt: skip
+    code, stderr, commands = run("table.sh", **options)
+    assert code == 0, stderr
+    assert commands == ["init", "distill", "distill", *(["finetune"] * 5 + ["eval"]) * 2, "bench", "report"]
+    text = (tmp_path / "table/report/report.md").read_text()
+    rows = [line.split("|")[1].split()[0] for line in text.partition("## Models")[2].splitlines() if "|" in line][2:9]
+    assert rows == [
+        "teacher", "tuned/student", "second-step", "extracted", "tuned/masked-lm", "table/student",
+        "table/masked-lm",
+    ]  # fmt: skip
+    (tmp_path / "table/report").rename(tmp_path / "before")
+    code, stderr, commands = run("table.sh", **options)
+    assert (code, commands) == (0, ["eval", "eval", "bench", "report"]), stderr
