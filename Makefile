@@ -28,7 +28,7 @@ format: .venv/.installed-dev
 	touch $@
 
 .venv/.installed: .venv/.made $(PACKAGED)
-	$(PIP) .
+	$(PIP) '.[plots]'
 	touch $@
 
 .venv/.installed-dev: .venv/.made $(PACKAGED)

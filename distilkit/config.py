@@ -89,7 +89,7 @@ class DistillConfig(TrainConfig):
 
     student: str = argument("Checkpoint to train: a directory or a hub id.", "STUDENT")
     corpus: str = option(
-        "Text to train on: a file or folder of .txt, .jsonl or .parquet (.gz too), or a hub data set name[:config].",
+        "Text to train on: a file or folder of .txt or .jsonl (.gz too) or .parquet, or a hub data set name[:config].",
         metavar="TEXT",
         place=True,
     )
@@ -191,8 +191,8 @@ class TaskConfig(CommonConfig):
         metavar="NAME",
     )
     data: Path | None = option(
-        "Folder with train.* and validation.* (jsonl, tsv, csv, parquet; .gz too), for --task custom also a hub data "
-        "set name[:config] [default: the hub's data set].",
+        "Folder with train.* and validation.* (jsonl, tsv, csv, .gz too, or parquet), for --task custom also a hub "
+        "data set name[:config] [default: the hub's data set].",
         None,
         metavar="DIR",
         place=True,
@@ -207,12 +207,12 @@ class TaskConfig(CommonConfig):
         "What --label says, for --task custom: a class, several, or a number [default: found from the rows].", None
     )
     max_length: int | None = option(
-        "Tokens per example or window [default: as the model was trained, else the task's].", None, min=8
+        "Tokens per example or window [default: the task's; eval: as the model was trained].", None, min=8
     )
     long: Literal["head", "head-tail", "windows"] | None = option(
         "What is read of a text that is longer, where a row has one: its beginning, a quarter from its beginning and "
-        "the rest from its end, or all of it, in windows whose logits are averaged [default: as the model was trained, "
-        "else head].",
+        "the rest from its end, or all of it, in windows whose logits are averaged [default: head; eval: as the model "
+        "was trained].",
         None,
     )
     stride: int = option("Tokens that two windows of a long context share (SQuAD).", 128, min=0, panel="SQuAD")

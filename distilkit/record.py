@@ -134,7 +134,7 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Ite
     """
     if resume:
         if (output / BIOGRAPHY).exists():
-            raise DistilkitError(f"'{output}' is already finished: choose another -o, or leave out --resume")
+            raise DistilkitError(f"'{output}' is already finished: nothing to resume, choose another -o")
     elif not is_claimable(output):
         raise DistilkitError(f"output directory '{output}' is not empty: choose another -o, or empty it")
     existed = output.exists()

@@ -4,12 +4,13 @@ import copy
 from typing import Any, cast
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, parse_flag_from_env
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from distilkit.errors import DistilkitError
 from distilkit.objectives import Objective
+from distilkit.progress import warn
 from distilkit.stack import find_stack
 
 
@@ -25,6 +26,8 @@ class Sharding:
         self.student, self.device = objective.student, accelerator.device
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise DistilkitError("DeepSpeed makes its own updates, not distilkit's: use FSDP (--use_fsdp)")
+        if parse_flag_from_env("ACCELERATE_USE_FSDP") and not self.is_on:
+            warn("accelerate has FSDP for several accelerators only: every process trains all of the weights")
         if self.is_on and not accelerator.is_fsdp2:
             raise DistilkitError("FSDP's first version cuts through the loss's own view of a model: --fsdp_version 2")
         if self.is_on:

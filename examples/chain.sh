@@ -4,7 +4,7 @@ set -eu
 
 TEACHER=bert-base-uncased # a directory or a hub id
 CORPUS=corpus.txt         # plain text for the distillation: a file or folder of .txt, .jsonl or .parquet
-TASK=sst2                 # a task that `distilkit finetune --help` lists
+TASK=sst2                 # one task that `distilkit finetune --help` lists (not glue; custom needs --text and --label too)
 DATA=data/sst2            # folder with train.* and validation.* of the task
 OUT=chain                 # where everything goes
 
@@ -25,5 +25,5 @@ distilkit eval "$OUT/student-$TASK" --task "$TASK" --data "$DATA" --against "$OU
     >"$OUT/student-$TASK/eval.json"
 distilkit bench "$OUT/teacher-$TASK" "$OUT/student-$TASK" --json >"$OUT/student-$TASK/bench.json"
 
-# 5. All of it in one table and one picture.
+# 5. All of it on one page, $OUT/report/report.html.
 distilkit report "$OUT/distilled" "$OUT/teacher-$TASK" "$OUT/student-$TASK" -o "$OUT/report"

@@ -5,9 +5,9 @@ set -eu
 
 TEACHER=${TEACHER:-bert-base-uncased} # a directory or a hub id
 CORPUS=${CORPUS:-corpus.txt}          # plain text for the distillation
-TASK=${TASK:-sst2}                    # a task that `distilkit finetune --help` lists
+TASK=${TASK:-sst2}                    # one task that `distilkit finetune --help` lists (not glue, not custom)
 DATA=${DATA:-data/sst2}               # folder with train.* and validation.* of the task
-RECIPE=${RECIPE:-smoke}               # budgets: a recipe of distilkit's, or a file of your own
+RECIPE=${RECIPE:-smoke}               # smoke only shows that all runs: give a recipe of your own, or no gate means a thing
 OUT=${OUT:-ci}                        # where everything goes
 KEEPS=${KEEPS:-0.90}                  # least share of the teacher's score
 SPEEDUP=${SPEEDUP:-1.2}               # least gain in speed

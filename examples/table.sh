@@ -7,7 +7,7 @@ set -eu
 
 TEACHER=${TEACHER:-bert-base-uncased} # a directory or a hub id
 CORPUS=${CORPUS:-corpus.txt}          # plain text for the distillation
-TASKS=${TASKS:-cola mrpc rte stsb}    # tasks that `distilkit finetune --help` lists
+TASKS=${TASKS:-cola mrpc rte stsb}    # tasks that `distilkit finetune --help` lists, not glue
 DATA=${DATA:-data}                    # a folder a task, each with train.* and validation.*
 SEEDS=${SEEDS:-3}                     # of each fine-tuning
 RECIPE=${RECIPE:-distilbert-2019}     # of the distillation: a recipe of distilkit's, or a file of your own
