@@ -87,7 +87,10 @@ def metadata(model: Model) -> ModelCardData:
 def base_model(model: Model) -> str | None:
     """Return the hub id that a model comes from: its teacher's, or what its first training began with."""
     starts = [step.config.get("teacher") for step in model.since("init")[:1]]
-    starts += [step.config.get(name) for step in model.biography[:1] for name in ("teacher", "student", "model")]
+    for step in model.biography[:1]:  # a fine-tuned model's teacher is no parent of its
+        starts += [
+            step.config.get(name) for name in (("model",) if step.command == "finetune" else ("teacher", "student"))
+        ]
     return next((str(start) for start in starts if start and HUB_ID.fullmatch(str(start))), None)
 
 
@@ -117,7 +120,9 @@ def eval_results(model: Model) -> Iterator[EvalResult]:
                 dataset_type=row.dataset if row else own,
                 dataset_name=TASK_NAMES.get(task, task) if row else own,
                 dataset_config=row.subset if row else None,
-                dataset_split=next((split for prefix, split in row.splits if prefix == task), None)
+                dataset_split="test"
+                if task in model.tested
+                else next((split for prefix, split in row.splits if prefix == task), None)
                 if row
                 else "validation",
                 metric_type=metric,
@@ -173,7 +178,8 @@ def limits(results: Results, model: Model) -> Iterator[str]:
     if any(step.command == "init" and step.config.get("vocabulary") for step in model.biography):
         yield "Its vocabulary was cut to the tokens of one text: other text falls into more and shorter pieces."
     if headlines([model]):
-        yield "Scores are on validation rows, not on a hidden test set."
+        rows = "test rows that are public" if model.tested else "validation rows"
+        yield f"Scores are on {rows}, not on a hidden test set."
     tuned = tuned_last(model)
     if tuned and int(tuned.config.get("seeds") or 1) == 1:
         yield "They come from one seed: a small difference may be chance."

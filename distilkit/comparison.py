@@ -118,7 +118,10 @@ def scores(results: Results) -> Table:
             score = score_text(model.facts[name]), bounds(model, name, "min", "max", score_text)
             row = [*score, kept.text, kept.note, beside.text, beside.note]
             rows.append([Cell(model.name), what, *map(Cell, row)])
-    return _without_empty(Table("Scores", "On the validation rows of each task.", list(map(Cell, titles)), rows))
+    tested = [name for name in TASK_NAMES if any(name in model.tested for model in results.models)]
+    others = f"; of {' and '.join(TASK_NAMES[name] for name in tested)} on test rows" if tested else ""
+    caption = f"On the validation rows of each task{others}."
+    return _without_empty(Table("Scores", caption, list(map(Cell, titles)), rows))
 
 
 def speeds(results: Results) -> Table:

@@ -68,7 +68,7 @@ class TrainConfig(CommonConfig):
     weight_decay: float = option("AdamW's weight decay, not on biases and norms.", 0.0, min=0, panel="Training")
     adam_beta2: float = option("AdamW's second beta.", 0.98, min=0, max=1, panel="Training")
     adam_epsilon: float = option("AdamW's epsilon.", 1e-6, min=0, panel="Training")
-    max_grad_norm: float = option("Clip the gradient to this norm.", 5.0, min=0, panel="Training")
+    max_grad_norm: float = option("Clip the gradient to this norm; 0: not at all.", 5.0, min=0, panel="Training")
     precision: Literal["fp32", "bf16", "fp16"] = option("Precision of the matrix work.", "fp32", panel="Training")
     compile: bool = option("Compile the models with torch.compile.", False, panel="Training")
     log_every: int = option("Updates between two readings of the losses.", 10, min=1, panel="Training")

@@ -55,6 +55,7 @@ def evaluate(config: EvalConfig) -> Record:
     if config.against:
         scores |= compare(results, chosen, config.seed, [*models], [*controls])
     about = {name: " ".join(names) for name, names in tasks.averaged(chosen).items()}
+    about |= task_data.scored_on_tests(chosen, config.data)
     return record("eval", config, scores | agreed, device=str(device()), **about)
 
 

@@ -10,7 +10,10 @@ from distilkit.record import Record
 from distilkit.results import Model, Results
 from distilkit.steps import base_of, command_line, steps
 
-WITH_A_TEACHER = ("teacher", "objective", "temperature", "ce_positions")
+WITH_A_TEACHER = (
+    *("teacher", "objective", "temperature", "ce_positions", "ce_until", "layer_map"),
+    *("teacher_cache", "cache_logits", "cache_size", "cache_maskings"),
+)
 
 
 class Gap(NamedTuple):

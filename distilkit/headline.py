@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from distilkit.comparison import TASK_NAMES, bounds, percent, settings, spoken
-from distilkit.results import Model, Results
+from distilkit.results import Model, Results, position
 from distilkit.steps import duration, millions
 
 
@@ -91,7 +91,8 @@ def size(results: Results, model: Model) -> list[Tile]:
 def speed(results: Results, model: Model) -> list[Tile]:
     """Say how much faster a model runs than the first one of its bench."""
     ratio, cells = model.facts.get("speedup"), settings([model])
-    measured = [found.config["models"][0] for found in results.measured if found.command == "bench"]
+    mine = [found for found in results.measured if position(found, model.place) is not None]
+    measured = [found.config["models"][0] for found in mine if found.command == "bench"]
     if ratio is None or not measured:
         return []
     detail = spoken(cells[0]) if len(cells) == 1 else f"median of {len(cells)} settings"

@@ -114,6 +114,8 @@ def of_model(task: Task, config: PretrainedConfig) -> Task:
     """Return a custom task with the kind and the labels that a trained model's config names."""
     kinds: dict[str | None, Kind] = {problem: kind for kind, problem in PROBLEMS.items()}
     names = output_names(config)
+    if all(re.fullmatch(r"LABEL_\d+", name) for name in names):  # which says nothing: rows have numbers then
+        names = tuple(name.removeprefix("LABEL_") for name in names)
     problem = getattr(config, "problem_type", None)
     kind = kinds[problem] if problem else "classification" if len(names) > 1 else "regression"
     return replace(task, kind=kind, metrics=METRICS[kind], labels=() if kind == "regression" else names)
@@ -133,10 +135,11 @@ def label_order(task: Task, config: PretrainedConfig, name: str) -> list[int]:
             f"'{name}' was trained for {problem.replace('_', ' ')}, but {task.name} is {task.kind}: give another model"
         )
     width = 1 if task.kind == "regression" else len(task.labels)
-    theirs = [_plain(label) for label in output_names(config)]
-    mine = [_plain(label) for label in task.labels] or ["label_0"]
-    if len(theirs) == width and sorted(theirs) == sorted(mine):
-        return [theirs.index(label) for label in mine]
+    exact = list(output_names(config)), list(task.labels)
+    theirs, mine = [_plain(label) for label in exact[0]], [_plain(label) for label in exact[1]] or ["label_0"]
+    for names, wanted in (exact, (theirs, mine)):  # plainly, "+" and "-" would be the same
+        if len(set(names)) == len(names) == width and sorted(names) == sorted(wanted):
+            return [names.index(label) for label in wanted]
     silent = all(re.fullmatch(r"(label_)?\d+", label) for label in theirs)
     if len(theirs) == width and (silent or task.kind == "regression"):
         return list(range(width))

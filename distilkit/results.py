@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,10 @@ from safetensors import SafetensorError, safe_open
 
 from distilkit import checkpoint
 from distilkit.errors import DistilkitError
+from distilkit.predictions import COLLAPSED
 from distilkit.progress import warn
 from distilkit.record import BIOGRAPHY, Record, read_biography
+from distilkit.task_data import TESTED
 from distilkit.tasks import TASKS
 
 MEASUREMENTS = ("eval", "bench")
@@ -40,6 +41,11 @@ class Model:
     def training(self) -> list[Record]:
         """The `distill` records since the last `init`, all of them where there was no `init`."""
         return [step for step in self.since("init") or self.biography if step.command == "distill"]
+
+    @property
+    def tested(self) -> set[str]:
+        """Return the tasks that the model was scored on with test rows, there being no validation rows."""
+        return {task for step in self.biography for task in step.environment.get(TESTED, "").split()}
 
     @property
     def part(self) -> str:
@@ -258,7 +264,8 @@ def _parse(text: str) -> dict[str, Any] | None:
 
 def scores_of(model: Model) -> Iterator[tuple[str, str]]:
     """Yield (task, metric) of every score of a model, as they come in its records."""
+    tasks = {prefix for task in TASKS.values() for prefix, _ in task.splits} | {"glue", "custom"}
     for name in model.facts:
-        match = re.fullmatch(r"(?!retention/|difference/)(\w+)/(\w+)", name)
-        if match:
-            yield match[1], match[2]
+        task, _, metric = name.partition("/")
+        if task in tasks and metric and "/" not in metric and metric != COLLAPSED:
+            yield task, metric

@@ -27,6 +27,7 @@ READERS: dict[str, tuple[str, dict[str, Any]]] = {
     "csv": ("csv", {"keep_default_na": False}),
     "parquet": ("parquet", {}),
 }
+TESTED = "scored_on_test_rows"  # in a record's environment: which tasks
 
 datasets.disable_progress_bars()
 datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what cannot be read is raised below, once
@@ -53,6 +54,8 @@ def read(task: Task, data: Path | None, split: str, *, labelled: bool = True) ->
     _check_columns(rows, task, source, labelled=labelled)
     if not labelled:
         return rows
+    if task.kind == "span":
+        rows = check_questions(rows, source)
     if task.labels or task.kind == "regression":  # a custom task has none yet when its training rows are read
         check_labels(rows, task, source)
     return rows
@@ -85,6 +88,12 @@ def scored_splits(task: Task, data: Path | None) -> dict[str, str]:
     if task.fallback and not _has(task, data, splits[task.name]):
         splits[task.name] = task.fallback
     return splits
+
+
+def scored_on_tests(chosen: Iterable[Task], data: Path | None) -> dict[str, str]:
+    """Return what a record has to say of tasks that are scored on test rows, {} where none is."""
+    names = [task.name for task in chosen if task.fallback and "test" in scored_splits(task, data).values()]
+    return {TESTED: " ".join(names)} if names else {}
 
 
 def _on_hub(task: Task, data: Path | None) -> bool:
@@ -149,7 +158,10 @@ def _from_file(task: Task, path: Path) -> Dataset:
                 raise DistilkitError(f"'{path}' is empty: put rows into it or give another --data")
             file.seek(0)
             if nested:
-                return Dataset.from_list(squad.flatten(json.load(file)), features=squad.FEATURES)
+                found = squad.flatten(json.load(file))
+                if not found:
+                    raise DistilkitError(f"'{path}' has no rows: put some into it or give another --data")
+                return Dataset.from_list(found, features=squad.FEATURES)
         rows = datasets.load_dataset(builder, data_files=glob.escape(str(path)), split="train", **options)
         rows.data.table.validate(full=True)  # or bytes that are not UTF-8 come up much later
         return rows
@@ -163,6 +175,8 @@ def _from_file(task: Task, path: Path) -> Dataset:
         if "corresponds to no data" not in str(error):
             raise
         raise DistilkitError(f"'{path}' has no rows: put some into it or give another --data") from None
+    except PermissionError as error:
+        reason = str(error.strerror)
     raise DistilkitError(
         f"'{path}' cannot be read ({' '.join(reason.split())[:160]}): mend the file or give another --data"
     )
@@ -183,10 +197,20 @@ def spell_out(rows: Dataset, task: Task, source: str) -> Dataset:
     columns = task.label.split(",")
     if task.label in rows.column_names or len(columns) == 1:
         feature = rows.features.get(task.label)
-        if not isinstance(feature, ClassLabel):
+        listed = isinstance(feature, List)
+        classes = feature.feature if listed else feature
+        if not isinstance(classes, ClassLabel):
             return rows
-        names = [None if value is None else feature.int2str(value) for value in rows[task.label]]
-        return rows.remove_columns(task.label).add_column(task.label, names)
+
+        def name(value: int | None) -> str | None:
+            return str(value) if value is None or value < 0 else classes.int2str(value)  # -1: hidden on the hub
+
+        names = [
+            [name(entry) for entry in value or ()] if listed else value if value is None else name(value)
+            for value in rows[task.label]
+        ]
+        spelled = List(Value("string")) if listed else Value("string")
+        return rows.remove_columns(task.label).add_column(task.label, names, feature=spelled)
     _require(columns, rows, task, source)
     for column in columns:
         values = enumerate(rows[column], 1)
@@ -222,6 +246,24 @@ def _check_columns(rows: Dataset, task: Task, source: str, *, labelled: bool = T
             raise DistilkitError(
                 f"column '{column}' in '{source}' holds more than text or numbers: give a plain column"
             )
+
+
+def check_questions(rows: Dataset, source: str) -> Dataset:
+    """Return SQuAD's rows with text for ids.
+
+    Raises DistilkitError for answers in another layout, and for two rows with one id, whose answers would get mixed up.
+    """
+    answers = rows.features["answers"]
+    parts = dict(answers) if isinstance(answers, dict) else {}
+    if not all(isinstance(parts.get(name), List) for name in ("text", "answer_start")):
+        raise DistilkitError(
+            f"'{source}' has answers that aren't laid out like SQuAD's, {{text: […], answer_start: […]}}: mend it"
+        )
+    ids = rows.cast_column("id", Value("string"))["id"][:]
+    if len(set(ids)) < len(ids):
+        twice = next(number for number in ids if ids.count(number) > 1)
+        raise DistilkitError(f"'{source}' has several rows with the id '{twice}': give each its own")
+    return rows if rows.features["id"] == Value("string") else rows.cast_column("id", Value("string"))
 
 
 def check_labels(rows: Dataset, task: Task, source: str) -> None:

@@ -68,7 +68,8 @@ class TaskLoss(Objective):
         if self.kind != "span":
             logits, owners = output.logits.float(), batch.get(f"{prefix}owners")
             return [logits if owners is None else losses.mean_by_row(logits, owners, len(batch["labels"]))]  # (B, C)
-        padding = batch["attention_mask"] == 0  # (B, T)
+        ids, mask = inputs["input_ids"], batch.get(f"{prefix}attention_mask")  # FNet reads no mask
+        padding = torch.zeros_like(ids, dtype=torch.bool) if mask is None else mask == 0  # (B, T)
         # not -inf, of which a divergence makes nan
         return [logits.float().masked_fill(padding, -1e4) for logits in (output.start_logits, output.end_logits)]
 

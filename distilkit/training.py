@@ -166,7 +166,8 @@ def update(
             parts = wrapped(batch, share)
             accelerator.backward(parts["loss"])
         readings.append({name: part.detach() for name, part in parts.items()} | {"tokens": count_tokens(batch)})
-    accelerator.clip_grad_norm_(wrapped.parameters(), config.max_grad_norm)
+    if config.max_grad_norm:
+        accelerator.clip_grad_norm_(wrapped.parameters(), config.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
     return readings

@@ -112,3 +112,15 @@ def test_names_are_escaped_in_metadata_and_text(tmp_path: Path) -> None:
     card = ModelCard.load(tmp_path / name / "README.md")
     assert card.data.model_name in (name, None)  # huggingface_hub reads it back only where there are scores
     assert r"# a: b # {x} \*c\* &lt;d&gt; \| 'e" in card.text
+
+
+def test_a_task_teacher_is_no_parent_and_test_rows_are_named(tmp_path: Path) -> None:
+    """The base model is what was trained; IMDb's scores on its test rows are said to be that."""
+    tuned = FinetuneConfig(model="org/base", teacher="org/expert", task="imdb", output=tmp_path / "a")
+    done = record("finetune", tuned, {"imdb/accuracy": 0.9, "loss/max": 0.3}, scored_on_test_rows="imdb")
+    write_model(tmp_path / "a", 10, [done])
+    write_cards(tmp_path / "out", tmp_path / "a")
+    data = ModelCard.load(tmp_path / "a/README.md").data
+    assert data.base_model == "org/base"
+    assert [(entry.dataset_name, entry.dataset_split) for entry in data.eval_results] == [("IMDb", "test")]
+    assert "Scores are on test rows that are public" in (tmp_path / "a/README.md").read_text()

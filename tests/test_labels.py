@@ -129,3 +129,17 @@ def test_of_model(config: Labelled, kind: str, names: tuple[str, ...]) -> None:
     """A trained model's config says what a custom task is, so that eval needs no --kind."""
     task = labels.of_model(CUSTOM, config)  # type: ignore[arg-type]
     assert (task.kind, task.labels, task.metrics) == (kind, names, tasks.METRICS[kind])  # type: ignore[index]
+
+
+def test_labels_of_signs_alone_are_told_apart() -> None:
+    """Where names are the same to the letter, what a plainer spelling would make of them doesn't matter."""
+    task = replace(CUSTOM, labels=("+", "-", "C#", "C++"))
+    assert labels.label_order(task, Labelled({0: "C++", 1: "-", 2: "+", 3: "C#"}), "m") == [2, 1, 3, 0]  # type: ignore[arg-type]
+
+
+def test_a_model_without_names_has_numbers_for_labels() -> None:
+    """LABEL_0 and LABEL_1, as transformers calls what nobody named, are a custom task's 0 and 1."""
+    task = labels.of_model(CUSTOM, Labelled({0: "LABEL_0", 1: "LABEL_1"}))  # type: ignore[arg-type]
+    assert task.labels == ("0", "1")
+    assert labels.target(task, 1) == 1
+    assert labels.label_order(task, Labelled({0: "LABEL_0", 1: "LABEL_1"}), "m") == [0, 1]  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from distilkit.config import BenchConfig, EvalConfig, FinetuneConfig, InitConfig
 from distilkit.errors import DistilkitError
 from distilkit.record import Record, read_biography, record, write_biography
 from distilkit.report import report
-from distilkit.results import labels, read
+from distilkit.results import labels, read, scores_of
 from distilkit.steps import command_line
 
 
@@ -299,3 +299,26 @@ def test_the_command_line_takes_the_options(chain: Path, tmp_path: Path) -> None
     assert (chain / "student-tuned/README.md").is_file()
     again = CliRunner().invoke(app, ["report", str(tmp_path / "absent"), "-o", str(tmp_path / "out2")])
     assert again.exit_code == 1
+
+
+def test_only_scores_are_scores(tmp_path: Path) -> None:
+    """Ranges of losses, counts and agreement are facts of a model, but no tasks."""
+    facts = {"loss/min": 0.1, "loss/max": 0.3, "kept_evaluation/max": 1.0, "agreement/kl": 0.2, "sst2/collapsed": 1.0}
+    tuned = FinetuneConfig(model="some/model", output=tmp_path / "a", task="sst2", seeds=3)
+    write_model(tmp_path / "a", 10, [record("finetune", tuned, {**facts, "sst2/accuracy": 0.5})])
+    assert [list(scores_of(model)) for model in read([str(tmp_path / "a")]).models] == [[("sst2", "accuracy")]]
+
+
+def test_a_speed_up_is_against_the_first_of_its_own_bench(tmp_path: Path) -> None:
+    """Another bench in the same report has another first model."""
+    pairs = {"one": ("teacher", "student"), "two": ("other", "tiny")}
+    for first, second in pairs.values():
+        for name in (first, second):
+            born = InitConfig(teacher="some/teacher", output=tmp_path / name)
+            write_model(tmp_path / name, 10, [record("init", born, {})] if name == "student" else [])
+    for name, pair in pairs.items():
+        (tmp_path / name).mkdir()
+        timed = BenchConfig(models=tuple(str(tmp_path / model) for model in pair))
+        save(tmp_path / name / "bench.json", record("bench", timed, {"1/speedup": 2.0}))
+    run(tmp_path / "out", *(tmp_path / name for name in ("student", "one", "two")))
+    assert "- **2.00×** as fast as teacher" in (tmp_path / "out/report.md").read_text()

@@ -95,3 +95,15 @@ def test_windows_are_averaged_by_hand() -> None:
     found = TaskLoss(student, "classification", ("input_ids",), **options)(batch)  # type: ignore[arg-type]
     assert float(found["task"]) == pytest.approx(math.log(2))  # both rows come to equal logits, student and teacher
     assert float(found["ce"]) == pytest.approx(0.0)
+
+
+def test_span_loss_of_a_model_that_reads_no_mask() -> None:
+    """FNet's batches have no attention mask: every token counts."""
+    flat = torch.zeros(1, 4)
+    batch = {
+        "input_ids": torch.zeros(1, 4),
+        "start_positions": torch.tensor([0]),
+        "end_positions": torch.tensor([1]),
+    }
+    found = TaskLoss(Fixed(start_logits=flat, end_logits=flat), "span", ("input_ids",))(batch)  # type: ignore[arg-type]
+    assert float(found["task"]) == pytest.approx(math.log(4))

@@ -269,3 +269,68 @@ def test_check_labels(kind: tasks.Kind, value: object, message: str) -> None:
     rows = Dataset.from_dict({"kind": [value]})
     with pytest.raises(DistilkitError, match=message):
         task_data.check_labels(rows, replace(CUSTOM_TASK, kind=kind, labels=("a", "b")), "x")
+
+
+def questions(**changes: object) -> list[dict[str, Any]]:
+    """Two rows as SQuAD's, with other values for some columns."""
+    row = {"question": "who?", "context": "Ann left.", "answers": {"text": ["Ann"], "answer_start": [0]}}
+    return [{**row, "id": number, **changes} for number in (1, 2)]
+
+
+def test_numbers_for_ids_become_text(tmp_path: Path) -> None:
+    """What predictions go by is text, as in SQuAD's files."""
+    write_jsonl(tmp_path / "train.jsonl", questions())
+    rows = task_data.read(tasks.TASKS["squad"], tmp_path, "train")
+    assert rows["id"][:] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id": "x"}, "several rows with the id 'x'"),
+        ({"answers": [{"text": "Ann", "answer_start": 0}]}, "aren't laid out like SQuAD's"),
+        ({"answers": "Ann"}, "aren't laid out like SQuAD's"),
+    ],
+)
+def test_refuses_questions_that_cannot_be_scored(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    """Before the first update, not at the first evaluation."""
+    write_jsonl(tmp_path / "train.jsonl", questions(**changes))
+    with pytest.raises(DistilkitError, match=message):
+        task_data.read(tasks.TASKS["squad"], tmp_path, "train")
+
+
+def test_refuses_a_squad_file_without_questions(tmp_path: Path) -> None:
+    """An empty list of articles is no layout of another kind."""
+    (tmp_path / "train.json").write_text('{"data": [], "version": "1.1"}', encoding="utf-8")
+    with pytest.raises(DistilkitError, match="has no rows"):
+        task_data.read(tasks.TASKS["squad"], tmp_path, "train")
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It isn't the output that can't be written."""
+    write_jsonl(tmp_path / "train.jsonl", [{"sentence": "a", "label": 0}])
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(task_data, "open", refuse, raising=False)
+    with pytest.raises(DistilkitError, match=r"train.jsonl' cannot be read \(Permission denied\)"):
+        task_data.read(tasks.TASKS["sst2"], tmp_path, "train")
+
+
+def test_lists_of_numbered_classes_become_names(tmp_path: Path) -> None:
+    """As the hub's multi-label data sets have them."""
+    classes = Features({"t": Value("string"), "l": datasets.List(ClassLabel(names=["joy", "fear"]))})
+    rows = Dataset.from_dict({"t": ["a", "b"], "l": [[1, 0], []]}, features=classes)
+    task = tasks.resolve(EvalConfig(models=("m",), task="custom", text=("t",), label="l", data=tmp_path))[0]
+    assert task_data.spell_out(rows, task, "rows")["l"][:] == [["fear", "joy"], []]
+
+
+def test_a_hidden_label_is_refused_in_one_line(tmp_path: Path) -> None:
+    """-1 is no class that has a name."""
+    classes = Features({"t": Value("string"), "l": ClassLabel(names=["no", "yes"])})
+    Dataset.from_dict({"t": ["a", "b"], "l": [-1, 0]}, features=classes).to_parquet(tmp_path / "train.parquet")
+    task = tasks.resolve(EvalConfig(models=("m",), task="custom", text=("t",), label="l", data=tmp_path))[0]
+    task = replace(task, labels=("no", "yes"))
+    with pytest.raises(DistilkitError, match="a test split without labels can't be used"):
+        task_data.read(task, tmp_path, "train")

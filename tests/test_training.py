@@ -362,3 +362,14 @@ def test_a_run_killed_twenty_times_ends_with_the_same_bits(
     steps = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
     assert [line["step"] for line in steps if "loss" in line] == list(range(1, 401))
     assert not list(out.glob("checkpoint-*"))
+
+
+def test_a_gradient_norm_of_0_clips_nothing(tmp_path: Path) -> None:
+    """The same weights as with a norm that no gradient reaches."""
+    lines = [Line(), Line()]
+    for line, norm in zip(lines, (0.0, 1e9), strict=True):
+        out = tmp_path / str(norm)
+        out.mkdir()
+        train(line, batches(), TrainConfig(steps=3, lr=0.1, max_grad_norm=norm), out)
+    first, second = (line.student.weight.item() for line in lines)
+    assert first == second != 0.5
