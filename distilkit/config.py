@@ -249,6 +249,19 @@ class FinetuneConfig(TaskConfig, TrainConfig):
     )
     alpha_ce: float = option("Weight of the teacher's soft targets.", 0.5, min=0, panel="Objective")
     alpha_task: float = option("Weight of the labels, where a teacher is given.", 0.5, min=0, panel="Objective")
+    alpha_hidden: float = inherit(
+        DistillConfig, "alpha_hidden", 0.0, help="Weight of the squared distance of hidden states."
+    )
+    alpha_attention: float = inherit(
+        DistillConfig, "alpha_attention", 0.0, help="Weight of the divergence of attention maps."
+    )
+    layer_map: tuple[int, ...] | None = inherit(
+        DistillConfig,
+        "layer_map",
+        None,
+        help="The teacher's layer (from 0) for each of the student's, for --alpha-hidden and --alpha-attention "
+        "[default: evenly spread, last to last]; a single number is for the last.",
+    )
     temperature: float = option("Temperature of the soft targets.", 2.0, min=1e-3, panel="Objective")
     # None until tasks.settle() puts the task's own value in its place (tasks.py: Task)
     batch_size: int = inherit(

@@ -8,8 +8,10 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint, encoding, labels, squad, task_data, tasks
+from distilkit.alignment import Alignment
 from distilkit.config import FinetuneConfig
 from distilkit.errors import DistilkitError
+from distilkit.pairing import map_layers
 from distilkit.task_loss import TaskLoss
 from distilkit.tasks import Task
 from distilkit.training import Batches
@@ -53,7 +55,8 @@ class Job:
             more = {
                 "teacher": teacher.model, "teacher_inputs": teacher.inputs, "order": teacher.order,
                 "prefix": teacher.prefix, "alpha_task": config.alpha_task, "alpha_ce": config.alpha_ce,
-                "temperature": config.temperature,
+                "temperature": config.temperature, "inner": inner(config),
+                "layer_map": map_layers(config.layer_map, student, teacher.model) if inner(config) else (),
             }  # fmt: skip
         return TaskLoss(student, self.task.kind, self.inputs, **more)
 
@@ -71,8 +74,17 @@ def prepare(task: Task, config: FinetuneConfig) -> Job:
     student, tokenizer = open_student(task, config), checkpoint.open_tokenizer(config.model)
     inputs = encoding.input_names(student)
     if config.teacher is None:
+        if inner(config):
+            raise DistilkitError("--alpha-hidden and --alpha-attention compare with a teacher's: give --teacher")
         return Job(task, tokenizer, encode(rows, task, tokenizer, inputs, config, student), splits, inputs)
     teacher = open_teacher(task, config, tokenizer)
+    if inner(config) and teacher.prefix:
+        raise DistilkitError(
+            "--alpha-hidden and --alpha-attention compare token by token, and "
+            f"'{config.teacher}' has another tokenizer: leave them out"
+        )
+    if inner(config):  # now, not after the rows are encoded
+        Alignment(student, teacher.model, inner(config), map_layers(config.layer_map, student, teacher.model))
     if not teacher.prefix:
         union = tuple(name for name in encoding.INPUTS if name in inputs + teacher.inputs)
         encoded = encode(rows, task, tokenizer, union, config, student, teacher.model)
@@ -80,6 +92,12 @@ def prepare(task: Task, config: FinetuneConfig) -> Job:
         both = encode(rows, task, tokenizer, inputs, config, student), _own(rows, task, teacher, config)
         encoded = datasets.concatenate_datasets([*both], axis=1)
     return Job(task, tokenizer, encoded, splits, inputs, teacher)
+
+
+def inner(config: FinetuneConfig) -> dict[str, float]:
+    """Return the weights of what compares the inside of the models, {} where nothing does."""
+    weights = {"hidden": config.alpha_hidden, "attention": config.alpha_attention}
+    return {part: weight for part, weight in weights.items() if weight}
 
 
 def open_student(task: Task, config: FinetuneConfig) -> PreTrainedModel:

@@ -1,6 +1,7 @@
 """What to minimise: modules made of losses. A batch goes in, named losses come out, "loss" their weighted sum."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple, cast
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distilkit import losses
-from distilkit.errors import DistilkitError
+from distilkit.alignment import Alignment, check_same
 from distilkit.layers import share
 from distilkit.states import (
     Batch,
@@ -17,9 +18,7 @@ from distilkit.states import (
     ends_in_linear,
     head_at,
     logits_at,
-    show_attention,
     take,
-    watch,
 )
 
 Shares = Mapping[str, Tensor]
@@ -32,7 +31,7 @@ WEIGHTS = {  # of the parts, by the name of an objective
     "minilm": {"relation": 1.0},
 }
 PARTS = ("ce", "mlm", "cos", "hidden", "attention", "relation")
-RELATION_HEADS = 48  # at most (MiniLMv2, section 4.1)
+NOTHING = Inside({}, {})
 
 
 class Objective(nn.Module):
@@ -83,8 +82,7 @@ class Distillation(Objective):
 
     ce (soft targets), mlm and cos (last hidden states) are the triple loss of Sanh et al. 2019, sections 2 and 3; with
     ce_positions "all" the soft targets are matched at every token that isn't padding, with "masked" only at the tokens
-    to predict. hidden and attention compare each of the student's layers with the teacher's that `layer_map` names for
-    it; relation compares the last of these pairs (MiniLMv2). Where widths differ, hidden learns a projection.
+    to predict. hidden, attention and relation compare layers that `layer_map` pairs (Alignment).
     After the share `until` of the run only masked LM is left, and the teacher isn't asked any more.
     Raises DistilkitError where the two models don't fit the parts.
     """
@@ -101,25 +99,15 @@ class Distillation(Objective):
         until: float = 1.0,
     ) -> None:
         self.weights = {part: weight for part, weight in weights.items() if weight}
-        pairs = list(enumerate(layer_map))
         if teacher is not None and not self.weights.keys() & {"ce", "cos"}:
             teacher = share(teacher, range(max(layer_map) + 1))  # no further than it is looked at
         super().__init__(student, teacher)
         self.temperature, self.ce_positions, self.until = temperature, ce_positions, until
-        self.hidden_pairs = pairs if "hidden" in self.weights else []
-        self.attention_pairs = (
-            pairs if "attention" in self.weights else pairs[-1:] if "relation" in self.weights else []
-        )
         self.asking = teacher is not None
         if teacher is not None:
-            check_widths(student, teacher, self.weights)
-            widths = student.config.hidden_size, teacher.config.hidden_size
-            self.relation_heads = max(
-                n for n in range(1, RELATION_HEADS + 1) if not widths[0] % n and not widths[1] % n
-            )
-            self.projection = nn.Identity() if widths[0] == widths[1] else nn.Linear(*widths, bias=False)
-            for model in (student, teacher) if self.attention_pairs else ():
-                show_attention(model)
+            if "cos" in self.weights:
+                check_same("hidden_size", student, teacher)
+            self.alignment = Alignment(student, teacher, self.weights, layer_map)
             self.chunked = "ce" in self.weights and ends_in_linear(student) and ends_in_linear(teacher)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
@@ -160,29 +148,17 @@ class Distillation(Objective):
     def _look(self, model: PreTrainedModel, inputs: Batch, rows: Tensor | None, weights: Mapping[str, float]) -> Look:
         """Run a model as far as those parts need it."""
         side = 0 if model is self.student else 1
-        hidden, attention = ([pair[side] for pair in pairs] for pairs in (self.hidden_pairs, self.attention_pairs))
-        with watch(model, hidden if self.asking else (), attention if self.asking else ()) as inside:
+        with self.alignment.watch(model, side) if self.asking and self.teacher else nullcontext(NOTHING) as inside:
             if not weights.keys() & ({"ce"} if side else {"ce", "mlm"}):
                 return Look(body_at(model, inputs), None, inside)
             last, head = (head_at if self.asking and self.chunked else logits_at)(model, inputs, rows)
             return Look(last, head, inside)
 
     def _compare(self, ours: Look, theirs: Look, tokens: Tensor | None, mask: Tensor | None) -> dict[str, Tensor]:
-        """Return the parts that compare what goes on inside the two models."""
-        parts = {}
+        """Return the parts that compare hidden states and what goes on inside the two models."""
+        parts = self.alignment.compare(ours.inside, theirs.inside, mask)
         if "cos" in self.weights:
             parts["cos"] = losses.cosine(take(ours.last, tokens), take(theirs.last, tokens))
-        if self.hidden_pairs:
-            states = [(ours.inside.hidden[i], theirs.inside.hidden[j]) for i, j in self.hidden_pairs]
-            each = [losses.hidden(self.projection(take(mine, tokens)), take(other, tokens)) for mine, other in states]
-            parts["hidden"] = torch.stack(each).mean()
-        seen = [(ours.inside.attention[i], theirs.inside.attention[j]) for i, j in self.attention_pairs]
-        if "attention" in self.weights:
-            each = [losses.attention(mine.scores(), other.scores(), mask) for mine, other in seen]
-            parts["attention"] = torch.stack(each).mean()
-        if "relation" in self.weights:
-            kinds = zip(*(seen[-1][side].relations(self.relation_heads) for side in (0, 1)), strict=True)
-            parts["relation"] = torch.stack([losses.attention(mine, other, mask) for mine, other in kinds]).sum()
         return parts
 
 
@@ -240,14 +216,3 @@ def _predict(
     if "mlm" in alphas:
         parts["mlm"] = losses.mlm(cast(Tensor, ours.head), targets)
     return sum((alphas[part] * value for part, value in parts.items()), ours.last.new_zeros(())), parts
-
-
-def check_widths(student: PreTrainedModel, teacher: PreTrainedModel, weights: Mapping[str, float]) -> None:
-    """Refuse parts that compare what has another size in the teacher."""
-    for part, name, what, instead in (
-        ("cos", "hidden_size", "widths", "leave out the cosine with --alpha-cos 0"),
-        ("attention", "num_attention_heads", "numbers of attention heads", "use --objective minilm"),
-    ):
-        sizes = [getattr(model.config, name, None) for model in (student, teacher) if part in weights]
-        if len(set(sizes)) > 1:
-            raise DistilkitError(f"student and teacher have different {what} ({sizes[0]} and {sizes[1]}): {instead}")

@@ -1,6 +1,7 @@
 """What fine-tuning minimises: a labelled task's loss, with or without a teacher that knows the task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +9,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distilkit import losses
-from distilkit.objectives import Objective, Shares
-from distilkit.states import Batch, needed_inputs
+from distilkit.alignment import Alignment
+from distilkit.objectives import NOTHING, Objective, Shares
+from distilkit.states import Batch, Inside, needed_inputs
 
 
 class TaskLoss(Objective):
@@ -19,8 +21,9 @@ class TaskLoss(Objective):
     two cross-entropies for a span. From the teacher: soft targets for classes, labels and (the mean over start and end)
     spans, squared error to its number. The weights and the temperature are those of the authors' own second step of
     distillation (run_squad_w_distillation.py), where padding took a share of the probabilities, as it doesn't here.
-    `order` says which of the teacher's outputs stands for each of the student's, `prefix` how the names of its inputs
-    begin in a batch where it has a tokenizer of its own.
+    `inner` has weights for `hidden` and `attention`, which compare the layers that `layer_map` pairs, token by token
+    (Alignment). `order` says which of the teacher's outputs stands for each of the student's, `prefix` how the names of
+    its inputs begin in a batch where it has a tokenizer of its own.
     """
 
     def __init__(
@@ -36,8 +39,12 @@ class TaskLoss(Objective):
         alpha_task: float = 0.5,
         alpha_ce: float = 0.5,
         temperature: float = 2.0,
+        inner: Mapping[str, float] | None = None,
+        layer_map: Sequence[int] = (),
     ) -> None:
         super().__init__(student, teacher)
+        self.inner = {part: weight for part, weight in (inner or {}).items() if weight}
+        self.alignment = Alignment(student, teacher, self.inner, layer_map) if teacher and self.inner else None
         self.kind, self.prefix = kind, prefix
         self.inputs, self.teacher_inputs, self.order = tuple(inputs), tuple(teacher_inputs), list(order)
         self.alpha_task, self.alpha_ce, self.temperature = alpha_task, alpha_ce, temperature
@@ -45,7 +52,11 @@ class TaskLoss(Objective):
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Return how many rows a batch has, however many windows they are cut into."""
         targets = batch["start_positions" if self.kind == "span" else "labels"]
-        return {"rows": targets.new_tensor(len(targets)).float()}
+        counts = {"rows": targets.new_tensor(len(targets)).float()}
+        if self.alignment:
+            mask, ids = batch.get("attention_mask"), batch["input_ids"]
+            counts["tokens"] = counts["rows"].new_tensor(ids.numel()) if mask is None else mask.sum().float()
+        return counts
 
     def forward(self, batch: Batch, shares: Shares | None = None) -> dict[str, Tensor]:
         """Return task, ce (with a teacher) and their weighted sum for a batch: inputs (B, T), targets (B,) or (B, C).
@@ -53,14 +64,23 @@ class TaskLoss(Objective):
         With owners (W,), inputs are windows (W, T), and a row's logits are the mean of its windows'.
         """
         part = shares["rows"] if shares else 1.0  # of the update's rows
-        logits = self._logits(self.student, batch, self.inputs)
+        with self._watch(self.student, 0) as ours:
+            logits = self._logits(self.student, batch, self.inputs)
         task = self._task(logits, batch) * part
         if self.teacher is None:
             return {"loss": task, "task": task}
-        with torch.no_grad():
+        with torch.no_grad(), self._watch(self.teacher, 1) as theirs:
             target = self._logits(self.teacher, batch, self.teacher_inputs, self.prefix)
         ce = self._distance(logits, target) * part
-        return {"loss": self.alpha_task * task + self.alpha_ce * ce, "task": task, "ce": ce}
+        loss, parts = self.alpha_task * task + self.alpha_ce * ce, {"task": task, "ce": ce}
+        if self.alignment:
+            alike = self.alignment.compare(ours, theirs, batch.get("attention_mask"))
+            parts |= {name: value * (shares["tokens"] if shares else 1.0) for name, value in alike.items()}
+            loss = loss + sum(weight * parts[name] for name, weight in self.inner.items())
+        return {"loss": loss, **parts}
+
+    def _watch(self, model: PreTrainedModel, side: int) -> AbstractContextManager[Inside]:
+        return self.alignment.watch(model, side) if self.alignment else nullcontext(NOTHING)
 
     def _logits(self, model: PreTrainedModel, batch: Batch, names: tuple[str, ...], prefix: str = "") -> list[Tensor]:
         inputs = {name: batch[prefix + name] for name in names}

@@ -19,6 +19,7 @@ FLOORS = [
             "losses",
             "states",
             "objectives",
+            "alignment",
             "task_loss",
             "training",
             "processes",

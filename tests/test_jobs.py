@@ -196,3 +196,34 @@ def test_rows_of_about_the_same_length_share_a_batch(config: FinetuneConfig, pro
     shuffled = sum(batches[n]["input_ids"].numel() for n in range(batches.per_epoch))
     assert grouped < 0.8 * shuffled
     assert isinstance(batches[0]["labels"], torch.Tensor)
+
+
+def test_hidden_states_of_a_wider_task_teacher(
+    config: FinetuneConfig,
+    make_checkpoint: Callable[..., Path],
+    other_tokenizer: PreTrainedTokenizerFast,
+    prose: list[str],
+) -> None:
+    """They are learnt through a projection and logged; without a teacher, or with other tokens, there are none."""
+    for split in ("train", "validation"):
+        write(Path(str(config.data)) / f"{split}.jsonl", samples(prose, lambda n: {"label": WORDS[n]}))
+    wide = make_checkpoint("bert", 3, hidden_size=48)
+    expert = replace(config, model=str(wide), output=config.output.with_name("expert"), steps=4)
+    finetuning.finetune(expert)
+    learner = replace(config, teacher=str(expert.output), alpha_hidden=1.0, steps=30, log_every=1)
+    finetuning.finetune(learner)
+    lines = [json.loads(line) for line in (config.output / "train.jsonl").read_text().splitlines()]
+    hidden = [line["hidden"] for line in lines if "hidden" in line]
+    assert len(hidden) == 30
+    assert hidden[-1] < 0.9 * hidden[0]
+    CLASSIFIER.from_pretrained(config.output)  # the projection is not a part of it
+
+    other_tokenizer.save_pretrained(expert.output)
+    for changes, message in (
+        ({}, "compare token by token, and '.*' has another tokenizer: leave them out"),
+        ({"teacher": None}, "compare with a teacher's: give --teacher"),
+    ):
+        refused = replace(learner, output=config.output.with_name("refused"), **changes)
+        with pytest.raises(DistilkitError, match=message):
+            finetuning.finetune(refused)
+        assert not refused.output.exists()

@@ -185,9 +185,9 @@ def test_a_narrower_student_learns_a_projection(make_checkpoint: Callable[..., P
     objective = Distillation(student, teacher, {"hidden": 1.0, "relation": 1.0}, layer_map=[1, 3])
     objective(padded_batch(0))["loss"].backward()
 
-    assert objective.projection.weight.shape == (32, 16)
-    assert objective.projection.weight.grad.abs().sum() > 0
-    assert objective.relation_heads == 16
+    assert objective.alignment.projection.weight.shape == (32, 16)
+    assert objective.alignment.projection.weight.grad.abs().sum() > 0
+    assert objective.alignment.relation_heads == 16
 
 
 def test_the_teacher_goes_no_further_than_it_is_looked_at(berts: tuple[Models, Models]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BertConfig, BertForSequenceClassification
 
 from distilkit.task_loss import TaskLoss
 
@@ -107,3 +108,59 @@ def test_span_loss_of_a_model_that_reads_no_mask() -> None:
     }
     found = TaskLoss(Fixed(start_logits=flat, end_logits=flat), "span", ("input_ids",))(batch)  # type: ignore[arg-type]
     assert float(found["task"]) == pytest.approx(math.log(4))
+
+
+def classifier(layers: int, width: int = 32, seed: int = 0) -> BertForSequenceClassification:
+    torch.manual_seed(seed)
+    shape = {"hidden_size": width, "intermediate_size": 48, "num_attention_heads": 4, "vocab_size": 50}
+    return BertForSequenceClassification(BertConfig(num_hidden_layers=layers, **shape)).eval()
+
+
+def padded() -> dict[str, torch.Tensor]:
+    ids = torch.arange(15).reshape(3, 5) + 3
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 0, 0, 0]])
+    return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([0, 1, 0])}
+
+
+def test_hidden_states_and_attention_of_a_task_teacher() -> None:
+    """What transformers itself says of the paired layers, compared at the tokens that aren't padding."""
+    student, teacher, batch = classifier(2), classifier(4, seed=1), padded()
+    names = ("input_ids", "attention_mask")
+    objective = TaskLoss(
+        student, "classification", names, teacher=teacher, teacher_inputs=names, order=(0, 1),
+        inner={"hidden": 3.0, "attention": 2.0}, layer_map=(1, 3),
+    )  # fmt: skip
+    found = {name: value.item() for name, value in objective(batch).items()}
+
+    for model in (student, teacher):
+        model.set_attn_implementation("eager")
+    inputs = {name: batch[name] for name in names}
+    ours, theirs = (m.bert(**inputs, output_hidden_states=True, output_attentions=True) for m in (student, teacher))
+    real = batch["attention_mask"].bool()
+    squares = [(ours.hidden_states[i + 1] - theirs.hidden_states[j + 1])[real].square() for i, j in ((0, 1), (1, 3))]
+    assert found["hidden"] == pytest.approx(torch.stack(squares).mean().item(), rel=1e-5)
+    each = []
+    for i, j in ((0, 1), (1, 3)):
+        for row, length in enumerate((5, 3, 2)):
+            p, q = (side.attentions[k][row, :, :length, :length] for side, k in ((theirs, j), (ours, i)))
+            each.append((i, (p * (p / q).log()).sum(-1).flatten()))  # heads and queries
+    layers = [torch.cat([part for k, part in each if k == i]).mean() for i in (0, 1)]
+    assert found["attention"] == pytest.approx(torch.stack(layers).mean().item(), rel=1e-4)
+    total = 0.5 * found["task"] + 0.5 * found["ce"] + 3 * found["hidden"] + 2 * found["attention"]
+    assert found["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_hidden_states_are_a_mean_over_the_tokens_of_an_update() -> None:
+    """Two micro-batches of unequal length add up to the batch that they are parts of."""
+    names = ("input_ids", "attention_mask")
+    objective = TaskLoss(
+        classifier(2), "classification", names, teacher=classifier(4, seed=1), teacher_inputs=names, order=(0, 1),
+        inner={"hidden": 1.0}, layer_map=(1, 3),
+    )  # fmt: skip
+    whole = padded()
+    parts = [{name: tensor[rows] for name, tensor in whole.items()} for rows in (slice(0, 1), slice(1, 3))]
+    counts = [objective.counts(part) for part in parts]
+    shares = [{name: count[name] / sum(each[name] for each in counts) for name in count} for count in counts]
+    found = [objective(part, share) for part, share in zip(parts, shares, strict=True)]
+    for name, value in objective(whole).items():
+        assert sum(part[name].item() for part in found) == pytest.approx(value.item(), rel=1e-5)
