@@ -1,0 +1,53 @@
+"""Where the time of scoring SQuAD goes: tokenising, the model, and what turns its logits into answers and scores.
+
+    python examples/benchmarks/squad_scoring.py CHECKPOINT DATA [squad|squad_v2]
+
+CHECKPOINT is a question-answering model, or any encoder, which then has a fresh head; DATA a folder as `--data` reads.
+Processor seconds, so that other work on the machine changes little; all questions of the validation split.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from distilkit import checkpoint, evaluation, squad, tasks
+from distilkit.config import EvalConfig
+from distilkit.predictions import Answers
+from distilkit.task_data import read_validation
+
+
+def main(directory: str, data: str, name: str = "squad") -> None:
+    spent: dict[str, float] = {}
+
+    def timed(label: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*words: Any, **options: Any) -> Any:
+            started = time.process_time()
+            try:
+                return function(*words, **options)
+            finally:
+                spent[label] = spent.get(label, 0.0) + time.process_time() - started
+
+        return run
+
+    task = tasks.TASKS[name]
+    model = checkpoint.open_model(directory, "question-answering", new_head=True)
+    tokenizer = checkpoint.open_tokenizer(directory)
+    splits = read_validation(task, Path(data))
+    config = tasks.as_trained(task, EvalConfig(models=(directory,), task=name, data=Path(data)), directory)
+    model.forward = timed("model", model.forward)
+    squad.encode = timed("tokenising", squad.encode)
+    squad.best_spans = timed("post-processing", squad.best_spans)
+    squad.answers = timed("post-processing", squad.answers)
+    Answers.score = timed("post-processing", Answers.score)  # type: ignore[method-assign]
+    score = timed("all", evaluation.score)
+    scores = score(model, tokenizer, task, splits, config, name=directory)
+    shares = {label: round(seconds / spent["all"], 4) for label, seconds in spent.items()}
+    rows = {prefix: len(split) for prefix, split in splits.items()}
+    print(json.dumps({"questions": rows, "processor_seconds": spent, "shares": shares, "scores": scores}, indent=2))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
