@@ -3,6 +3,7 @@
 Each command's heavy imports are in its body, so that --help costs nothing.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import sys
@@ -120,7 +121,8 @@ def execute(
     requirements: tuple[str, ...] = getattr(config, "require", ())
     for gate in requirements:  # a gate that can't be read should not cost an evaluation
         parse_gate(gate)
-    done = run(config)
+    with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no data
+        done = run(config)
     if not is_first_process():
         return 0
     show(done, as_json=as_json)

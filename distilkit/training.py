@@ -93,7 +93,7 @@ def train(
     and SIGTERM.
     """
     accelerator = open_accelerator(config)
-    sharding = Sharding(accelerator, objective)
+    sharding = Sharding(accelerator, objective, config)
     objective.place_teacher(accelerator.device, DTYPES.get(config.precision), whole=sharding.is_on)
     set_seed(config.seed, device_specific=True)  # each process drops out for itself
     updates = count_updates(batches, config, accelerator.num_processes)
@@ -162,7 +162,8 @@ def update(
     shares = divide(accelerator, [objective.counts(batch) for batch in batches])
     readings = []
     for batch, share in zip(batches, shares, strict=True):
-        with nullcontext() if batch is batches[-1] else accelerator.no_sync(wrapped):
+        accelerator.sync_gradients = batch is batches[-1]  # DeepSpeed updates at its backward
+        with nullcontext() if accelerator.sync_gradients else accelerator.no_sync(wrapped):
             parts = wrapped(batch, share)
             accelerator.backward(parts["loss"])
         readings.append({name: part.detach() for name, part in parts.items()} | {"tokens": count_tokens(batch)})

@@ -4,11 +4,12 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from distilkit import __version__
+from distilkit import __version__, student
 from distilkit.cli import app
 
 
@@ -31,6 +32,20 @@ def test_json_is_one_record_and_nothing_else(teacher: Path, tmp_path: Path) -> N
     assert record.keys() == {"schema", "command", "config", "metrics", "environment"}
     assert record["schema"] == 1
     assert json.loads((tmp_path / "student" / "distilkit.json").read_text()) == [record]
+
+
+def test_what_libraries_print_is_no_data(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes to stderr, so that stdout stays one document."""
+    share = student.share
+
+    def chatty(*words: Any) -> Any:
+        sys.stdout.write("a library greets you\n")
+        return share(*words)
+
+    monkeypatch.setattr("distilkit.student.share", chatty)
+    result = run("init", teacher, "-o", tmp_path / "student", "--json")
+    assert json.loads(result.stdout)["command"] == "init"
+    assert "a library greets you" in result.stderr
 
 
 def test_table_shows_every_metric(teacher: Path, tmp_path: Path) -> None:

@@ -29,11 +29,11 @@ def student(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[
     return output
 
 
-def launch(processes: int, *words: object, script: str | None = None) -> subprocess.CompletedProcess[str]:
+def launch(processes: int, *words: object, sharded: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command += [script] if script else ["-m", "distilkit"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command += [str(Path(__file__).with_name("sharded.py"))] if sharded else ["-m", "distilkit"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "SHARDED": sharded}
     return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, env=environment, check=False)
 
 
@@ -41,15 +41,17 @@ def losses(output: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (output / "train.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("script", [None, str(Path(__file__).with_name("sharded.py"))], ids=["replicas", "FSDP"])
+@pytest.mark.parametrize("sharded", ["", "FSDP", "DeepSpeed"])
 def test_two_processes_equal_one_with_twice_the_batch(
-    student: Path, corpus: Path, tmp_path: Path, script: str | None
+    student: Path, corpus: Path, tmp_path: Path, sharded: str
 ) -> None:
     """The same loss curve to 1e-4 over 50 updates, the same weights, one set of files, and one document on stdout."""
+    if sharded == "DeepSpeed":
+        pytest.importorskip("deepspeed")
     flags = [word for name, value in RUN.items() for word in (f"--{name.replace('_', '-')}", value)]
     done = launch(
         2, "distill", student, "--corpus", corpus, "--batch-size", 4, "--accumulate", 2, *flags, "--json",
-        "-o", tmp_path / "two", script=script,
+        "-o", tmp_path / "two", sharded=sharded,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"]["updates"] == 50
