@@ -340,12 +340,12 @@ def test_seeds_that_all_diverge_are_an_error(config: FinetuneConfig) -> None:
 def test_teacher_is_neither_trained_nor_saved(
     tokenizer: PreTrainedTokenizerFast, make_checkpoint: Callable[..., Path]
 ) -> None:
-    """The teacher moves with the objective but is no part of its parameters, and stays in evaluation mode."""
+    """The teacher goes where it is put, but is no part of the parameters, and stays in evaluation mode."""
     student, expert = (CLASSIFIER.from_pretrained(make_checkpoint("bert", 1, CLASSIFIER, seed=seed)) for seed in (0, 1))
     objective = TaskLoss(student, "classification", ("input_ids",), teacher=expert).train()
     assert {id(parameter) for parameter in objective.parameters()} == {
         id(parameter) for parameter in student.parameters()
     }
     assert not expert.training
-    objective.to(torch.float64)
+    objective.place_teacher(torch.device("cpu"), torch.float64, whole=True)
     assert next(expert.parameters()).dtype == torch.float64
