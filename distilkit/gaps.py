@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from distilkit.comparison import headlines
 from distilkit.headline import kept_tasks, subject
 from distilkit.record import Record
-from distilkit.results import Model, Results
+from distilkit.results import Model, Results, parts
 from distilkit.steps import base_of, command_line, steps
 
 WITH_A_TEACHER = (
@@ -40,7 +40,10 @@ def no_speed(results: Results, main: Model | None) -> list[Gap]:
         return []
     tuned = [model for model in results.models if headlines([model])]
     teacher = results.teacher(main) if main else None
-    places = dict.fromkeys([*([teacher] if teacher else []), *(model.place for model in tuned or results.models)])
+    named = [*([teacher] if teacher else []), *(model.place for model in tuned or results.models)]
+    places = dict.fromkeys(
+        str(next(iter(parts(Path(place))), place)) for place in named
+    )  # one task's checkpoint is timed
     words = [_shown(results, place) for place in places]
     into = _shown(results, (main or results.models[0]).place)
     return [
@@ -111,7 +114,10 @@ def no_curve(results: Results) -> list[Gap]:
     names = [
         model.name
         for model in results.models
-        if not model.curve and model.biography and model.biography[-1].command in trained
+        if not model.curve
+        and model.biography
+        and model.biography[-1].command in trained
+        and not parts(Path(model.place))
     ]
     return [Gap(f"No learning curve of {', '.join(names)}: there is no train.jsonl.")] if names else []
 

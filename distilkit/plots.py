@@ -147,9 +147,10 @@ def frontiers(results: Results) -> list[Plot]:
     """Draw scores against latency, a plot a task; of more than a few tasks, one of their mean retention."""
     models, tasks = results.models, headlines(results.models)
     if len(tasks) > FEW:
-        kept = {model.name: kept_tasks(model) for model in models}
-        means = [(n, m, fmean(kept[m.name].values())) for n, m in enumerate(models) if kept[m.name]]
-        return frontier("retention", "mean retention", models, means)
+        kept = {number: found for number, model in enumerate(models) if (found := kept_tasks(model))}
+        common = set[str]().union(*kept.values()).intersection(*kept.values())  # others would not compare
+        means = [(n, models[n], fmean(kept[n][task] for task in common)) for n in kept] if common else []
+        return frontier("retention", f"mean retention, {len(common)} tasks", models, means)
     plots = []
     for task, metric in tasks:
         name = f"{task}/{metric}"

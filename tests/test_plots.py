@@ -7,7 +7,7 @@ import pytest
 
 from distilkit.curve import points
 from distilkit.plots import POINTS, Plot, draw, save
-from distilkit.results import Results, read
+from distilkit.results import Model, Results, read
 
 
 @pytest.fixture
@@ -83,3 +83,16 @@ def test_plots_are_saved_twice_and_the_same_every_time(chain: Path, tmp_path: Pa
 def test_nothing_is_drawn_of_nothing() -> None:
     """No records, no plots."""
     assert draw(Results([], [])) == []
+
+
+def test_a_mean_retention_is_over_the_tasks_that_all_models_have() -> None:
+    """A model that wasn't scored on a third task isn't compared with the others' mean of three."""
+    tasks = {"cola/matthews_correlation": 0.1, "sst2/accuracy": 0.5, "rte/accuracy": 0.5}
+    first = {"retention/cola": 0.5, "retention/sst2": 1.0, "retention/rte": 0.9, **tasks, "bytes": 4e6}
+    second = {"retention/cola": 0.6, "retention/sst2": 1.0, "bytes": 4e6}
+    models = [Model(name, f"/{name}", [], facts, []) for name, facts in (("a", first), ("b", second))]
+    plots = {plot.name: plot for plot in draw(Results(models, []))}
+    said = plots["frontier-retention"].description
+    assert "Mean retention, 2 tasks" in said
+    assert "a 0.750" in said
+    assert "b 0.800" in said
