@@ -211,8 +211,8 @@ def keys(run: tuple[int, Model]) -> set[str]:
 
 
 def masked_lm_part(run: tuple[int, Model]) -> str:
-    """Return what is to be compared with the held-out loss: masked LM's part of the loss, or all of it."""
-    return "mlm" if "mlm" in keys(run) else "loss"
+    """Return what is to be compared with the held-out loss: masked LM's part, or the loss where it has no parts."""
+    return "mlm" if keys(run) - NO_LOSS - {"loss", "heldout_agreement"} else "loss"
 
 
 def learning_curve(
