@@ -45,6 +45,8 @@ def evaluate(config: EvalConfig) -> Record:
         _check_directories(name, chosen)
     if config.write_predictions:
         _make(config.write_predictions)
+    about = {name: " ".join(names) for name, names in tasks.averaged(chosen).items()}
+    about |= task_data.scored_on_tests(chosen, config.data)
     scored: dict[str, Result] = {}  # once each: a model may be what it is compared with, too
     for label, name in entries.items():
         if name not in scored:
@@ -54,8 +56,6 @@ def evaluate(config: EvalConfig) -> Record:
     scores = {label + name: value for label, result in results.items() for name, value in result.scores.items()}
     if config.against:
         scores |= compare(results, chosen, config.seed, [*models], [*controls])
-    about = {name: " ".join(names) for name, names in tasks.averaged(chosen).items()}
-    about |= task_data.scored_on_tests(chosen, config.data)
     return record("eval", config, scores | agreed, device=str(device()), **about)
 
 

@@ -105,7 +105,7 @@ def run(job: Job, config: FinetuneConfig) -> Record:
     if COLLAPSED in _marks(scores):
         warn(f"{job.task.name} with seed {config.seed} collapsed: it gives every row the same answer")
     own = {"kept_evaluation": float(best.kept), "parameters": float(student.num_parameters())}
-    about = _device() | task_data.scored_on_tests([job.task], config.data)
+    about = _device() | job.about
     done = record("finetune", config, scores | {k: v for k, v in totals.items() if "/" not in k} | own, **about)
     if is_main_process():
         draw_run(out)
@@ -152,7 +152,7 @@ def run_seeds(job: Job, config: FinetuneConfig) -> Record:
         raise DivergedError(f"all {config.seeds} seeds diverged on {job.task.name}: lower --lr")
     headline = evaluation.headline(job.task)
     middle = sorted(records, key=lambda done: done.metrics[headline])[(len(records) - 1) // 2]
-    about = _device() | task_data.scored_on_tests([job.task], config.data)
+    about = _device() | job.about
     done = record("finetune", config, spread([entry.metrics for entry in records]) | marks, **about)
     if is_main_process():
         _promote(out / f"seed-{middle.config['seed']}", out)

@@ -1,6 +1,6 @@
 """A fine-tuning job: all that the runs with different seeds share, read and checked before anything long begins."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
@@ -40,6 +40,7 @@ class Job:
     splits: dict[str, Dataset]  # to score on
     inputs: tuple[str, ...]
     teacher: Teacher | None = None
+    about: dict[str, str] = field(default_factory=dict)  # for the record
 
     def batches(self, config: FinetuneConfig) -> Batches:
         """Return the run's batches, rows of about the same length together."""
@@ -71,12 +72,13 @@ def prepare(task: Task, config: FinetuneConfig) -> Job:
         task = labels.learn(task, rows, str(config.data), config.kind)
         task_data.check_labels(rows, task, str(config.data))
     splits = task_data.read_validation(task, config.data)
+    about = task_data.scored_on_tests([task], config.data)  # asked now: after the training the hub might not answer
     student, tokenizer = open_student(task, config), checkpoint.open_tokenizer(config.model)
     inputs = encoding.input_names(student)
     if config.teacher is None:
         if inner(config):
             raise DistilkitError("--alpha-hidden and --alpha-attention compare with a teacher's: give --teacher")
-        return Job(task, tokenizer, encode(rows, task, tokenizer, inputs, config, student), splits, inputs)
+        return Job(task, tokenizer, encode(rows, task, tokenizer, inputs, config, student), splits, inputs, about=about)
     teacher = open_teacher(task, config, tokenizer)
     if inner(config) and teacher.prefix:
         raise DistilkitError(
@@ -91,7 +93,7 @@ def prepare(task: Task, config: FinetuneConfig) -> Job:
     else:
         both = encode(rows, task, tokenizer, inputs, config, student), _own(rows, task, teacher, config)
         encoded = datasets.concatenate_datasets([*both], axis=1)
-    return Job(task, tokenizer, encoded, splits, inputs, teacher)
+    return Job(task, tokenizer, encoded, splits, inputs, teacher, about)
 
 
 def inner(config: FinetuneConfig) -> dict[str, float]:

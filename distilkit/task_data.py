@@ -4,6 +4,7 @@ import glob
 import gzip
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -259,11 +260,11 @@ def check_questions(rows: Dataset, source: str) -> Dataset:
         raise DistilkitError(
             f"'{source}' has answers that aren't laid out like SQuAD's, {{text: […], answer_start: […]}}: mend it"
         )
-    ids = rows.cast_column("id", Value("string"))["id"][:]
-    if len(set(ids)) < len(ids):
-        twice = next(number for number in ids if ids.count(number) > 1)
-        raise DistilkitError(f"'{source}' has several rows with the id '{twice}': give each its own")
-    return rows if rows.features["id"] == Value("string") else rows.cast_column("id", Value("string"))
+    rows = rows if rows.features["id"] == Value("string") else rows.cast_column("id", Value("string"))
+    [(commonest, times)] = Counter(rows["id"][:]).most_common(1)
+    if times > 1:
+        raise DistilkitError(f"'{source}' has several rows with the id '{commonest}': give each its own")
+    return rows
 
 
 def check_labels(rows: Dataset, task: Task, source: str) -> None:
