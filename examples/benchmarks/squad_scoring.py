@@ -6,6 +6,7 @@ CHECKPOINT is a question-answering model, or any encoder, which then has a fresh
 Processor seconds, so that other work on the machine changes little; all questions of the validation split.
 """
 
+import functools
 import json
 import sys
 import time
@@ -23,6 +24,7 @@ def main(directory: str, data: str, name: str = "squad") -> None:
     spent: dict[str, float] = {}
 
     def timed(label: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)  # a model's inputs are read off its forward's signature
         def run(*words: Any, **options: Any) -> Any:
             started = time.process_time()
             try:
