@@ -15,6 +15,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from distilkit.allocator import keep_freed_memory
 from distilkit.config import TrainConfig
+from distilkit.dropout import draw_masks_in_fours
 from distilkit.errors import DistilkitError
 from distilkit.record import claim
 
@@ -22,10 +23,11 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def open_accelerator(config: TrainConfig) -> Accelerator:
-    """Make the Accelerator: device, processes and precision; on a CPU, freed memory is kept for the next step."""
+    """Make the Accelerator: device, processes and precision; CPUs keep freed memory and drop out faster."""
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise DistilkitError("--precision fp16 needs a GPU: use bf16 or fp32")
     keep_freed_memory()
+    draw_masks_in_fours()
     AcceleratorState._reset_state()  # noqa: SLF001 - it would hold on to the precision of this process's last run
     return Accelerator(
         cpu=_only_cpus(),
