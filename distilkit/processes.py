@@ -28,7 +28,8 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
         raise DistilkitError("--precision fp16 needs a GPU: use bf16 or fp32")
     keep_freed_memory()
     draw_masks_in_fours()
-    AcceleratorState._reset_state()  # noqa: SLF001 - it would hold on to the precision of this process's last run
+    # it would hold on to the precision, and to the sharding, of this process's last run
+    AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
     return Accelerator(
         cpu=_only_cpus(),
         mixed_precision=config.precision if config.precision in DTYPES else "no",

@@ -17,19 +17,14 @@ from distilkit import processes
 VARIABLES = {
     "FSDP": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"},
     "DeepSpeed": {
-        "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2", "DS_ACCELERATOR": "cpu",
-        "ACCELERATE_TORCH_DEVICE": "cpu",
+        "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2", "DS_ACCELERATOR": "cpu"
     },
 }  # fmt: skip
-os.environ |= VARIABLES[os.environ["SHARDED"]]
-if os.environ["SHARDED"] == "FSDP":
-    PartialState(cpu=True)
-    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU  # which FSDP is built on
-else:
-    processes._only_cpus = lambda: False
-    PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)  # type: ignore[method-assign]
-    with contextlib.redirect_stdout(sys.stderr):  # where it says what it has built
-        PartialState()
+os.environ |= VARIABLES[os.environ["SHARDED"]] | {"ACCELERATE_TORCH_DEVICE": "cpu"}
+processes._only_cpus = lambda: False
+PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)  # type: ignore[method-assign]
+with contextlib.redirect_stdout(sys.stderr):  # where DeepSpeed says what it has built
+    PartialState()
 barrier = torch.distributed.barrier
 
 

@@ -69,10 +69,13 @@ def test_two_processes_equal_one_with_twice_the_batch(
         torch.testing.assert_close(tensor, other[name], rtol=0, atol=1e-4, msg=name)
 
 
+@pytest.mark.parametrize("sharded", ["", "FSDP", "DeepSpeed"])
 def test_two_processes_fine_tune_as_one_with_twice_the_batch(
-    make_checkpoint: Callable[..., Path], prose: list[str], tmp_path: Path
+    make_checkpoint: Callable[..., Path], prose: list[str], tmp_path: Path, sharded: str
 ) -> None:
     """Of two seeds each, the same scores and weights; one process claims, writes and talks."""
+    if sharded == "DeepSpeed":
+        pytest.importorskip("deepspeed")
     data, rows = tmp_path / "rows", [{"text": line, "label": len(line) % 2} for line in prose[:40]]
     data.mkdir()
     for split in ("train", "validation"):
@@ -84,7 +87,7 @@ def test_two_processes_fine_tune_as_one_with_twice_the_batch(
     done = launch(
         2, "finetune", settings["model"], "--task", "custom", "--text", "text", "--label", "label", "--data", data,
         "--batch-size", 4, "--epochs", 2, "--lr", 1e-3, "--seeds", 2, "--max-length", 16, "--json",
-        "-o", tmp_path / "two",
+        "-o", tmp_path / "two", sharded=sharded,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     one = finetune(FinetuneConfig(**settings, accumulate=2, output=tmp_path / "one"))
