@@ -17,7 +17,7 @@ from distilkit.jobs import Job, open_student, prepare
 from distilkit.memory import shortage_named
 from distilkit.options import flag
 from distilkit.predictions import COLLAPSED
-from distilkit.processes import claimed, device, is_main_process, state
+from distilkit.processes import claimed, device, is_main_process, state, stop_signal
 from distilkit.progress import warn
 from distilkit.record import Record, config_json, read_biography, record, write_biography
 from distilkit.snapshot import MAY_CHANGE, remove_snapshots
@@ -48,7 +48,7 @@ def settle(task: Task, config: FinetuneConfig) -> FinetuneConfig:
 def finetune_all(chosen: list[Task], config: FinetuneConfig) -> Record:
     """Train a checkpoint on several tasks, each from the start, in OUTPUT/<task>; OUTPUT's record has the averages."""
     jobs = [settle(task, _for_task(config, task)) for task in chosen]
-    with claimed(config.output, resume=config.resume, keep="*/*") as out:
+    with claimed(config.output, resume=config.resume, keep="*/*") as out, stop_signal():
         for task, job in zip(chosen, jobs, strict=True):  # find out what is missing now, not a night later
             task_data.read(task, job.data, "train")
             task_data.read_validation(task, job.data)
@@ -78,7 +78,8 @@ def _for_task(config: FinetuneConfig, task: Task) -> FinetuneConfig:
 
 def finetune_task(task: Task, config: FinetuneConfig) -> Record:
     """Train a checkpoint on one task with one seed or several."""
-    with claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]" if config.seeds == 1 else "*/*"):
+    keep = "checkpoint-*[0-9]" if config.seeds == 1 else "*/*"
+    with claimed(config.output, resume=config.resume, keep=keep), stop_signal():
         job = prepare(task, config)
         return run(job, config) if config.seeds == 1 else run_seeds(job, config)
 

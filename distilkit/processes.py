@@ -80,9 +80,18 @@ def agreed(accelerator: Accelerator, stop: bool, *, asked: bool) -> bool:
     return asked and bool(accelerator.reduce(torch.tensor(float(stop), device=accelerator.device), "sum") > 0)
 
 
+_open: list[list[int]] = []  # the signals that the stop_signal() of this process has received, where there is one
+
+
 @contextmanager
 def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGINT or SIGTERM has come; a second SIGINT interrupts at once."""
+    """Yield a function that says whether SIGINT or SIGTERM has come; a second SIGINT interrupts at once.
+
+    Within another one it listens to the same: what comes at the end of one run is then heard by the next.
+    """
+    if _open:
+        yield lambda: bool(_open[0])
+        return
     received: list[int] = []
 
     def note(number: int, _frame: Any) -> None:
@@ -91,6 +100,7 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
         received.append(number)
 
     before = {}
+    _open.append(received)
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, note)
@@ -99,5 +109,6 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
     try:
         yield lambda: bool(received)
     finally:
+        _open.clear()
         for number, handler in before.items():
             signal.signal(number, handler)

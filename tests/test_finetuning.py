@@ -1,6 +1,7 @@
 """Fine-tuning: what is learnt, what is written, and what --seeds, --teacher and --resume do."""
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +126,29 @@ def test_seeds_resume_skips_finished_runs(config: FinetuneConfig, monkeypatch: p
     done = finetuning.finetune(replace(many, resume=True))
     assert ran == [1, 2, 2]
     assert {"sst2/accuracy", "sst2/accuracy/min", "sst2/accuracy/max"} <= set(done.metrics)
+
+
+def test_a_signal_in_a_seeds_last_evaluation_stops_the_next(
+    config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM comes once: the seed that it finds finished is kept, the next one ends at its first update."""
+    score, scored = evaluation.score, []
+
+    def signalled(*args: Any, **options: Any) -> dict[str, float]:
+        scored.append(args)
+        if len(scored) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return score(*args, **options)
+
+    monkeypatch.setattr(evaluation, "score", signalled)
+    many = replace(config, steps=2, seeds=2, seed=1, keep="last")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        finetuning.finetune(many)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert read_biography(config.output / "seed-1")
+    assert [path.name for path in (config.output / "seed-2").glob("checkpoint-*")] == ["checkpoint-00000001"]
+    assert finetuning.finetune(replace(many, resume=True)).metrics["updates"] == 2
 
 
 def test_resume_gives_the_uninterrupted_run(config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
