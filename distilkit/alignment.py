@@ -19,14 +19,21 @@ class Alignment(nn.Module):
     """What the parts `hidden`, `attention` and `relation` of a loss look at, as far as they are among `parts`.
 
     hidden and attention compare each of the student's layers with the teacher's that `layer_map` names for it; relation
-    compares the last of these pairs (MiniLMv2). Where widths differ, hidden learns a projection.
+    compares the last of these pairs (MiniLMv2). Where widths differ, hidden learns a projection; its distance is
+    losses.hidden ("mse") or losses.cosine ("cosine").
     Raises DistilkitError where the two models don't fit the parts.
     """
 
     def __init__(
-        self, student: PreTrainedModel, teacher: PreTrainedModel, parts: Collection[str], layer_map: Sequence[int]
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel,
+        parts: Collection[str],
+        layer_map: Sequence[int],
+        hidden_loss: str = "mse",
     ) -> None:
         super().__init__()
+        self.distance = {"mse": losses.hidden, "cosine": losses.cosine}[hidden_loss]
         self.parts = [part for part in PARTS if part in parts]
         pairs = list(enumerate(layer_map))
         self.hidden_pairs = pairs if "hidden" in self.parts else []
@@ -46,13 +53,15 @@ class Alignment(nn.Module):
         hidden, attention = ([pair[side] for pair in pairs] for pairs in (self.hidden_pairs, self.attention_pairs))
         return watch(model, hidden, attention)
 
-    def compare(self, ours: Inside, theirs: Inside, mask: Tensor | None) -> dict[str, Tensor]:
-        """Return each part, a mean over the tokens that aren't padding: mask (B, T) is 0 there, None where none is."""
-        tokens = None if mask is None else mask.flatten().nonzero().squeeze(-1)
+    def compare(self, ours: Inside, theirs: Inside, tokens: Tensor | None, mask: Tensor | None) -> dict[str, Tensor]:
+        """Return each part, a mean over the tokens that aren't padding: their rows in the flattened batch (N,).
+
+        mask (B, T) is 0 at padding; both are None where none is.
+        """
         parts = {}
         if self.hidden_pairs:
             states = [(ours.hidden[i], theirs.hidden[j]) for i, j in self.hidden_pairs]
-            each = [losses.hidden(self.projection(take(mine, tokens)), take(other, tokens)) for mine, other in states]
+            each = [self.distance(self.projection(take(mine, tokens)), take(other, tokens)) for mine, other in states]
             parts["hidden"] = torch.stack(each).mean()
         seen = [(ours.attention[i], theirs.attention[j]) for i, j in self.attention_pairs]
         if "attention" in self.parts:

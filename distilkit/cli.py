@@ -6,6 +6,7 @@ Each command's heavy imports are in its body, so that --help costs nothing.
 import contextlib
 import dataclasses
 import inspect
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, get_args, get_origin
@@ -134,6 +135,8 @@ def execute(
 
 def with_exit_codes(work: Callable[[], int]) -> None:
     """Run and turn what happens into the contract's exit codes; a bug keeps its traceback."""
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # where no training listens: tidy up and say so
     try:
         code = work()
     except DistilkitError as error:

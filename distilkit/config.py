@@ -123,10 +123,13 @@ class DistillConfig(TrainConfig):
         "Weight of the cosine loss between last hidden states [default: 1 with triple].", None, min=0, panel="Objective"
     )
     alpha_hidden: float | None = option(
-        "Weight of the squared distance of hidden states [default: 1 with hidden and attention].",
+        "Weight of the distance of hidden states [default: 1 with hidden and attention].",
         None,
         min=0,
         panel="Objective",
+    )
+    hidden_loss: Literal["mse", "cosine"] = option(
+        "Distance of hidden states: mean squared, or by their angle alone.", "mse", panel="Objective"
     )
     alpha_attention: float | None = option(
         "Weight of the divergence of attention maps [default: 1 with attention].", None, min=0, panel="Objective"
@@ -249,9 +252,8 @@ class FinetuneConfig(TaskConfig, TrainConfig):
     )
     alpha_ce: float = option("Weight of the teacher's soft targets.", 0.5, min=0, panel="Objective")
     alpha_task: float = option("Weight of the labels, where a teacher is given.", 0.5, min=0, panel="Objective")
-    alpha_hidden: float = inherit(
-        DistillConfig, "alpha_hidden", 0.0, help="Weight of the squared distance of hidden states."
-    )
+    alpha_hidden: float = inherit(DistillConfig, "alpha_hidden", 0.0, help="Weight of the distance of hidden states.")
+    hidden_loss: Literal["mse", "cosine"] = inherit(DistillConfig, "hidden_loss", "mse")
     alpha_attention: float = inherit(
         DistillConfig, "alpha_attention", 0.0, help="Weight of the divergence of attention maps."
     )

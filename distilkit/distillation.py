@@ -100,6 +100,7 @@ def make_objective(config: DistillConfig, student: PreTrainedModel, teacher: Pre
         temperature=config.temperature,
         ce_positions=config.ce_positions,
         layer_map=() if teacher is None else map_layers(config.layer_map, student, teacher),
+        hidden_loss=config.hidden_loss,
         until=config.ce_until,
     )
 

@@ -48,16 +48,17 @@ def settle(task: Task, config: FinetuneConfig) -> FinetuneConfig:
 def finetune_all(chosen: list[Task], config: FinetuneConfig) -> Record:
     """Train a checkpoint on several tasks, each from the start, in OUTPUT/<task>; OUTPUT's record has the averages."""
     jobs = [settle(task, _for_task(config, task)) for task in chosen]
-    with claimed(config.output, resume=config.resume, keep="*/*") as out, stop_signal():
+    with claimed(config.output, resume=config.resume, keep="*/*") as out:
         for task, job in zip(chosen, jobs, strict=True):  # find out what is missing now, not a night later
             task_data.read(task, job.data, "train")
             task_data.read_validation(task, job.data)
             if job.teacher:
                 checkpoint.open_config(job.teacher)
-        records = [
-            finished(job) or finetune_task(task, replace(job, resume=job.output.is_dir()))
-            for task, job in zip(chosen, jobs, strict=True)
-        ]
+        with stop_signal():  # what comes when one task is nearly done stops the next
+            records = [
+                finished(job) or finetune_task(task, replace(job, resume=job.output.is_dir()))
+                for task, job in zip(chosen, jobs, strict=True)
+            ]
         prefixes = tuple(f"{prefix}/" for task in chosen for prefix, _ in task.splits)
         scores = {name: value for done in records for name, value in done.metrics.items() if name.startswith(prefixes)}
         done = record("finetune", config, scores | tasks.averages(scores, chosen), **_device())
@@ -78,10 +79,12 @@ def _for_task(config: FinetuneConfig, task: Task) -> FinetuneConfig:
 
 def finetune_task(task: Task, config: FinetuneConfig) -> Record:
     """Train a checkpoint on one task with one seed or several."""
-    keep = "checkpoint-*[0-9]" if config.seeds == 1 else "*/*"
-    with claimed(config.output, resume=config.resume, keep=keep), stop_signal():
+    with claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]" if config.seeds == 1 else "*/*"):
         job = prepare(task, config)
-        return run(job, config) if config.seeds == 1 else run_seeds(job, config)
+        if config.seeds == 1:
+            return run(job, config)
+        with stop_signal():  # what comes when one seed is nearly done stops the next
+            return run_seeds(job, config)
 
 
 def run(job: Job, config: FinetuneConfig) -> Record:

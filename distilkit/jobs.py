@@ -58,6 +58,7 @@ class Job:
                 "prefix": teacher.prefix, "alpha_task": config.alpha_task, "alpha_ce": config.alpha_ce,
                 "temperature": config.temperature, "inner": inner(config),
                 "layer_map": map_layers(config.layer_map, student, teacher.model) if inner(config) else (),
+                "hidden_loss": config.hidden_loss,
             }  # fmt: skip
         return TaskLoss(student, self.task.kind, self.inputs, **more)
 

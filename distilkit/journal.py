@@ -110,7 +110,8 @@ class Journal:
         """Read the pending losses off the device at once: means over the tokens of all processes, but tokens summed."""
         processes = self.accelerator.num_processes
         sums = [
-            torch.stack([reading[name].float() for reading in readings]).sum() / (1 if name == "tokens" else processes)
+            torch.stack([reading[name].float() for reading in readings]).sum().to(self.accelerator.device)
+            / (1 if name == "tokens" else processes)
             for _, _, readings in self.pending
             for name in readings[0]
         ]

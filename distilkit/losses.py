@@ -126,18 +126,18 @@ class Head(NamedTuple):
 def kl_and_mlm(
     student: Head,
     teacher: Head,
-    labels: Tensor,
+    targets: Tensor,
     temperature: float,
     alpha_ce: float | Tensor,
     alpha_mlm: float | Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (alpha_ce · kl + alpha_mlm · mlm, kl, mlm) without ever holding (R, V) logits; labels (R,).
+    """Return (alpha_ce · kl + alpha_mlm · mlm, kl, mlm) without ever holding (R, V) logits; kl over all R rows.
 
-    The same numbers as kl() and mlm() of the two heads' logits. Rows are taken in chunks, and each chunk's gradient,
-    T/R · (softmax(s/T) - softmax(t/T)) and (softmax(s) - onehot)/M, is turned into that of features, weight and bias at
-    once. Only the first of the three carries a gradient.
+    targets (M,) are the tokens to predict at the first M of them. The same numbers as kl() and mlm() of the two heads'
+    logits. Rows are taken in chunks, and each chunk's gradient, T/R · (softmax(s/T) - softmax(t/T)) and (softmax(s) -
+    onehot)/M, is turned into that of features, weight and bias at once. Only the first of the three carries a gradient.
     """
-    total, ce, masked = _KLAndMLM.apply(*student, *teacher, labels, temperature, alpha_ce, alpha_mlm)  # type: ignore[no-untyped-call]
+    total, ce, masked = _KLAndMLM.apply(*student, *teacher, targets, temperature, alpha_ce, alpha_mlm)  # type: ignore[no-untyped-call]
     return total, ce, masked
 
 
@@ -151,7 +151,7 @@ class _KLAndMLM(torch.autograd.Function):
         teacher_features: Tensor,
         teacher_weight: Tensor,
         teacher_bias: Tensor | None,
-        labels: Tensor,
+        targets: Tensor,
         temperature: float,
         alpha_ce: float | Tensor,
         alpha_mlm: float | Tensor,
@@ -160,11 +160,13 @@ class _KLAndMLM(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         ours = _cool(Head(features, weight, bias), temperature, dtype)
         theirs = _cool(Head(teacher_features, teacher_weight, teacher_bias), temperature, dtype)
-        grad_h, grad_w = torch.empty_like(features, dtype=dtype), torch.zeros_like(weight, dtype=dtype)
+        grad_h, grad_w = torch.empty_like(features, dtype=dtype), torch.zeros_like(weight)
         grad_b, h = weight.new_zeros(len(weight), dtype=torch.float32), features.to(dtype)
         size = max(1, -(-rows // max(1, -(-rows * len(weight) // CHUNK[device != "cpu"]))))  # rows in a chunk
         buffers = [torch.empty(size, len(weight), device=device) for _ in range(2)]
-        count = (labels != -100).sum().clamp(min=1)
+        of_ce, of_mlm = alpha_ce * temperature / max(rows, 1), alpha_mlm / max(len(targets), 1)
+        scale = torch.as_tensor(of_ce + of_mlm, dtype=torch.float32).clamp(min=1e-30)  # left to backward(): without it
+        of_ce, of_mlm = of_ce / scale, of_mlm / scale  # the gradients are no larger than 1, nor too small for fp16
         ce, mlm_sum = grad_b.new_zeros(()), grad_b.new_zeros(())
         with torch.autocast(device, enabled=False):
             for start in range(0, rows, size):
@@ -172,28 +174,32 @@ class _KLAndMLM(torch.autograd.Function):
                 grad, their_logits = (buffer[: at.stop - start] for buffer in buffers)  # (C, V)
                 _logits(ours, at, grad)
                 _logits(theirs, at, their_logits)
-                chosen = (labels[at] != -100).nonzero().squeeze(-1)
-                log_r = torch.log_softmax(grad[chosen] * temperature, dim=-1)  # (M, V)
+                target = targets[at].unsqueeze(-1)  # (m, 1)
+                log_r = torch.log_softmax(grad[: len(target)] * temperature, dim=-1)  # (m, V)
                 few = SLICE if device == "cpu" else size
                 for p, q in zip(grad.split(few), their_logits.split(few), strict=True):
                     ce += _difference(p, q)
-                    grad_b += p.mul_(alpha_ce * temperature / rows).sum(0)
-                target = labels[at][chosen].unsqueeze(-1)
+                    grad_b += p.mul_(of_ce).sum(0)
                 mlm_sum -= log_r.gather(1, target).sum()
-                wrong = log_r.exp_().scatter_add_(1, target, log_r.new_full(target.shape, -1.0)).mul_(alpha_mlm / count)
-                grad.index_add_(0, chosen, wrong)
+                wrong = log_r.exp_().scatter_add_(1, target, log_r.new_full(target.shape, -1.0)).mul_(of_mlm)
+                grad[: len(target)] += wrong
                 grad_b += wrong.sum(0)
                 g = grad.to(dtype)
                 torch.mm(g, ours.weight, out=grad_h[at])
-                grad_w.addmm_(g.T, h[at])
-        ce, mlm_mean = ce * temperature**2 / max(rows, 1), mlm_sum / count
+                if grad_w.dtype == dtype:
+                    grad_w.addmm_(g.T, h[at])
+                else:
+                    grad_w += g.T @ h[at]
+        ce, mlm_mean = ce * temperature**2 / max(rows, 1), mlm_sum / max(len(targets), 1)
         ctx.save_for_backward(grad_h, grad_w, None if bias is None else grad_b)
+        ctx.scale = scale
         ctx.mark_non_differentiable(ce, mlm_mean)
         return alpha_ce * ce + alpha_mlm * mlm_mean, ce, mlm_mean
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         grad_h, grad_w, grad_b = ctx.saved_tensors
+        grad = grad * ctx.scale
         return grad_h * grad, grad_w * grad, None if grad_b is None else grad_b * grad, *[None] * 7
 
 

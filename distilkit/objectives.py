@@ -52,6 +52,10 @@ class Objective(nn.Module):
         first = next(iter(batch.values()))
         return {"rows": first.new_tensor(len(first)).float()}
 
+    def ready(self, batch: Batch) -> Batch:
+        """Add to a batch, on the CPU, what a GPU would have to be waited for."""
+        return batch
+
     def progress(self, done: float) -> None:
         """Take note of the share of the run that is behind, from 0 to 1."""
 
@@ -96,6 +100,7 @@ class Distillation(Objective):
         temperature: float = 2.0,
         ce_positions: str = "all",
         layer_map: Sequence[int] = (),
+        hidden_loss: str = "mse",
         until: float = 1.0,
     ) -> None:
         self.weights = {part: weight for part, weight in weights.items() if weight}
@@ -107,40 +112,51 @@ class Distillation(Objective):
         if teacher is not None:
             if "cos" in self.weights:
                 check_same("hidden_size", student, teacher)
-            self.alignment = Alignment(student, teacher, self.weights, layer_map)
+            self.alignment = Alignment(student, teacher, self.weights, layer_map, hidden_loss)
             self.chunked = "ce" in self.weights and ends_in_linear(student) and ends_in_linear(teacher)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Return how many rows of a batch each part is a mean over: its tokens but padding, or those to predict."""
-        labels, mask = batch["labels"], batch.get("attention_mask")
-        masked = (labels != -100).sum().float()
-        tokens = masked.new_tensor(labels.numel()) if mask is None else mask.sum().float()
+        _, tokens, targets = _open(self, batch)
         few = {"mlm", "ce"} if self.ce_positions == "masked" else {"mlm"}
-        return {part: masked if part in few else tokens for part in self.weights}
+        return {part: torch.tensor(float(len(targets if part in few else tokens))) for part in self.weights}
+
+    def ready(self, batch: Batch) -> Batch:
+        """Replace labels by `tokens` (N,), the rows of the flattened batch that aren't padding, and `targets` (M,).
+
+        The first M rows are those to predict, `targets` the tokens there.
+        """
+        labels, mask = batch["labels"].flatten(), batch.get("attention_mask")
+        chosen = labels != -100
+        others = ~chosen if mask is None else ~chosen & mask.flatten().bool()
+        tokens = torch.cat([chosen.nonzero(), others.nonzero()]).squeeze(-1)
+        rest = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        return rest | {"tokens": tokens, "targets": labels[chosen]}
 
     def progress(self, done: float) -> None:
         """Stop asking the teacher where its share of the run is behind."""
         self.asking = self.teacher is not None and done < self.until
 
     def forward(self, batch: Batch, shares: Shares | None = None) -> dict[str, Tensor]:
-        """Return each part and their weighted sum for a batch: input_ids, labels (B, T), attention_mask or none.
+        """Return each part and their weighted sum for a batch: input_ids, labels (B, T), attention_mask or none,
+        or what ready() made of it.
 
         `shares` multiplies the parts: what this batch's rows are of all that an update is the mean over.
         """
         weights = self.weights if self.asking else {"mlm": self.weights["mlm"]}
         alphas = {part: weight * (shares[part] if shares else torch.ones(())) for part, weight in weights.items()}
-        labels, inputs = batch["labels"].flatten(), {name: t for name, t in batch.items() if name != "labels"}
-        tokens = inputs["attention_mask"].flatten().nonzero().squeeze(-1) if "attention_mask" in inputs else None
+        inputs, tokens, targets = _open(self, batch)
         everywhere = "ce" in alphas and self.ce_positions == "all"
-        rows = tokens if everywhere else (labels != -100).nonzero().squeeze(-1)
+        rows = tokens if everywhere else tokens[: len(targets)]
         ours = self._look(self.student, inputs, rows, weights)
         if self.teacher is None or not self.asking:
-            total, parts = _predict(ours, None, take(labels, rows), alphas, self.temperature)
+            total, parts = _predict(ours, None, targets, alphas, self.temperature)
         else:
             with torch.no_grad():
                 theirs = self._look(self.teacher, inputs, rows, weights)
-            total, parts = _predict(ours, theirs, take(labels, rows), alphas, self.temperature)
-            alike = self._compare(ours, theirs, tokens, inputs.get("attention_mask"))
+            total, parts = _predict(ours, theirs, targets, alphas, self.temperature)
+            mask = inputs.get("attention_mask")
+            alike = self._compare(ours, theirs, None if mask is None else tokens, mask)
             total = total + sum(alphas[part] * value for part, value in alike.items())
             parts |= alike
         return {"loss": total} | {part: parts[part].detach() * (shares[part] if shares else 1) for part in weights}
@@ -156,7 +172,7 @@ class Distillation(Objective):
 
     def _compare(self, ours: Look, theirs: Look, tokens: Tensor | None, mask: Tensor | None) -> dict[str, Tensor]:
         """Return the parts that compare hidden states and what goes on inside the two models."""
-        parts = self.alignment.compare(ours.inside, theirs.inside, mask)
+        parts = self.alignment.compare(ours.inside, theirs.inside, tokens, mask)
         if "cos" in self.weights:
             parts["cos"] = losses.cosine(take(ours.last, tokens), take(theirs.last, tokens))
         return parts
@@ -181,15 +197,14 @@ class CachedDistillation(Distillation):
     def forward(self, batch: Batch, shares: Shares | None = None) -> dict[str, Tensor]:
         """Return each part and their weighted sum for a batch, as Distillation does."""
         weights = self.weights if self.asking else {"mlm": self.weights["mlm"]}
-        labels = batch["labels"].flatten()
-        rows = (labels != -100).nonzero().squeeze(-1)
-        inputs = {name: t for name, t in batch.items() if name in ("input_ids", "attention_mask")}
-        logits = logits_at(self.student, inputs, rows)[1]
+        inputs, tokens, targets = _open(self, batch)
+        ids, values = inputs.pop("teacher_ids"), inputs.pop("teacher_values")
+        logits = logits_at(self.student, inputs, tokens[: len(targets)])[1]
         parts = {}
         if "ce" in weights:
-            parts["ce"] = self._distance(logits, batch["teacher_ids"], batch["teacher_values"])
+            parts["ce"] = self._distance(logits, ids, values)
         if "mlm" in weights:
-            parts["mlm"] = losses.mlm(logits, labels[rows])
+            parts["mlm"] = losses.mlm(logits, targets)
         parts = {part: value * (shares[part] if shares else 1) for part, value in parts.items()}
         total = torch.stack([weights[part] * value for part, value in parts.items()]).sum()
         return {"loss": total} | {part: value.detach() for part, value in parts.items()}
@@ -198,6 +213,12 @@ class CachedDistillation(Distillation):
         if self.kind == "topk":
             return losses.kl_topk(logits, ids, values, self.temperature)
         return losses.kl_sampled(logits, ids, values.squeeze(1), self.temperature)
+
+
+def _open(objective: Objective, batch: Batch) -> tuple[Batch, Tensor, Tensor]:
+    """Return a batch's inputs, and its tokens and targets as Distillation.ready() puts them."""
+    batch = dict(batch) if "targets" in batch else objective.ready(batch)
+    return batch, batch.pop("tokens"), batch.pop("targets")
 
 
 def _predict(
@@ -214,5 +235,5 @@ def _predict(
     if "ce" in alphas and theirs is not None:
         parts["ce"] = losses.kl(cast(Tensor, ours.head), cast(Tensor, theirs.head), temperature)
     if "mlm" in alphas:
-        parts["mlm"] = losses.mlm(cast(Tensor, ours.head), targets)
+        parts["mlm"] = losses.mlm(cast(Tensor, ours.head)[: len(targets)], targets)
     return sum((alphas[part] * value for part, value in parts.items()), ours.last.new_zeros(())), parts

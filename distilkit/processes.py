@@ -90,7 +90,8 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
     Within another one it listens to the same: what comes at the end of one run is then heard by the next.
     """
     if _open:
-        yield lambda: bool(_open[0])
+        outer = _open[0]
+        yield lambda: bool(outer)
         return
     received: list[int] = []
 
@@ -100,15 +101,16 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
         received.append(number)
 
     before = {}
-    _open.append(received)
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, note)
+        _open.append(received)
     except ValueError:  # not the main thread: signals stay with whoever has them
         pass
     try:
         yield lambda: bool(received)
     finally:
-        _open.clear()
+        if before:
+            _open.clear()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -32,7 +32,7 @@ def snapshots(out: Path) -> list[Path]:
 
 def save_snapshot(accelerator: Accelerator, out: Path, step: int) -> None:
     """Write the state after an update under a temporary name, rename it, and drop all but the last two."""
-    final = out / f"checkpoint-{step:08d}"
+    final, beside = out / f"checkpoint-{step:08d}", (out / "train.jsonl", out / "run.json")
     partial = final.with_suffix(".partial")
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
@@ -48,7 +48,7 @@ def save_snapshot(accelerator: Accelerator, out: Path, step: int) -> None:
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         write_text(partial / MANIFEST, json.dumps(checksums(partial)))
-        for path in (*partial.rglob("*"), partial):
+        for path in (*partial.rglob("*"), partial, *(path for path in beside if path.exists())):
             sync(path)
         partial.replace(final)
         sync(out)
@@ -109,7 +109,8 @@ def restore(accelerator: Accelerator, scheduler: LambdaLR, out: Path, config: Tr
     A damaged one is passed over with a warning. Another learning rate than the interrupted run's holds from here on.
     Raises DistilkitError where an option that changes the result differs from the interrupted run's.
     """
-    run = {name: value for name, value in config_json(config).items() if name not in MAY_CHANGE} | {"updates": updates}
+    run = {name: value for name, value in config_json(config).items() if name not in MAY_CHANGE}
+    run |= {"updates": updates, "num_processes": accelerator.num_processes}
     found = snapshots(out) if config.resume else []
     while found and not is_whole(found[-1]):
         damaged = found.pop()

@@ -41,10 +41,12 @@ class TaskLoss(Objective):
         temperature: float = 2.0,
         inner: Mapping[str, float] | None = None,
         layer_map: Sequence[int] = (),
+        hidden_loss: str = "mse",
     ) -> None:
         super().__init__(student, teacher)
-        self.inner = {part: weight for part, weight in (inner or {}).items() if weight}
-        self.alignment = Alignment(student, teacher, self.inner, layer_map) if teacher and self.inner else None
+        self.inner, self.alignment = {part: weight for part, weight in (inner or {}).items() if weight}, None
+        if teacher and self.inner:
+            self.alignment = Alignment(student, teacher, self.inner, layer_map, hidden_loss)
         self.kind, self.prefix = kind, prefix
         self.inputs, self.teacher_inputs, self.order = tuple(inputs), tuple(teacher_inputs), list(order)
         self.alpha_task, self.alpha_ce, self.temperature = alpha_task, alpha_ce, temperature
@@ -58,11 +60,18 @@ class TaskLoss(Objective):
             counts["tokens"] = counts["rows"].new_tensor(ids.numel()) if mask is None else mask.sum().float()
         return counts
 
+    def ready(self, batch: Batch) -> Batch:
+        """Add `tokens` (N,), the rows of the flattened batch that aren't padding, where hidden states are compared."""
+        if not self.alignment or "attention_mask" not in batch:
+            return batch
+        return batch | {"tokens": batch["attention_mask"].flatten().nonzero().squeeze(-1)}
+
     def forward(self, batch: Batch, shares: Shares | None = None) -> dict[str, Tensor]:
         """Return task, ce (with a teacher) and their weighted sum for a batch: inputs (B, T), targets (B,) or (B, C).
 
         With owners (W,), inputs are windows (W, T), and a row's logits are the mean of its windows'.
         """
+        batch = batch if "tokens" in batch else self.ready(batch)
         part = shares["rows"] if shares else 1.0  # of the update's rows
         with self._watch(self.student, 0) as ours:
             logits = self._logits(self.student, batch, self.inputs)
@@ -74,7 +83,7 @@ class TaskLoss(Objective):
         ce = self._distance(logits, target) * part
         loss, parts = self.alpha_task * task + self.alpha_ce * ce, {"task": task, "ce": ce}
         if self.alignment:
-            alike = self.alignment.compare(ours, theirs, batch.get("attention_mask"))
+            alike = self.alignment.compare(ours, theirs, batch.get("tokens"), batch.get("attention_mask"))
             parts |= {name: value * (shares["tokens"] if shares else 1.0) for name, value in alike.items()}
             loss = loss + sum(weight * parts[name] for name, weight in self.inner.items())
         return {"loss": loss, **parts}

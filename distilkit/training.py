@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -110,7 +110,7 @@ def train(
         log.heldout(evaluate())
     evaluate = best or evaluate
     with track(label, updates, done=done, unit="updates") as advance, stop_signal() as stopped:
-        micro_batches = iter(load(batches, range(done, updates), config, accelerator))
+        micro_batches = iter(load(objective, batches, range(done, updates), config, accelerator))
         for step in range(done + 1, updates + 1):
             if best and best.enough():
                 break
@@ -154,19 +154,21 @@ def update(
     config: TrainConfig,
     batches: list[dict[str, Tensor]],
 ) -> list[dict[str, Tensor]]:
-    """Make one update from micro-batches and return their parts of its losses.
+    """Make one update from micro-batches that are ready() and return their parts of its losses.
 
     `wrapped` is the objective as accelerate prepared it. Processes share their gradients on the last micro-batch only.
     """
-    batches = [send_to_device(batch, accelerator.device, non_blocking=True) for batch in batches]
     shares = divide(accelerator, [objective.counts(batch) for batch in batches])
+    tokens = [count_tokens(batch) for batch in batches]
+    # from here on nothing makes the CPU wait for a GPU
+    batches = [send_to_device(batch, accelerator.device, non_blocking=True) for batch in batches]
     readings = []
-    for batch, share in zip(batches, shares, strict=True):
+    for batch, share, count in zip(batches, shares, tokens, strict=True):
         accelerator.sync_gradients = batch is batches[-1]  # DeepSpeed updates at its backward
         with nullcontext() if accelerator.sync_gradients else accelerator.no_sync(wrapped):
             parts = wrapped(batch, share)
             accelerator.backward(parts["loss"])
-        readings.append({name: part.detach() for name, part in parts.items()} | {"tokens": count_tokens(batch)})
+        readings.append({name: part.detach() for name, part in parts.items()} | {"tokens": count})
     if config.max_grad_norm:
         accelerator.clip_grad_norm_(wrapped.parameters(), config.max_grad_norm)
     optimizer.step()
@@ -188,6 +190,7 @@ def divide(accelerator: Accelerator, counts: list[dict[str, Tensor]]) -> list[di
     """
     totals = torch.stack([torch.stack(list(count.values())) for count in counts]).sum(0)  # (parts,)
     if accelerator.num_processes > 1:
+        totals = totals.to(accelerator.device, non_blocking=True)
         totals = accelerator.reduce(totals, "sum") / accelerator.num_processes
     totals = totals.clamp(min=1e-9)
     return [{name: value / totals[i] for i, (name, value) in enumerate(count.items())} for count in counts]
@@ -226,14 +229,17 @@ def parameter_groups(objective: nn.Module, config: TrainConfig) -> list[dict[str
     ]
 
 
-def load(batches: Batches, steps: range, config: TrainConfig, accelerator: Accelerator) -> DataLoader[Any]:
-    """Return a loader of the micro-batches that this process takes in those updates, in order."""
+def load(
+    objective: Objective, batches: Batches, steps: range, config: TrainConfig, accelerator: Accelerator
+) -> DataLoader[Any]:
+    """Return a loader of the micro-batches that this process takes in those updates, in order and ready()."""
     world, rank = accelerator.num_processes, accelerator.process_index
     first, last = steps.start * config.accumulate, steps.stop * config.accumulate
     numbers = range(first * world + rank, last * world, world)
     return DataLoader(
         Subset(batches, numbers),
         batch_size=None,
+        collate_fn=cast(Any, objective.ready),  # of a batch, not of a list, where batch_size is None
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),  # or it draws a seed from the one that dropout uses
     )

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from distilkit.dropout import bernoulli_, draw_masks_in_fours
+from distilkit.dropout import bernoulli_
 
 
 @pytest.mark.parametrize("p", [0.9, 0.5, 0.1, 0.001, 0.0, 1.0])
@@ -34,17 +34,25 @@ def test_any_tensor_is_filled_in_place(dtype: torch.dtype) -> None:
     """Also one that isn't contiguous, of any type that masks have."""
     whole = torch.full((6, 10), 7).to(dtype)
     part = whole.T[2:8]
+    plain = bernoulli_(torch.empty(6, 6), 0.5, generator=torch.Generator().manual_seed(1))
 
-    assert bernoulli_(part, 1.0) is part
-    assert torch.equal(part, torch.ones_like(part))
+    assert bernoulli_(part, 0.5, generator=torch.Generator().manual_seed(1)) is part
+    assert torch.equal(part.float(), plain)
+    assert 0 < plain.sum() < 36
     assert torch.equal(whole.T[:2], torch.full((2, 6), 7).to(dtype))
     assert bernoulli_(torch.empty(0, 3), 0.5).shape == (0, 3)
 
 
 PROCESS = """
 import torch
-from distilkit.dropout import draw_masks_in_fours
-draw_masks_in_fours(), draw_masks_in_fours()
+from distilkit.config import TrainConfig
+from distilkit.dropout import bernoulli_
+from distilkit.processes import open_accelerator
+mine = bernoulli_(torch.empty(1000), 0.9, generator=torch.Generator().manual_seed(5))
+before = torch.empty(1000).bernoulli_(0.9, generator=torch.Generator().manual_seed(5))
+open_accelerator(TrainConfig()), open_accelerator(TrainConfig())
+after = torch.empty(1000).bernoulli_(0.9, generator=torch.Generator().manual_seed(5))
+assert torch.equal(after, mine) and not torch.equal(before, mine)
 torch.manual_seed(0)
 x = torch.ones(400, 500, requires_grad=True)
 y = torch.nn.functional.dropout(x, 0.1)
@@ -60,12 +68,7 @@ assert torch.equal(torch.nn.functional.dropout(torch.ones(400, 500), 0.1), y.det
 
 
 def test_dropout_takes_the_masks() -> None:
-    """Forward and backward take one mask, attention drops out too, a seed repeats it, and nothing is said."""
+    """A run's dropout draws them, forward and backward take one, attention too, and nothing is said."""
     done = subprocess.run([sys.executable, "-c", PROCESS], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_the_library_stays() -> None:
-    """It is made once and kept: a library that is let go takes its operators with it."""
-    assert draw_masks_in_fours() is draw_masks_in_fours()

@@ -179,3 +179,86 @@ def test_kl_sampled_by_hand() -> None:
     found = losses.kl_sampled(student, torch.tensor([[0, 0, 1]]), torch.tensor([0.5]), 1.0)
 
     assert found.item() == pytest.approx(-(2 * math.log(0.75) + math.log(0.25)) / 3 - 0.5, rel=1e-5)
+
+
+Model = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+
+
+def heads(rows: int, width: int, vocabulary: int, *, bias: bool) -> tuple[Model, Model]:
+    """A student's and a teacher's features (R, H), weights (V, H) and biases."""
+    generator = torch.Generator().manual_seed(rows)
+    made = [
+        [torch.randn(shape, generator=generator) for shape in ((rows, width), (vocabulary, width), (vocabulary,))]
+        for _ in range(2)
+    ]
+    return tuple((h, w, b if bias else None) for h, w, b in made)  # type: ignore[return-value]
+
+
+def leaves(model: Model) -> list[torch.Tensor]:
+    return [part.clone().requires_grad_() for part in model if part is not None]
+
+
+def logits(parts: list[torch.Tensor]) -> torch.Tensor:
+    return torch.nn.functional.linear(*parts)
+
+
+@pytest.mark.parametrize("chunk", [2**24, 50 * 200])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+@pytest.mark.parametrize(("rows", "masked"), [(1, 0), (31, 31), (33, 1), (100, 40)])
+def test_kl_and_mlm_equals_both_of_whole_logits(
+    rows: int, masked: int, temperature: float, bias: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients, in slices and chunks that end anywhere, with heads of their own, whatever the weights."""
+    monkeypatch.setattr(losses, "CHUNK", (chunk, chunk))
+    student, teacher = heads(rows, 8, 200, bias=bias)
+    targets = torch.arange(masked) * 3 % 200
+    ours, plain = leaves(student), leaves(student)
+    theirs = [part for part in teacher if part is not None]
+    total, ce, mlm = losses.kl_and_mlm(
+        losses.Head(*(ours if bias else [*ours, None])), losses.Head(*teacher), targets, temperature,
+        0.7, torch.tensor(1.3),
+    )  # fmt: skip
+    found = logits(plain)
+    expected_ce = losses.kl(found, logits(theirs), temperature)
+    expected_mlm = losses.mlm(found[:masked], targets) if masked else found.new_zeros(())
+    (3 * total).backward()
+    (3 * (0.7 * expected_ce + 1.3 * expected_mlm)).backward()
+
+    torch.testing.assert_close([ce, mlm], [expected_ce.detach(), expected_mlm.detach()], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(total, 0.7 * ce + 1.3 * mlm)
+    for mine, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_kl_and_mlm_of_no_rows_is_nothing() -> None:
+    """A micro-batch without a token to predict changes nothing."""
+    student, teacher = heads(0, 8, 200, bias=True)
+    ours = leaves(student)
+    total, _, _ = losses.kl_and_mlm(
+        losses.Head(*ours), losses.Head(*teacher), torch.empty(0, dtype=torch.long), 2.0, 1.0, 1.0
+    )
+    total.backward()
+
+    assert total.item() == 0
+    assert all(part.grad is not None and not part.grad.any() for part in ours)
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.bfloat16, 0.02), (torch.float16, 0.002)])
+def test_half_precision_loses_no_small_gradients(dtype: torch.dtype, near: float) -> None:
+    """Under autocast, with the tiny share that a micro-batch has of a large update and a gradient scaler's factor."""
+    student, teacher = heads(64, 8, 200, bias=True)
+    ours, plain, share = leaves(student), leaves(student), 1e-6
+    with torch.autocast("cpu", dtype):
+        total, _, _ = losses.kl_and_mlm(
+            losses.Head(*ours), losses.Head(*teacher), torch.arange(9), 2.0, 5 * share, 2 * share
+        )
+    (total * 2**16).backward()
+    found = logits(plain)
+    whole = 5 * losses.kl(found, logits(list(teacher)), 2.0) + 2 * losses.mlm(found[:9], torch.arange(9))  # type: ignore[arg-type]
+    (whole * share * 2**16).backward()
+
+    for mine, other in zip(ours, plain, strict=True):
+        assert mine.grad is not None
+        assert other.grad is not None
+        assert (mine.grad - other.grad).norm() < near * other.grad.norm()

@@ -2,16 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AlbertConfig, AlbertForMaskedLM, AutoModelForMaskedLM, PreTrainedModel
 
+from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
 from distilkit.layers import extract
 from distilkit.objectives import WEIGHTS, Distillation
+from distilkit.processes import open_accelerator
+from distilkit.training import make_optimizer, update
 
 FAMILIES = ["bert", "roberta", "distilbert"]
 Models = tuple[PreTrainedModel, PreTrainedModel]
@@ -174,6 +179,48 @@ def test_what_goes_on_inside_equals_the_plain_losses(berts: tuple[Models, Models
             )
             compared += 1
     assert compared > 10
+
+
+def test_hidden_states_by_their_angle(berts: tuple[Models, Models]) -> None:
+    """hidden_loss "cosine" is one minus the cosine of every token's two states, a mean over tokens and pairs."""
+    (student, teacher), (twin, other) = berts
+    batch = padded_batch(3)
+    tokens = batch["attention_mask"].bool()
+    pairs = [(inside(twin, batch, s)[0][tokens], inside(other, batch, t)[0][tokens]) for s, t in ((0, 1), (1, 3))]
+    cosines = [(s * t).sum(-1) / (s.norm(dim=-1) * t.norm(dim=-1)) for s, t in pairs]
+
+    found = Distillation(student, teacher, WEIGHTS["hidden"], layer_map=[1, 3], hidden_loss="cosine")(batch)["loss"]
+    torch.testing.assert_close(found, torch.stack([1 - cosine.mean() for cosine in cosines]).mean())
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations whose result the CPU has to know before it can go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, operation: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(name in str(operation) for name in ("nonzero", "_local_scalar_dense", "masked_select", "unique")):
+            self.found.append(str(operation))
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["triple", "attention", "minilm", "mlm"])
+def test_nothing_in_an_update_waits_for_a_gpu(berts: tuple[Models, Models], name: str) -> None:
+    """From batches that were made ready to the optimizer's step (transformers itself looks at a padding mask)."""
+    (student, teacher), _ = berts
+    objective = Distillation(student, None if name == "mlm" else teacher, WEIGHTS[name], layer_map=[1, 3])
+    accelerator, config = open_accelerator(TrainConfig()), TrainConfig(lr=1e-3, accumulate=2)
+    optimizer, _ = make_optimizer(objective, config, 10)
+    batch = padded_batch(0)
+    del batch["attention_mask"]
+    ready = [objective.ready(batch), objective.ready(padded_batch(1) | {"attention_mask": torch.ones(3, 12).long()})]
+    del ready[1]["attention_mask"]
+    with Waits() as seen:
+        update(accelerator, objective, objective, optimizer, config, ready)
+
+    assert seen.found == []
 
 
 def test_a_narrower_student_learns_a_projection(make_checkpoint: Callable[..., Path]) -> None:

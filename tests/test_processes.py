@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,12 +31,20 @@ def student(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[
     return output
 
 
-def launch(processes: int, *words: object, sharded: str = "") -> subprocess.CompletedProcess[str]:
+def start(processes: int, *words: object, sharded: str = "") -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command += [str(Path(__file__).with_name("sharded.py"))] if sharded else ["-m", "distilkit"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "SHARDED": sharded}
-    return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, env=environment, check=False)
+    return subprocess.Popen(
+        [*command, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def launch(processes: int, *words: object, sharded: str = "") -> subprocess.CompletedProcess[str]:
+    process = start(processes, *words, sharded=sharded)
+    stdout, stderr = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def losses(output: Path) -> list[dict[str, float]]:
@@ -45,14 +55,15 @@ def losses(output: Path) -> list[dict[str, float]]:
 def test_two_processes_equal_one_with_twice_the_batch(
     student: Path, corpus: Path, tmp_path: Path, sharded: str
 ) -> None:
-    """The same loss curve to 1e-4 over 50 updates, the same weights, one set of files, and one document on stdout."""
+    """The same loss curve to 1e-4 over 50 updates, the same weights, one set of files, and one document on stdout.
+
+    And the same bits where SIGTERM interrupts and --resume goes on.
+    """
     if sharded == "DeepSpeed":
         pytest.importorskip("deepspeed")
     flags = [word for name, value in RUN.items() for word in (f"--{name.replace('_', '-')}", value)]
-    done = launch(
-        2, "distill", student, "--corpus", corpus, "--batch-size", 4, "--accumulate", 2, *flags, "--json",
-        "-o", tmp_path / "two", sharded=sharded,
-    )  # fmt: skip
+    command = ["distill", student, "--corpus", corpus, "--batch-size", 4, "--accumulate", 2, *flags, "--json"]
+    done = launch(2, *command, "-o", tmp_path / "two", sharded=sharded)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"]["updates"] == 50
     distill(DistillConfig(student=str(student), corpus=str(corpus), output=tmp_path / "one", batch_size=16, **RUN))
@@ -67,6 +78,20 @@ def test_two_processes_equal_one_with_twice_the_batch(
     assert mine.keys() == other.keys()
     for name, tensor in mine.items():
         torch.testing.assert_close(tensor, other[name], rtol=0, atol=1e-4, msg=name)
+
+    command += ["-o", tmp_path / "broken", "--log-every", 1]
+    interrupted = start(2, *command, sharded=sharded)
+    while not (tmp_path / "broken" / "train.jsonl").exists() or len(losses(tmp_path / "broken")) < 5:
+        assert interrupted.poll() is None, interrupted.communicate()[1]
+        time.sleep(0.02)
+    interrupted.send_signal(signal.SIGTERM)
+    _, stderr = interrupted.communicate(timeout=60)
+    assert list((tmp_path / "broken").glob("checkpoint-*[0-9]")), stderr
+    done = launch(2, *command, "--resume", sharded=sharded)
+    assert done.returncode == 0, done.stderr
+    assert [line["step"] for line in losses(tmp_path / "broken")] == [line["step"] for line in two]
+    again = load_file(tmp_path / "broken" / "model.safetensors")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in mine.items())
 
 
 @pytest.mark.parametrize("sharded", ["", "FSDP", "DeepSpeed"])

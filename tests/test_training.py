@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -362,6 +363,15 @@ def test_a_run_killed_twenty_times_ends_with_the_same_bits(
     steps = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
     assert [line["step"] for line in steps if "loss" in line] == list(range(1, 401))
     assert not list(out.glob("checkpoint-*"))
+
+
+def test_gradients_are_shared_on_the_last_micro_batch_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three micro-batches an update, two are made without synchronising."""
+    entered, no_sync = [], Accelerator.no_sync
+    monkeypatch.setattr(Accelerator, "no_sync", lambda self, model: entered.append(model) or no_sync(self, model))
+    train(Line(), batches(), TrainConfig(steps=4, accumulate=3), tmp_path)
+
+    assert len(entered) == 4 * 2
 
 
 def test_a_gradient_norm_of_0_clips_nothing(tmp_path: Path) -> None:
