@@ -7,6 +7,7 @@ from typing import Literal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 from distilkit import corpus as corpora
@@ -168,3 +169,23 @@ def test_bare_model_class_is_what_auto_model_reads(config: DistillConfig) -> Non
     distill(config)
 
     assert isinstance(AutoModel.from_pretrained(config.output), BertModel)
+
+
+@pytest.mark.slow  # a minute in the compiler
+def test_compiled_bodies_learn_the_same(make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:
+    """--compile changes how the updates are computed, not what they come to."""
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    init(InitConfig(teacher=str(make_checkpoint("bert", 4, **still)), output=tmp_path / "student"))
+    weights = []
+    for compiled in (False, True):
+        output = tmp_path / str(compiled)
+        distill(
+            DistillConfig(
+                student=str(tmp_path / "student"), corpus=str(corpus), output=output, steps=4, batch_size=4,
+                seq_length=32, compile=compiled,
+            )
+        )  # fmt: skip
+        weights.append(load_file(output / "model.safetensors"))
+
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-5, msg=name)
