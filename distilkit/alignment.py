@@ -75,7 +75,10 @@ class Alignment(nn.Module):
 
 SIZES = {  # what has to be the same in both models, and what to do where it isn't
     "hidden_size": ("widths", "leave out the cosine with --alpha-cos 0"),
-    "num_attention_heads": ("numbers of attention heads", "leave out --alpha-attention, or use --objective minilm"),
+    "num_attention_heads": (
+        "numbers of attention heads",
+        "leave out --alpha-attention, or for distill use --objective minilm",
+    ),
 }
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilkit import encoding, slices
 from distilkit.processes import device
 from distilkit.progress import track
-from distilkit.states import logits_at
+from distilkit.states import logits_at, needed_inputs
 from distilkit.training import Batches
 
 Array = npt.NDArray[np.float64]
@@ -168,6 +168,7 @@ def classify(
                 return_attention_mask=True,
                 return_token_type_ids="token_type_ids" in inputs,
             ).to(device())
-            logits[places] = model(**{name: batch[name] for name in inputs}).logits.float().cpu()
+            needed = needed_inputs(model, batch["input_ids"])
+            logits[places] = model(**{name: batch[name] for name in inputs}, **needed).logits.float().cpu()
             advance(len(places))
     return logits

@@ -29,7 +29,9 @@ def cards(results: Results, steps: list[Step], *, force: bool) -> dict[Path, str
     """
     models = [m for m in results.models if m.given and m.biography and (Path(m.place) / "config.json").is_file()]
     if not models:
-        raise DistilkitError("--card finds no checkpoint that distilkit made: give the directory of one")
+        raise DistilkitError(
+            "--card finds no checkpoint that distilkit made: give the directory of one, or those of several tasks"
+        )
     written = {Path(model.place) / "README.md": card(results, model, steps) for model in models}
     for path in written:
         if path.exists() and not force and not is_ours(path.read_text(encoding="utf-8", errors="replace")):

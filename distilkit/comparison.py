@@ -4,12 +4,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from distilkit.results import Model, Results, scores_of
+from distilkit.results import Model, Results, differences, flaws, scores_of
 from distilkit.tasks import TASKS
 
 TASK_NAMES = {
     "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI",
-    "mnli_mismatched": "MNLI-mm", "rte": "RTE", "wnli": "WNLI", "glue": "GLUE", "squad": "SQuAD 1.1",
+    "mnli_mismatched": "MNLI-mm", "rte": "RTE", "wnli": "WNLI", "glue": "GLUE",
+    "glue_without_wnli": "GLUE without WNLI", "squad": "SQuAD 1.1",
     "squad_v2": "SQuAD 2.0", "imdb": "IMDb", "custom": "custom task",
 }  # fmt: skip
 METRIC_NAMES = {
@@ -98,30 +99,25 @@ def _names(results: Results, places: Iterable[str]) -> str:
 
 def scores(results: Results) -> Table:
     """Lay out every score, a row each; what is about a task as a whole stands beside its headline score."""
-    titles = (
-        "Model",
-        "Task",
-        "Score",
-        "Range over seeds",
-        "Retention",
-        "Interval",
-        "Beside the control",
-        "Its interval",
-    )
+    apart = {model.name: differences(results, model) for model in results.models}
+    controls = list(dict.fromkeys(control for found in apart.values() for _, control in found))
+    titles = ("Model", "Task", "Score", "Range over seeds", "Retention", "Interval")
+    heads = [*map(Cell, titles), *(Cell("Difference", f"to {control}") for control in controls)]
     rows = []
     for model in results.models:
         for task, metric in ordered(scores_of(model)):
-            name, kept, beside = f"{task}/{metric}", _retention(model, task), _difference(model, task)
+            name, kept = f"{task}/{metric}", _retention(model, task)
+            beside = [_difference(apart[model.name].get((task, control))) for control in controls]
             if (task, metric) not in headlines([model]):
-                kept = beside = Cell("")
+                kept, beside = Cell(""), [Cell("") for _ in controls]
             what = Cell(TASK_NAMES.get(task, task), metric_name(metric))
             score = score_text(model.facts[name]), bounds(model, name, "min", "max", score_text)
-            row = [*score, kept.text, kept.note, beside.text, beside.note]
-            rows.append([Cell(model.name), what, *map(Cell, row)])
+            rows.append([Cell(model.name), what, *map(Cell, (*score, kept.text, kept.note)), *beside])
     tested = [name for name in TASK_NAMES if any(name in model.tested for model in results.models)]
     others = f"; of {' and '.join(TASK_NAMES[name] for name in tested)} on test rows" if tested else ""
-    caption = f"On the validation rows of each task{others}."
-    return _without_empty(Table("Scores", caption, list(map(Cell, titles)), rows))
+    flawed = [f" {model.name}, {flaw}." for model in results.models for flaw in flaws(model)]
+    caption = f"On the validation rows of each task{others}.{''.join(flawed)}"
+    return _without_empty(Table("Scores", caption, heads, rows))
 
 
 def speeds(results: Results) -> Table:
@@ -205,12 +201,12 @@ def _retention(model: Model, task: str) -> Cell:
     return Cell("" if kept is None else percent(kept), note)
 
 
-def _difference(model: Model, task: str) -> Cell:
-    """Return how far a model is from the control, from the first of several."""
-    names = [f"difference/{task}/{control}" for control in ("control", "control-0")]
-    name = next((name for name in names if name in model.facts), "")
-    note = bounds(model, name, "low", "high", "{:+.3f}".format) if name else ""
-    return Cell(f"{model.facts[name]:+.3f}" if name else "", note)
+def _difference(apart: tuple[float, float, float] | None) -> Cell:
+    """Spell a difference, with its interval as the note."""
+    if apart is None:
+        return Cell("")
+    value, low, high = (f"{number:+.3f}" for number in apart)
+    return Cell(value, f"{low} to {high}")
 
 
 def metric_name(metric: str) -> str:

@@ -218,11 +218,23 @@ class TaskConfig(CommonConfig):
         "was trained].",
         None,
     )
-    stride: int = option("Tokens that two windows of a long context share (SQuAD).", 128, min=0, panel="SQuAD")
-    n_best: int = option("Start and end positions that are combined (SQuAD).", 20, min=1, panel="SQuAD")
-    max_answer_length: int = option("Longest answer in tokens (SQuAD).", 30, min=1, panel="SQuAD")
+    stride: int = option(
+        "Tokens that two windows of a long context share (SQuAD) [default: 128; eval: as trained].",
+        None,
+        min=0,
+        panel="SQuAD",
+    )
+    n_best: int = option(
+        "Start and end positions that are combined (SQuAD) [default: 20; eval: as trained].", None, min=1, panel="SQuAD"
+    )
+    max_answer_length: int = option(
+        "Longest answer in tokens (SQuAD) [default: 30; eval: as trained].", None, min=1, panel="SQuAD"
+    )
     null_threshold: float = option(
-        "Answer nothing where the null score exceeds the best span's by more than this (SQuAD 2.0).", 0.0, panel="SQuAD"
+        "Answer nothing where the null score exceeds the best span's by more than this (SQuAD 2.0) [default: 0; eval: "
+        "as trained].",
+        None,
+        panel="SQuAD",
     )
 
 

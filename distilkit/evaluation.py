@@ -27,13 +27,12 @@ def evaluate(config: EvalConfig) -> Record:
     With several checkpoints, a metric's name begins with the checkpoint's position; `teacher/` and `control/` begin the
     names of what they are compared with.
     """
-    if not config.agreement and (config.examples or config.plot):
-        raise DistilkitError("--examples and --plot go with --agreement: give it a text")
-    agreed = agree(config) if config.agreement else {}
-    if not config.task:
-        return record("eval", config, agreed, device=str(device()))
-    chosen = tasks.resolve(config)
+    _check_agreement(config)
+    chosen = tasks.resolve(config) if config.task or not config.agreement else []
     _check(config, chosen)
+    agreed = agree(config) if config.agreement else {}
+    if not chosen:
+        return record("eval", config, agreed, device=str(device()))
     if config.predictions:
         return record("eval", config, score_file(chosen[0], config))
     models = {f"{place}/" if len(config.models) > 1 else "": name for place, name in enumerate(config.models)}
@@ -59,7 +58,16 @@ def evaluate(config: EvalConfig) -> Record:
     return record("eval", config, scores | agreed, device=str(device()), **about)
 
 
+def _check_agreement(config: EvalConfig) -> None:
+    if not config.agreement and (config.examples or config.plot):
+        raise DistilkitError("--examples and --plot go with --agreement: give it a text")
+    if config.agreement and not config.models:
+        raise DistilkitError("--agreement compares a MODEL with its teacher: give one")
+
+
 def _check(config: EvalConfig, chosen: Sequence[Task]) -> None:
+    if not chosen:
+        return
     if config.control and not config.against:
         raise DistilkitError("--control is held against a teacher too: give one as --against")
     if config.null_odds and not (config.predictions and config.task == "squad_v2"):

@@ -55,16 +55,20 @@ def finetune_all(chosen: list[Task], config: FinetuneConfig) -> Record:
             if job.teacher:
                 checkpoint.open_config(job.teacher)
         with stop_signal():  # what comes when one task is nearly done stops the next
-            records = [
-                finished(job) or finetune_task(task, replace(job, resume=job.output.is_dir()))
-                for task, job in zip(chosen, jobs, strict=True)
-            ]
-        prefixes = tuple(f"{prefix}/" for task in chosen for prefix, _ in task.splits)
-        scores = {name: value for done in records for name, value in done.metrics.items() if name.startswith(prefixes)}
-        done = record("finetune", config, scores | tasks.averages(scores, chosen), **_device())
+            scores: dict[str, float] = {}
+            for task, job in zip(chosen, jobs, strict=True):
+                done = finished(job) or finetune_task(task, replace(job, resume=job.output.is_dir()))
+                scores |= {name: value for name, value in done.metrics.items() if _is_score(task, name)}
+                scores |= {f"{task.name}/{name}": 1.0 for name in done.metrics if name.startswith("seed-")}
+        names = {name: " ".join(over) for name, over in tasks.averaged(chosen).items()}
+        done = record("finetune", config, scores | tasks.averages(scores, chosen), **_device(), **names)
         if is_main_process():
             write_biography(out, [*read_biography(config.model), done])
     return done
+
+
+def _is_score(task: Task, name: str) -> bool:
+    return name.partition("/")[0] in {prefix for prefix, _ in task.splits}
 
 
 def _for_task(config: FinetuneConfig, task: Task) -> FinetuneConfig:
@@ -112,8 +116,8 @@ def run(job: Job, config: FinetuneConfig) -> Record:
     about = _device() | job.about
     done = record("finetune", config, scores | {k: v for k, v in totals.items() if "/" not in k} | own, **about)
     if is_main_process():
-        draw_run(out)
         checkpoint.save(student, job.tokenizer, out)
+        draw_run(out)
         write_biography(out, [*read_biography(config.model), done])
         remove_snapshots(out)  # last: killed before, it can still go on from them
     return done

@@ -100,8 +100,9 @@ def no_control(results: Results, main: Model) -> list[Gap]:
 
 def one_seed(results: Results, main: Model) -> list[Gap]:
     """Ask for several seeds where a score comes from one."""
-    tuned = next((step for step in reversed(main.biography) if step.command == "finetune"), None)
-    if tuned is None or int(tuned.config.get("seeds") or 1) > 1:
+    every = (step for step in reversed(main.biography) if step.command == "finetune")
+    tuned = next((step for step in every if int(step.config.get("seeds") or 1) == 1), None)
+    if tuned is None:
         return []
     config = {**tuned.config, "seeds": 5, "output": f"{tuned.config.get('output', main.place)}-seeds"}
     line = command_line(Record(command="finetune", config=config, metrics={}, environment={}), _base(results))

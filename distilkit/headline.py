@@ -5,8 +5,11 @@ from statistics import fmean
 from typing import NamedTuple
 
 from distilkit.comparison import TASK_NAMES, bounds, percent, settings, spoken
-from distilkit.results import Model, Results, position
+from distilkit.measurements import position
+from distilkit.results import Model, Results, differences
 from distilkit.steps import duration, millions
+
+SURE = "the control was trained without a teacher, and 95 % intervals decide"
 
 
 class Tile(NamedTuple):
@@ -103,7 +106,8 @@ def kept_tasks(model: Model) -> dict[str, float]:
     """Return the retention of each task, GLUE's alone where there is one."""
     parts = {name: name.split("/") for name in model.facts if name.startswith("retention/")}
     kept = {words[1]: model.facts[name] for name, words in parts.items() if len(words) == 2}
-    return {"glue": kept["glue"]} if "glue" in kept else kept
+    name = next((name for name in ("glue_without_wnli", "glue") if name in kept), None)
+    return {name: kept[name]} if name else kept
 
 
 def retention(results: Results, model: Model) -> list[Tile]:
@@ -111,8 +115,10 @@ def retention(results: Results, model: Model) -> list[Tile]:
     kept = kept_tasks(model)
     teacher = called(results, results.teacher(model))
     if len(kept) > 1:
+        without = kept.pop("wnli", None) is not None  # which nobody learns, and all keep
         worst = min(kept, key=lambda task: kept[task])
-        detail = f"mean of {len(kept)} tasks; least on {task_name(worst)}: {percent(kept[worst])}"
+        detail = f"mean of {len(kept)} tasks{', without WNLI' if without else ''}"
+        detail += f"; least on {task_name(worst)}: {percent(kept[worst])}"
         return [Tile(percent(fmean(kept.values())), f"of {teacher}'s scores kept", detail)]
     return [
         Tile(
@@ -124,12 +130,11 @@ def retention(results: Results, model: Model) -> list[Tile]:
 
 
 def beside_control(results: Results, model: Model) -> list[Tile]:
-    """Say what a student keeps more than a control, on the tasks that both were scored on."""
-    mine = kept_tasks(model) if model.part == "student" else {}
+    """Say on how many tasks a student is surely better than a control: its interval is above 0."""
+    apart = differences(results, model) if model.part == "student" else {}
     for other in results.models:
-        theirs = kept_tasks(other) if other.part == "control" else {}
-        if both := mine.keys() & theirs.keys():
-            gain = fmean(mine[task] - theirs[task] for task in both) * 100
-            label = f"{'more' if gain >= 0 else 'less'} kept than {other.name}"
-            return [Tile(f"{abs(gain):.1f} points", label, "a control: trained without a teacher")]
+        found = [bounds for (_, name), bounds in apart.items() if other.part == "control" and name == other.name]
+        if found:
+            better, worse = sum(low > 0 for _, low, _ in found), sum(high < 0 for _, _, high in found)
+            return [Tile(f"{better} of {len(found)}", f"tasks better than {other.name}", f"{worse} worse; {SURE}")]
     return []

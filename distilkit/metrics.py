@@ -27,7 +27,7 @@ def correlation(formula: Callable[..., Any]) -> Callable[..., float]:
     which is what 0 means; scikit-learn's Matthews coefficient does the same.
     """
 
-    def compute(references: Sequence[float], predictions: Sequence[float]) -> float:
+    def compute(references: Sequence[float], predictions: Sequence[float], **_options: Any) -> float:
         if np.ptp(references) == 0 or np.ptp(predictions) == 0:
             return 0.0
         return float(formula(references, predictions).statistic)
@@ -49,15 +49,15 @@ class Formula(evaluate.Metric):  # type: ignore[misc]
         ]  # List: multi-label
         return evaluate.MetricInfo(description=self.metric_name, citation="", features=features)
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        return {self.metric_name: float(type(self).formula(references, predictions))}
+    def _compute(self, predictions: Any, references: Any, **options: Any) -> dict[str, float]:
+        return {self.metric_name: float(type(self).formula(references, predictions, **options))}
 
 
 SCORES: dict[str, tuple[str, Callable[..., Any]]] = {
     "accuracy": ("int32", accuracy_score),
-    "f1": ("int32", lambda y, p: f1_score(y, p, zero_division=0)),
-    "f1_micro": ("int32", lambda y, p: f1_score(y, p, average="micro", zero_division=0)),
-    "f1_macro": ("int32", lambda y, p: f1_score(y, p, average="macro", zero_division=0)),
+    "f1": ("int32", lambda y, p, **more: f1_score(y, p, zero_division=0, **more)),
+    "f1_micro": ("int32", lambda y, p, **more: f1_score(y, p, average="micro", zero_division=0, **more)),
+    "f1_macro": ("int32", lambda y, p, **more: f1_score(y, p, average="macro", zero_division=0, **more)),
     "matthews_correlation": ("int32", matthews_corrcoef),
     "pearson": ("float64", correlation(stats.pearsonr)),
     "spearmanr": ("float64", correlation(stats.spearmanr)),
@@ -103,10 +103,10 @@ class SquadV2(Squad):
 CLASSES |= {"squad": Squad, "squad_v2": SquadV2}
 
 
-def compute(name: str, predictions: Any, references: Any) -> dict[str, float]:
-    """Score predictions with the metric of that name, in memory."""
+def compute(name: str, predictions: Any, references: Any, **options: Any) -> dict[str, float]:
+    """Score predictions with the metric of that name, in memory; options are scikit-learn's (sample_weight)."""
     scores: dict[str, float] = CLASSES[name](keep_in_memory=True).compute(
-        predictions=predictions, references=references
+        predictions=predictions, references=references, **options
     )
     return scores
 

@@ -168,10 +168,18 @@ def unmet(requirements: tuple[str, ...], metrics: dict[str, float]) -> list[str]
         matching = {key: metrics[key] for key in named(name, metrics)}
         if not matching:
             raise DistilkitError(f"--require '{gate}' names no metric: there are {', '.join(sorted(metrics))}")
+        lines += [f"{gate}: there is no {key}, the teacher's score is 0 or less" for key in undefined(name, metrics)]
         lines += [
             f"{gate}: {key} is {value:.6g}" for key, value in matching.items() if not COMPARISONS[compare](value, bound)
         ]
     return lines
+
+
+def undefined(name: str, metrics: Iterable[str]) -> list[str]:
+    """Return the retentions that a gate on all of them would mean, were there a score to keep."""
+    pairs = (re.fullmatch(r"((?:\d+/)?)difference/([^/]+)/teacher", key) for key in metrics)
+    keys = [f"{pair[1]}retention/{pair[2]}" for pair in pairs if pair]
+    return [key for key in keys if name == "retention" and key not in metrics]
 
 
 def named(name: str, metrics: Iterable[str]) -> list[str]:

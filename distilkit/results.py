@@ -11,13 +11,13 @@ from safetensors import SafetensorError, safe_open
 
 from distilkit import checkpoint
 from distilkit.errors import DistilkitError
+from distilkit.measurements import MEASUREMENTS, controls, is_at, metrics_of, named, position, saved_records
 from distilkit.predictions import COLLAPSED
 from distilkit.progress import warn
 from distilkit.record import BIOGRAPHY, Record, read_biography
 from distilkit.task_data import TESTED
 from distilkit.tasks import TASKS
 
-MEASUREMENTS = ("eval", "bench")
 PARTS = ("", "extracted", "student", "control")
 
 
@@ -95,8 +95,8 @@ def read(directories: Sequence[str]) -> Results:
     )
     measured = [found for folder in folders for found in saved_records(folder)]
     places = dict.fromkeys(map(str, given))
-    for name in (name for found in measured for name in (*found.config["models"], found.config.get("against"))):
-        if name and not any(is_at(place, name) for place in places):
+    for name in (name for found in measured for name in named(found).values()):
+        if not any(is_at(place, name) for place in places):
             places[name] = None
     models = [
         Model(name, place, biography(Path(place)), facts(place, measured), curve(Path(place)), given=i < len(given))
@@ -157,33 +157,6 @@ def labels(places: Sequence[str]) -> list[str]:
     return ["".join(letter if letter.isprintable() else "�" for letter in name) for name in chosen]
 
 
-def is_at(place: str, named: str) -> bool:
-    """Say whether a record's name means the model at a place: the same one, one of its name that was moved, or a part.
-
-    A part is the checkpoint of a task in it.
-    """
-    here, there = Path(place), Path(named)
-    if place == named or here.resolve() == there.resolve():
-        return True
-    if not (here.is_absolute() and there.is_absolute()):
-        return False
-    moved = here.name == there.name and not there.exists()
-    return moved or (there.name in TASKS and here.name not in TASKS and is_at(place, str(there.parent)))
-
-
-def saved_records(directory: Path) -> list[Record]:
-    """Return the eval and bench records of a directory: those in its biography, and those that --json saved there."""
-    found = [step for step in read_biography(directory) if step.command in MEASUREMENTS and "models" in step.config]
-    for path in sorted((*directory.glob("eval*.json"), *directory.glob("bench*.json"))):
-        try:
-            entry = json.loads(path.read_text(encoding="utf-8"))
-            found.append(Record(**{"environment": {}, **entry}))
-            found[-1].config["models"]
-        except (ValueError, TypeError, KeyError):
-            raise DistilkitError(f"'{path}' is no record of models: write it with --json > {path.name}") from None
-    return found
-
-
 def facts(place: str, measured: Sequence[Record]) -> dict[str, float]:
     """Return the metrics that are about a model: its size, those of its last record, those of eval and bench."""
     known: dict[str, Any] = {**weights(Path(place))}
@@ -194,9 +167,7 @@ def facts(place: str, measured: Sequence[Record]) -> dict[str, float]:
         if step.command == "finetune":  # seconds and losses are the task's, not the model's
             known |= {name: value for name, value in step.metrics.items() if name.split("/")[0] in prefixes(step)}
     for found in measured:
-        where = position(found, place)
-        if where is not None:
-            known |= metrics_of(found, where)
+        known |= metrics_of(found, place)
     return {name: value for name, value in known.items() if isinstance(value, (int, float))}
 
 
@@ -205,17 +176,40 @@ def prefixes(done: Record) -> list[str]:
     return [prefix for prefix, _ in TASKS[done.config["task"]].splits] if done.config["task"] in TASKS else []
 
 
-def position(found: Record, place: str) -> int | None:
-    """Return which of a record's models is at a place."""
-    return next((i for i, name in enumerate(found.config["models"]) if is_at(place, name)), None)
+def differences(results: Results, model: Model) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """Return how far a model is from each control on each task: by (task, the control's name) the value and its bounds.
+
+    Of the last eval that held the one against the other.
+    """
+    apart: dict[tuple[str, str], tuple[float, float, float]] = {}
+    for found in results.measured:
+        mine = metrics_of(found, model.place)
+        for label, place in controls(found).items():
+            other = results.find(place)
+            if other is None or other is model:
+                continue
+            for task in (name.split("/")[1] for name in mine if name.startswith("difference/")):
+                name = f"difference/{task}/{label}"
+                if name in mine and f"{name}/low" in mine:
+                    apart[task, other.name] = mine[name], mine[f"{name}/low"], mine[f"{name}/high"]
+    return apart
 
 
-def metrics_of(found: Record, where: int) -> dict[str, float]:
-    """Return the metrics that are about the model at a position."""
-    if found.command == "eval" and len(found.config["models"]) == 1:
-        return found.metrics
-    prefix = f"{where}/"
-    return {name.removeprefix(prefix): value for name, value in found.metrics.items() if name.startswith(prefix)}
+def flaws(model: Model) -> list[str]:
+    """Say which seeds a model's scores leave out since they diverged, and which collapsed."""
+    said = []
+    for step in model.biography:
+        for name in step.metrics:
+            parts = name.split("/")
+            if step.command == "finetune" and len(parts) == 2 and parts[0].startswith("seed-"):
+                after = "is left out" if parts[1] == "diverged" else "gives every row the same answer"
+                said.append(f"{step.config.get('task')}: seed {parts[0].removeprefix('seed-')} {parts[1]}, it {after}")
+    said += [
+        f"{name.removesuffix(f'/{COLLAPSED}')}: it gives every row the same answer"
+        for name in model.facts
+        if name.endswith(f"/{COLLAPSED}") and name.count("/") == 1 and not name.startswith("seed-")
+    ]
+    return list(dict.fromkeys(said))
 
 
 def weights(directory: Path) -> dict[str, float]:

@@ -78,6 +78,7 @@ def retention(student: Mapping[str, Score], teacher: Mapping[str, Score]) -> dic
     for subject, (mine, my_samples) in student.items():
         theirs, their_samples = teacher[subject]
         if theirs <= 0:
+            warn(f"there is no retention/{subject}: the teacher's score is {theirs:.3g}")
             continue
         name = f"retention/{subject}"
         found[name] = mine / theirs

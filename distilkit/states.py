@@ -21,7 +21,7 @@ from distilkit.losses import Head, relations
 from distilkit.stack import find_stack, is_shared
 
 Batch = dict[str, Tensor]
-INSTEAD = "choose another --objective, or leave out --alpha-hidden and --alpha-attention"
+INSTEAD = "leave out --alpha-hidden and --alpha-attention, or for distill choose another --objective"
 
 # Inputs without which some forwards do not run, by name (X-MOD: a language for each sequence; the first one here).
 NEEDED: dict[str, Callable[[Tensor], Tensor]] = {

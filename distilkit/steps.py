@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from distilkit.comparison import headlines, score_text
 from distilkit.config import COMMANDS
 from distilkit.errors import DistilkitError
+from distilkit.measurements import MEASUREMENTS
 from distilkit.options import build, fields_of, flag, spell
 from distilkit.record import PACKAGES, Record
-from distilkit.results import MEASUREMENTS, Model, Results
+from distilkit.results import Model, Results
 from distilkit.tasks import TASKS
 
 WHERE = ("machine", "gpu", "python", *PACKAGES)

@@ -25,7 +25,10 @@ METRICS: dict[Kind, tuple[str, ...]] = {  # of a custom task
     "multi-label": ("f1_micro", "f1_macro", "accuracy"),
     "regression": ("pearson", "spearmanr"),
 }
-SETTINGS = ("batch_size", "lr", "epochs", "max_length", "long")  # what a config may leave to the task
+SETTINGS = (  # what a config may leave to the task
+    *("batch_size", "lr", "epochs", "max_length", "long"),
+    *("stride", "n_best", "max_answer_length", "null_threshold"),
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ class Task:
     epochs: float = 3.0
     max_length: int = 128
     long: str = "head"  # what other tools, which know nothing of the training, will read of a long text too
+    stride: int = 128  # this and the next three: of the BERT authors' run_squad.py
+    n_best: int = 20
+    max_answer_length: int = 30
+    null_threshold: float = 0.0
 
 
 def _glue(
@@ -167,9 +174,8 @@ def as_trained(task: Task, config: EvalConfig, directory: str) -> EvalConfig:
 
 def _fill(task: Task, config: C, before: dict[str, Any]) -> C:
     given = {name: getattr(config, name) for name in SETTINGS if hasattr(config, name)}
-    values = {
-        name: value if value is not None else before.get(name) or getattr(task, name) for name, value in given.items()
-    }
+    own = {name: getattr(task, name) for name in given} | {k: v for k, v in before.items() if v is not None}
+    values = {name: own[name] if value is None else value for name, value in given.items()}
     if values["long"] != "head" and len(task.text) > 1:
         raise DistilkitError(f"--long {values['long']} is for rows of one text, and {task.name} has two: leave it out")
     return replace(config, **values)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -245,6 +246,23 @@ def test_task_and_agreement_in_one_run(classifiers: tuple[Path, Path], lines: Pa
     found = compared(student, on=lines, against=str(teacher), **task)
 
     assert {"custom/accuracy", "agreement"} <= found.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"models": ()}, "--agreement compares a MODEL with its teacher"),
+        ({"models": ("m",), "task": "sst2", "control": ("c",)}, "--control is held against a teacher too"),
+        ({"models": ("m",), "task": "sst3"}, "no task 'sst3': did you mean 'sst2'"),
+    ],
+)
+def test_refuses_before_anything_is_compared(
+    lines: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    """What else is wrong with the command is said first, and no file is written."""
+    with pytest.raises(DistilkitError, match=message):
+        evaluate(EvalConfig(agreement=str(lines), examples=tmp_path / "worst.jsonl", **options))
+    assert not (tmp_path / "worst.jsonl").exists()
 
 
 @pytest.mark.parametrize(

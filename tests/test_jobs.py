@@ -54,6 +54,7 @@ def config(teacher: Path, tmp_path: Path) -> FinetuneConfig:
         label="label",
         output=tmp_path / "out",
         steps=60,
+        seed=44,
         batch_size=12,
         lr=3e-3,
         max_length=32,

@@ -29,6 +29,7 @@ from distilkit.errors import DistilkitError
         ("accuracy", [[1, 0], [1, 1], [0, 0]], [[1, 0], [0, 1], [0, 1]], 1 / 3),  # rows with every label right
         ("matthews_correlation", [1, 2, 2, 0, 3, 3], [1, 3, 2, 0, 3, 2], 0.5384615384615384),  # documented example
         ("matthews_correlation", [1, 1], [0, 1], 0.0),
+        ("f1_micro", [0, 2, 1, 0, 0, 1], [0, 1, 2, 0, 1, 2], 2 / 6),  # of classes it is the accuracy
         ("pearson", [1.0, 2.0, 4.0], [1.0, 3.0, 2.0], 0.5 / (7 / 3) ** 0.5),  # covariance 1/2, variances 7/3 and 1
         ("spearmanr", [10.0, 9.0, 2.5, 6.0, 4.0], [1.0, 2.0, 3.0, 4.0, 5.0], -0.7),  # ranks 5 4 1 3 2
     ],
@@ -38,15 +39,24 @@ def test_scores(name: str, predictions: list[Any], references: list[Any], expect
     assert metrics.compute(name, predictions, references) == pytest.approx({name: expected})
 
 
-CLASSES = ("accuracy", "f1", "f1_macro", "matthews_correlation")
+CLASSES = ("accuracy", "f1", "f1_micro", "f1_macro", "matthews_correlation")
 LIBRARIES: dict[str, Callable[[Any, Any], float]] = {
     "accuracy": formulas.accuracy_score,
     "f1": lambda y, p: formulas.f1_score(y, p, zero_division=0),
+    "f1_micro": lambda y, p: formulas.f1_score(y, p, average="micro", zero_division=0),
     "f1_macro": lambda y, p: formulas.f1_score(y, p, average="macro", zero_division=0),
     "matthews_correlation": formulas.matthews_corrcoef,
     "pearson": lambda y, p: stats.pearsonr(y, p).statistic,
     "spearmanr": lambda y, p: stats.spearmanr(y, p).statistic,
 }
+
+
+def test_rows_can_have_weights() -> None:
+    """evaluate's documented examples of a weighted Matthews correlation."""
+    rows = [1, 2, 2, 0, 3, 3], [1, 3, 2, 0, 3, 2]
+    for weights, expected in (([0.5, 3, 1, 1, 1, 2], 0.09782608695652174), ([0.5, 1, 0, 0, 0, 1], -0.25)):
+        found = metrics.compute("matthews_correlation", *rows, sample_weight=weights)
+        assert found == pytest.approx({"matthews_correlation": expected}, abs=1e-15)
 
 
 @pytest.mark.parametrize("seed", range(3))

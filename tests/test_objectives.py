@@ -296,7 +296,7 @@ def test_a_repeated_layer_is_refused(name: str) -> None:
     """ALBERT's one layer would only show its last turn, whichever layer is asked for."""
     shape = {"vocab_size": 400, "embedding_size": 16, "hidden_size": 32, "num_attention_heads": 4}
     teacher, student = (AlbertForMaskedLM(AlbertConfig(num_hidden_layers=n, **shape)).eval() for n in (4, 2))
-    with pytest.raises(DistilkitError, match=r"repeats one layer.*choose another --objective"):
+    with pytest.raises(DistilkitError, match=r"repeats one layer.*for distill choose another --objective"):
         Distillation(student, teacher, WEIGHTS[name], layer_map=[1, 3])(padded_batch(0))
 
 

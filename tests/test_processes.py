@@ -51,7 +51,10 @@ def losses(output: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (output / "train.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("sharded", ["", "FSDP", "DeepSpeed"])
+SHARDED = ["", *(pytest.param(name, marks=pytest.mark.slow) for name in ("FSDP", "DeepSpeed"))]
+
+
+@pytest.mark.parametrize("sharded", SHARDED)
 def test_two_processes_equal_one_with_twice_the_batch(
     student: Path, corpus: Path, tmp_path: Path, sharded: str
 ) -> None:
@@ -94,7 +97,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
     assert all(torch.equal(tensor, again[name]) for name, tensor in mine.items())
 
 
-@pytest.mark.parametrize("sharded", ["", "FSDP", "DeepSpeed"])
+@pytest.mark.parametrize("sharded", SHARDED)
 def test_two_processes_fine_tune_as_one_with_twice_the_batch(
     make_checkpoint: Callable[..., Path], prose: list[str], tmp_path: Path, sharded: str
 ) -> None:

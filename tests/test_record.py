@@ -212,6 +212,15 @@ def test_a_gate_on_retention_means_every_task(gate: str, failing: list[str]) -> 
     assert unmet((gate,), COMPARED) == [f"{gate}: {name} is {COMPARED[name]:.6g}" for name in failing]
 
 
+def test_a_teacher_without_a_score_meets_no_gate() -> None:
+    """Where there is nothing to keep, `retention` isn't met by the other tasks alone."""
+    metrics = {"retention/sst2": 0.99, "difference/sst2/teacher": -0.01, "difference/cola/teacher": 0.0}
+
+    lines = ["retention>=0.9: there is no retention/cola, the teacher's score is 0 or less"]
+    assert unmet(("retention>=0.9",), metrics) == lines
+    assert unmet(("retention/sst2>=0.9",), metrics) == []
+
+
 @pytest.mark.parametrize("gate", ["", "accuracy", "accuracy=0.9", "accuracy>=", ">=0.9", "accuracy>=high", "a>=1e"])
 def test_a_gate_that_cannot_be_read_is_refused(gate: str) -> None:
     """The message shows how one is written."""

@@ -111,7 +111,7 @@ def test_the_headline_compares_the_student_with_teacher_and_control(chain: Path,
         "- **50%** smaller: 0.1M of 0.2M parameters",
         "- **1.60×** as fast as teacher-tuned: CPU fp32, batch 1, 64 tokens",
         "- **95.0%** of teacher-tuned's score kept: MRPC, interval 91.0% to 98.5%",
-        "- **5.0 points** more kept than control-tuned: a control: trained without a teacher",
+        "- **1 of 1** tasks better than control-tuned: 0 worse; the control was trained without a teacher, and 95 % ",
     ):
         assert line in text
 
@@ -192,6 +192,68 @@ def test_models_measured_beside_the_given_ones_have_rows(chain: Path, tmp_path: 
     run(tmp_path / "out", chain / "student-tuned")
     rows = {row["Model"].partition(" (")[0]: row for row in table(tmp_path / "out")}
     assert rows["hub/teacher"]["Latency (ms, CPU fp32, batch 1, 64 tokens)"] == "8.00"
+
+
+def test_an_eval_of_one_model_tells_of_its_teacher_and_its_control_too(chain: Path, tmp_path: Path) -> None:
+    """As `eval STUDENT --against TEACHER --control CONTROL` writes it: three rows, and differences by control."""
+    places = [str(chain / f"{name}-tuned") for name in ("teacher", "student", "control")]
+    (chain / "eval.json").unlink()
+    scores = {
+        "mrpc/f1": 0.8, "teacher/mrpc/f1": 0.9, "control/mrpc/f1": 0.7, "retention/mrpc": 0.889,
+        "control/retention/mrpc": 0.778, "difference/mrpc/control": 0.1, "difference/mrpc/control/low": 0.02,
+        "difference/mrpc/control/high": 0.18, "difference/mrpc/teacher": -0.1,
+    }  # fmt: skip
+    evaluated = EvalConfig(models=(places[1],), against=places[0], control=(places[2],), task="mrpc")
+    save(chain / "student-tuned/eval.json", record("eval", evaluated, scores))
+    run(tmp_path / "out", chain / "student-tuned")
+    rows = {row["Model"].partition(" ")[0]: row for row in table(tmp_path / "out")}
+    assert [rows[f"{name}-tuned"]["MRPC (F1)"] for name in ("teacher", "student", "control")] == [
+        "0.900", "0.800 (0.814 to 0.852)", "0.700",
+    ]  # fmt: skip
+    assert [rows[f"{name}-tuned"]["Retention (MRPC)"] for name in ("teacher", "student", "control")] == [
+        "", "88.9%", "77.8%",
+    ]  # fmt: skip
+    beside = {row["Model"]: row["Difference (to control-tuned)"] for row in table(tmp_path / "out", "Scores")}
+    assert beside == {"student-tuned": "+0.100 (+0.020 to +0.180)", "teacher-tuned": "", "control-tuned": ""}
+    text = (tmp_path / "out/report.md").read_text()
+    assert "- **1 of 1** tasks better than control-tuned: 0 worse;" in text
+    assert "No control" not in text
+
+
+def test_seeds_that_diverged_or_collapsed_are_named(tmp_path: Path) -> None:
+    """A median says nothing of them, so the table does."""
+    tuned = FinetuneConfig(model="some/model", output=tmp_path / "a", task="sst2", seeds=3)
+    marks = {"seed-43/diverged": 1.0, "seed-44/collapsed": 1.0}
+    write_model(tmp_path / "a", 10, [record("finetune", tuned, {"sst2/accuracy": 0.5, **marks})])
+    run(tmp_path / "out", tmp_path / "a")
+    text = (tmp_path / "out/report.md").read_text()
+    assert "a, sst2: seed 43 diverged, it is left out." in text
+    assert "a, sst2: seed 44 collapsed, it gives every row the same answer." in text
+
+
+def test_wnli_is_no_part_of_the_mean(tmp_path: Path) -> None:
+    """Three tasks kept at 80, 90 and 150 %, the last WNLI: the headline says 85 %, and what it leaves out."""
+    born = InitConfig(teacher="some/teacher", output=tmp_path / "student")
+    write_model(tmp_path / "student", 10, [record("init", born, {})])
+    places = (str(tmp_path / "teacher"), str(tmp_path / "student"))
+    for task, kept in {"cola": 0.8, "sst2": 0.9, "wnli": 1.5}.items():
+        evaluated = EvalConfig(models=places, against=places[0], task=task)
+        save(tmp_path / "student" / f"eval-{task}.json", record("eval", evaluated, {f"1/retention/{task}": kept}))
+    run(tmp_path / "out", tmp_path / "student")
+    line = "- **85.0%** of teacher's scores kept: mean of 2 tasks, without WNLI; least on CoLA: 80.0%"
+    assert line in (tmp_path / "out/report.md").read_text()
+
+
+def test_a_moved_model_s_figures_are_its_own(tmp_path: Path) -> None:
+    """Checkpoints called by their task are told apart by the directory above."""
+    places = []
+    for name, score in (("teacher", 0.9), ("student", 0.8)):
+        tuned = FinetuneConfig(model="some/model", output=tmp_path / name / "sst2", task="sst2")
+        write_model(tmp_path / name / "sst2", 10, [record("finetune", tuned, {"sst2/accuracy": score})])
+        places.append(tmp_path / name / "sst2")
+    timed = BenchConfig(models=("/gone/teacher/sst2", "/gone/student/sst2"))
+    save(places[0] / "bench.json", record("bench", timed, {"0/speedup": 1.0, "1/speedup": 2.0}))
+    assert [model.facts["speedup"] for model in read([str(place) for place in places]).models] == [1.0, 2.0]
 
 
 def test_broken_lines_of_train_jsonl_are_passed_over_with_a_warning(

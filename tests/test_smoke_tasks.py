@@ -1,4 +1,4 @@
-"""Every task on a few real rows, from a folder that is not part of distilkit.
+"""An epoch of every task on a few real rows, from a folder that is not part of distilkit.
 
 DISTILKIT_DATA names it: glue/<task>/, imdb/ and squad/ with each data set's train and validation (IMDb: test) files as
 `--data` reads them; a file whose name goes on (train-sample.jsonl.gz) stands in for one that isn't there.
@@ -7,6 +7,7 @@ DISTILKIT_MODEL names the checkpoint to train [default: a tiny fresh one].
 
 import gzip
 import json
+import math
 import os
 import random
 from collections.abc import Callable
@@ -18,7 +19,8 @@ import pytest
 from distilkit import evaluation, finetuning, squad, tasks
 from distilkit.config import EvalConfig, FinetuneConfig
 
-ROWS = {"train": 64, "validation": 48}  # of SQuAD, whose contexts make several windows, a third
+ROWS = {"train": 320, "validation": 48}  # of SQuAD, whose contexts make several windows, a third
+CUSTOM = tasks.Task("custom", "classification", ("text",), (), splits=(("custom", "validation"),))  # IMDb's rows
 DATA = os.environ.get("DISTILKIT_DATA", "")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA, reason="DISTILKIT_DATA names no folder")]
 
@@ -34,11 +36,13 @@ def sample(task: tasks.Task, split: str) -> list[dict[str, Any]]:
     """Draw a few rows of a split, the same every time."""
     if task.kind == "span":
         version = "v2.0" if task.name == "squad_v2" else "v1.1"
-        names = [f"dev-{version}*"] if split != "train" else [f"train-{version}*.json.gz", "train-*.json.gz"]
+        names = [f"dev-{version}*"]
+        if split == "train":  # of 2.0, of which some questions have no answer, the others' development rows will do
+            names = [f"train-{version}*.json.gz", *(["train-*.json.gz"] if version == "v1.1" else []), *names]
         folder = Path(DATA) / "squad"
     else:
         names = [f"{split}.jsonl*", f"{split}_matched.jsonl*", f"{split}-*.jsonl*", "test.jsonl*"]
-        folder = Path(DATA) / (task.name if task.name == "imdb" else f"glue/{task.name}")
+        folder = Path(DATA) / ("imdb" if task.name in ("imdb", "custom") else f"glue/{task.name}")
     found = [path for name in names for path in sorted(folder.glob(name))]
     rows = read(found[0])
     count = ROWS[split] // (3 if task.kind == "span" else 1)
@@ -53,19 +57,23 @@ def write(folder: Path, task: tasks.Task) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", tasks.TASKS)
+@pytest.mark.parametrize("name", [*tasks.TASKS, "custom"])
 def test_trains_and_scores_on_real_rows(name: str, make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    """Rows seen several times lower the loss, every metric is within its bounds, and eval finds the same scores."""
-    task = tasks.TASKS[name]
+    """An epoch ends with losses and metrics within their bounds, and eval, asked for nothing, finds the same scores."""
+    task = tasks.TASKS.get(name, CUSTOM)
     data = write(tmp_path / "data", task)
     model = os.environ.get("DISTILKIT_MODEL") or str(make_checkpoint("bert", 2))
     out = tmp_path / "out"
-    options = {"steps": 20, "batch_size": 16, "lr": 3e-4, "max_length": 64, "stride": 16, "log_every": 1}
-    done = finetuning.finetune(FinetuneConfig(model=model, task=name, data=data, output=out, **options))
+    columns: dict[str, Any] = {"text": ("text",), "label": "label"} if name == "custom" else {}
+    options = {"epochs": 1.0, "batch_size": 16, "lr": 3e-4, "max_length": 64, "stride": 16, "log_every": 1}
+    done = finetuning.finetune(FinetuneConfig(model=model, task=name, data=data, output=out, **options, **columns))
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text("utf-8").splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
-    assert sum(losses[-4:]) < sum(losses[:4])
+    assert len(losses) == done.metrics["updates"] >= 7
+    assert all(math.isfinite(loss) for loss in losses)
     top = 100 if task.kind == "span" else 1
-    assert all(-top <= done.metrics[f"{name}/{metric}"] <= top for metric in task.metrics)
-    again = evaluation.evaluate(EvalConfig(models=(str(out),), task=name, data=data, stride=16)).metrics
+    scores = {metric: value for metric, value in done.metrics.items() if metric.startswith(f"{name}/")}
+    assert scores
+    assert all(-top <= value <= top for value in scores.values())
+    again = evaluation.evaluate(EvalConfig(models=(str(out),), task=name, data=data, **columns)).metrics
     assert again == pytest.approx({metric: done.metrics[metric] for metric in again}, abs=1e-6)

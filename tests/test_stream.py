@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from distilkit import corpus as corpora
@@ -20,6 +21,7 @@ from distilkit.config import DistillConfig, TrainConfig
 from distilkit.distillation import distill
 from distilkit.errors import DistilkitError
 from distilkit.examiner import Examiner
+from distilkit.objectives import Objective
 from distilkit.packing import Encoder, Packer
 from distilkit.stream import RowStream, StreamedBatches, set_aside
 from distilkit.training import load
@@ -179,7 +181,8 @@ def test_two_processes_share_a_stream(corpus: Path, tokenizer: PreTrainedTokeniz
 
     def taken(rank: int, world: int, steps: range) -> list[dict[str, torch.Tensor]]:
         accelerator: Any = SimpleNamespace(num_processes=world, process_index=rank, device=torch.device("cpu"))
-        return list(load(streamed(str(corpus), tokenizer), steps, config, accelerator))
+        still = Objective(nn.Identity())
+        return list(load(still, streamed(str(corpus), tokenizer), steps, config, accelerator))
 
     alone = taken(0, 1, range(6, 14))
     first, second = taken(0, 2, range(3, 7)), taken(1, 2, range(3, 7))
