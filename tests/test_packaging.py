@@ -94,7 +94,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     recipes = {f"distilkit/recipes/{name}.toml" for name in recipe_names()}
     info = f"distilkit-{__version__}.dist-info"
     own = {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
-    assert found == modules | recipes | own | {"distilkit/py.typed"}
+    assert found == modules | recipes | own | {"distilkit/py.typed", "distilkit/page.css"}
 
 
 @pytest.mark.slow
