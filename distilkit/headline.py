@@ -103,11 +103,13 @@ def speed(results: Results, model: Model) -> list[Tile]:
 
 
 def kept_tasks(model: Model) -> dict[str, float]:
-    """Return the retention of each task, GLUE's alone where there is one."""
+    """Return the retention of each task but WNLI, which nobody learns and all keep; GLUE's alone where there is one."""
     parts = {name: name.split("/") for name in model.facts if name.startswith("retention/")}
     kept = {words[1]: model.facts[name] for name, words in parts.items() if len(words) == 2}
     name = next((name for name in ("glue_without_wnli", "glue") if name in kept), None)
-    return {name: kept[name]} if name else kept
+    if name or len(kept) < 2:
+        return {name: kept[name]} if name else kept
+    return {task: value for task, value in kept.items() if task != "wnli"}
 
 
 def retention(results: Results, model: Model) -> list[Tile]:
@@ -115,7 +117,7 @@ def retention(results: Results, model: Model) -> list[Tile]:
     kept = kept_tasks(model)
     teacher = called(results, results.teacher(model))
     if len(kept) > 1:
-        without = kept.pop("wnli", None) is not None  # which nobody learns, and all keep
+        without = "retention/wnli" in model.facts
         worst = min(kept, key=lambda task: kept[task])
         detail = f"mean of {len(kept)} tasks{', without WNLI' if without else ''}"
         detail += f"; least on {task_name(worst)}: {percent(kept[worst])}"

@@ -175,14 +175,13 @@ class _KLAndMLM(torch.autograd.Function):
                 _logits(ours, at, grad)
                 _logits(theirs, at, their_logits)
                 target = targets[at].unsqueeze(-1)  # (m, 1)
-                log_r = torch.log_softmax(grad[: len(target)] * temperature, dim=-1)  # (m, V)
+                wrong, missed = _misses(grad[: len(target)] * temperature, target)  # (m, V)
                 few = SLICE if device == "cpu" else size
                 for p, q in zip(grad.split(few), their_logits.split(few), strict=True):
                     ce += _difference(p, q)
                     grad_b += p.mul_(of_ce).sum(0)
-                mlm_sum -= log_r.gather(1, target).sum()
-                wrong = log_r.exp_().scatter_add_(1, target, log_r.new_full(target.shape, -1.0)).mul_(of_mlm)
-                grad[: len(target)] += wrong
+                mlm_sum += missed
+                grad[: len(target)] += wrong.mul_(of_mlm)
                 grad_b += wrong.sum(0)
                 g = grad.to(dtype)
                 torch.mm(g, ours.weight, out=grad_h[at])
@@ -207,6 +206,13 @@ def _cool(head: Head, temperature: float, dtype: torch.dtype) -> Head:
     """Return a head whose logits are divided by the temperature, which is cheaper before them than after."""
     bias = None if head.bias is None else (head.bias / temperature).to(dtype)
     return Head((head.features / temperature).to(dtype), head.weight.to(dtype), bias)
+
+
+def _misses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return softmax(logits) - onehot(targets) (m, V) and the sum of the rows' cross-entropy; targets (m, 1)."""
+    log_p = torch.log_softmax(logits, dim=-1)
+    loss = -log_p.gather(1, targets).sum()
+    return log_p.exp_().scatter_add_(1, targets, log_p.new_full(targets.shape, -1.0)), loss
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> Tensor:

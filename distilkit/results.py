@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from distilkit.task_data import TESTED
 from distilkit.tasks import TASKS
 
 PARTS = ("", "extracted", "student", "control")
+# a mark that finetune leaves on a seed, behind the task's name where it ran all of GLUE
+MARK = re.compile(rf"((?P<task>\w+)/)?seed-(?P<seed>\d+)/(?P<what>diverged|{COLLAPSED})")
 
 
 @dataclass(frozen=True)
@@ -198,16 +201,16 @@ def differences(results: Results, model: Model) -> dict[tuple[str, str], tuple[f
 def flaws(model: Model) -> list[str]:
     """Say which seeds a model's scores leave out since they diverged, and which collapsed."""
     said = []
-    for step in model.biography:
+    for step in (step for step in model.biography if step.command == "finetune"):
         for name in step.metrics:
-            parts = name.split("/")
-            if step.command == "finetune" and len(parts) == 2 and parts[0].startswith("seed-"):
-                after = "is left out" if parts[1] == "diverged" else "gives every row the same answer"
-                said.append(f"{step.config.get('task')}: seed {parts[0].removeprefix('seed-')} {parts[1]}, it {after}")
+            if mark := MARK.fullmatch(name):
+                after = "is left out" if mark["what"] == "diverged" else "gives every row the same answer"
+                task = mark["task"] or step.config.get("task")
+                said.append(f"{task}: seed {mark['seed']} {mark['what']}, it {after}")
     said += [
         f"{name.removesuffix(f'/{COLLAPSED}')}: it gives every row the same answer"
         for name in model.facts
-        if name.endswith(f"/{COLLAPSED}") and name.count("/") == 1 and not name.startswith("seed-")
+        if name.endswith(f"/{COLLAPSED}") and not MARK.fullmatch(name)
     ]
     return list(dict.fromkeys(said))
 

@@ -27,7 +27,7 @@ def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
         return [comparison(plain), *intervals(plain), *averages(plain), *details(done)]
     models = list(dict.fromkeys(name.partition("/")[0] for name in metrics))
     if done.command != "demo" and not all(model.isdigit() for model in models):
-        return [(["metric", "value"], list(metrics.items())), *details(done)]
+        return [(["metric", "value"], list(metrics.items())), *averages(done), *details(done)]
     names = list(dict.fromkeys(name.partition("/")[2] for name in metrics))
     rows = [(name, *(metrics.get(f"{model}/{name}") for model in models)) for name in names]
     return [(["metric", *models], rows), *details(done)]

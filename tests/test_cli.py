@@ -1,6 +1,7 @@
 """The command-line contract: streams, exit codes, recipes."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -204,11 +205,14 @@ def test_a_bug_keeps_its_traceback(teacher: Path, tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "student").exists()
 
 
-def test_interrupt_exits_with_130(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_exits_with_130(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
     """One line that names --resume."""
 
     def interrupt(*args: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr("distilkit.student.share", interrupt)
     result = run("init", teacher, "-o", tmp_path / "student")

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 from distilkit import corpus as corpora
+from distilkit import losses
 from distilkit.config import DistillConfig, InitConfig
-from distilkit.distillation import distill
+from distilkit.distillation import distill, make_objective
 from distilkit.errors import DistilkitError
 from distilkit.record import read_biography
 from distilkit.student import init
@@ -169,6 +170,16 @@ def test_bare_model_class_is_what_auto_model_reads(config: DistillConfig) -> Non
     distill(config)
 
     assert isinstance(AutoModel.from_pretrained(config.output), BertModel)
+
+
+@pytest.mark.parametrize(("name", "function"), [("mse", losses.hidden), ("cosine", losses.cosine)])
+def test_hidden_loss_is_the_one_asked_for(
+    config: DistillConfig, make_checkpoint: Callable[..., Path], name: Literal["mse", "cosine"], function: object
+) -> None:
+    """--hidden-loss reaches the comparison of hidden states."""
+    student, teacher = (AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", layers)) for layers in (2, 4))
+    asked = replace(config, objective="hidden", hidden_loss=name)
+    assert make_objective(asked, student, teacher).alignment.distance is function
 
 
 @pytest.mark.slow  # a minute in the compiler

@@ -229,6 +229,12 @@ def test_seeds_that_diverged_or_collapsed_are_named(tmp_path: Path) -> None:
     text = (tmp_path / "out/report.md").read_text()
     assert "a, sst2: seed 43 diverged, it is left out." in text
     assert "a, sst2: seed 44 collapsed, it gives every row the same answer." in text
+    glue = FinetuneConfig(model="some/model", output=tmp_path / "b", task="glue", seeds=3)
+    marks = {"mnli/seed-43/diverged": 1.0, "cola/collapsed": 1.0}
+    write_model(tmp_path / "b", 10, [record("finetune", glue, {"glue/average": 0.5, **marks})])
+    run(tmp_path / "of glue", tmp_path / "b")
+    text = (tmp_path / "of glue/report.md").read_text()
+    assert "b, mnli: seed 43 diverged, it is left out. b, cola: it gives every row the same answer." in text
 
 
 def test_wnli_is_no_part_of_the_mean(tmp_path: Path) -> None:

@@ -214,6 +214,14 @@ def test_scored_as_trained(tmp_path: Path) -> None:
     assert tasks.as_trained(SST2, config(task="sst2"), str(tmp_path)).max_length == 128
 
 
+def test_spans_are_scored_as_trained(tmp_path: Path) -> None:
+    """What SQuAD's answers depend on is remembered too, a 0 as well; what was not given is the official script's."""
+    squad = tasks.TASKS["squad"]
+    write_biography(tmp_path, [record("finetune", settled("squad", stride=0, n_best=7), {})])
+    used = tasks.as_trained(squad, config(task="squad", n_best=3), str(tmp_path))
+    assert (used.stride, used.n_best, used.max_answer_length, used.null_threshold) == (0, 3, 30, 0.0)
+
+
 CUSTOM_TASK = replace(SST2, name="custom", kind="classification", text=("title",), labels=(), label="kind", dataset="")
 
 

@@ -365,6 +365,16 @@ def test_a_run_killed_twenty_times_ends_with_the_same_bits(
     assert not list(out.glob("checkpoint-*"))
 
 
+def test_another_number_of_processes_does_not_go_on(tmp_path: Path) -> None:
+    """It would take other rows: the run says what it was begun with."""
+    settings = {"lr": 0.1, "checkpoint_every": 2}
+    train(Line(), batches(), TrainConfig(steps=3, **settings), tmp_path)
+    run = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(run | {"num_processes": 2}))
+    with pytest.raises(DistilkitError, match="--num-processes was 2 in the interrupted run, now 1"):
+        train(Line(), batches(), TrainConfig(steps=3, resume=True, **settings), tmp_path)
+
+
 def test_gradients_are_shared_on_the_last_micro_batch_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three micro-batches an update, two are made without synchronising."""
     entered, no_sync = [], Accelerator.no_sync
