@@ -207,7 +207,9 @@ class TaskConfig(CommonConfig):
         metavar="COL[,COL]",
     )
     kind: Literal["classification", "multi-label", "regression"] | None = option(
-        "What --label says, for --task custom: a class, several, or a number [default: found from the rows].", None
+        "What --label says, for --task custom: a class, several, or a number [default: found from the rows; eval: as "
+        "the model was trained].",
+        None,
     )
     max_length: int | None = option(
         "Tokens per example or window [default: the task's; eval: as the model was trained].", None, min=8

@@ -20,7 +20,7 @@ from distilkit.predictions import COLLAPSED
 from distilkit.processes import claimed, device, is_main_process, state, stop_signal
 from distilkit.progress import warn
 from distilkit.record import Record, config_json, read_biography, record, write_biography
-from distilkit.snapshot import MAY_CHANGE, remove_snapshots
+from distilkit.snapshot import MAY_CHANGE, RATES, remove_snapshots
 from distilkit.tasks import Task
 from distilkit.tracker import check_tracker
 from distilkit.training import train
@@ -46,7 +46,10 @@ def settle(task: Task, config: FinetuneConfig) -> FinetuneConfig:
 
 
 def finetune_all(chosen: list[Task], config: FinetuneConfig) -> Record:
-    """Train a checkpoint on several tasks, each from the start, in OUTPUT/<task>; OUTPUT's record has the averages."""
+    """Train a checkpoint on several tasks, each from the start, in OUTPUT/<task>; OUTPUT's record has the averages.
+
+    Raises DivergedError, after the other tasks, where one of them diverged: `--resume` takes another rate for that one.
+    """
     jobs = [settle(task, _for_task(config, task)) for task in chosen]
     with claimed(config.output, resume=config.resume, keep="*/*") as out:
         for task, job in zip(chosen, jobs, strict=True):  # find out what is missing now, not a night later
@@ -55,11 +58,21 @@ def finetune_all(chosen: list[Task], config: FinetuneConfig) -> Record:
             if job.teacher:
                 checkpoint.open_config(job.teacher)
         with stop_signal():  # what comes when one task is nearly done stops the next
-            scores: dict[str, float] = {}
+            scores, lost = dict[str, float](), list[str]()
             for task, job in zip(chosen, jobs, strict=True):
-                done = finished(job) or finetune_task(task, replace(job, resume=job.output.is_dir()))
+                try:
+                    done = finished(job, MAY_CHANGE | RATES)
+                    done = done or finetune_task(task, replace(job, resume=job.output.is_dir()))
+                except DivergedError as error:
+                    warn(f"{task.name} diverged: {error}")
+                    lost.append(task.name)
+                    continue
                 scores |= {name: value for name, value in done.metrics.items() if _is_score(task, name)}
                 scores |= {f"{task.name}/{name}": 1.0 for name in done.metrics if name.startswith("seed-")}
+        if lost:
+            raise DivergedError(
+                f"{', '.join(lost)} diverged: lower --lr and go on with --resume, which keeps the others"
+            )
         names = {name: " ".join(over) for name, over in tasks.averaged(chosen).items()}
         done = record("finetune", config, scores | tasks.averages(scores, chosen), **_device(), **names)
         if is_main_process():
@@ -192,17 +205,17 @@ def _promote(source: Path, out: Path) -> None:
             path.replace(out / path.name)
 
 
-def finished(config: FinetuneConfig) -> Record | None:
+def finished(config: FinetuneConfig, may_change: set[str] = MAY_CHANGE) -> Record | None:
     """Return the record of a run that was already finished under its output, None where it has to be made.
 
-    Raises DistilkitError where it was made with other options.
+    Raises DistilkitError where it was made with other options than those that may change.
     """
     records = read_biography(config.output)
     if not records:
         return None
     for name, value in config_json(config).items():
         before = records[-1].config.get(name)
-        if name not in MAY_CHANGE and before != value:
+        if name not in may_change and before != value:
             raise DistilkitError(
                 f"{flag(name)} was {before} in '{config.output}', now {value}: --resume needs the same"
             )

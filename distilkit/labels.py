@@ -110,14 +110,14 @@ def allowed(task: Task) -> str:
     return "{:g} to {:g}".format(*SCALE[task.name]) if task.name in SCALE else "numbers"
 
 
-def of_model(task: Task, config: PretrainedConfig) -> Task:
-    """Return a custom task with the kind and the labels that a trained model's config names."""
+def of_model(task: Task, config: PretrainedConfig, kind: Kind | None = None) -> Task:
+    """Return a custom task with the labels that a trained model's config names, and the kind, unless it is given."""
     kinds: dict[str | None, Kind] = {problem: kind for kind, problem in PROBLEMS.items()}
     names = output_names(config)
     if all(re.fullmatch(r"LABEL_\d+", name) for name in names):  # which says nothing: rows have numbers then
         names = tuple(name.removeprefix("LABEL_") for name in names)
     problem = getattr(config, "problem_type", None)
-    kind = kinds[problem] if problem else "classification" if len(names) > 1 else "regression"
+    kind = kind or (kinds[problem] if problem else "classification" if len(names) > 1 else "regression")
     return replace(task, kind=kind, metrics=METRICS[kind], labels=() if kind == "regression" else names)
 
 

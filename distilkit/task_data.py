@@ -273,7 +273,10 @@ def check_labels(rows: Dataset, task: Task, source: str) -> None:
         return
     listed = isinstance(rows.features[task.label], List)
     if listed != (task.kind == "multi-label"):
-        raise DistilkitError(f"'{source}' has {'lists' if listed else 'no lists'} in {task.label}: {task.kind} differs")
+        one = "lists" if listed else "one value a row"
+        raise DistilkitError(
+            f"'{source}' has {one} in {task.label}, which does not fit {task.kind}: see --label, --kind"
+        )
     good = None if listed else {value for value in rows.unique(task.label) if target(task, value) is not None}
     for number, value in enumerate(rows[task.label], 1):
         if value in good if good is not None else target(task, value) is not None:

@@ -224,39 +224,31 @@ def test_squad_with_a_teacher(
     AutoModelForQuestionAnswering.from_pretrained(config.output)
 
 
-def test_glue_trains_nine(
-    config: FinetuneConfig, make_checkpoint: Callable[..., Path], prose: list[str], tmp_path: Path
-) -> None:
-    """`--task glue` makes nine checkpoints and a record with the averages, which eval finds again."""
+@pytest.fixture
+def glue(config: FinetuneConfig, make_checkpoint: Callable[..., Path], tmp_path: Path) -> FinetuneConfig:
+    """An update on each of GLUE's tasks, of a one-layer model and made-up rows."""
     for task in tasks.GLUE:
-        width = max(2, len(task.labels))
-        rows = [dict.fromkeys(task.text, text) | {"label": n % width} for n, text in enumerate(prose[:6])]
+        rows = [dict.fromkeys(task.text, f"the value {n}") | {"label": n % max(2, len(task.labels))} for n in range(6)]
         write_rows(tmp_path / "glue" / task.name / "train.jsonl", rows)
         write_rows(tmp_path / "glue" / task.name / f"{task.splits[0][1]}.jsonl", rows)
-    whole = replace(
-        config, task="glue", data=tmp_path / "glue", steps=1, batch_size=2, model=str(make_checkpoint("bert", 1))
-    )
-    done = finetuning.finetune(whole)
-    again = evaluation.evaluate(EvalConfig(models=(str(config.output),), task="glue", data=whole.data, max_length=32))
+    model = str(make_checkpoint("bert", 1))
+    return replace(config, task="glue", data=tmp_path / "glue", steps=1, batch_size=2, model=model)
+
+
+def test_glue_trains_nine(glue: FinetuneConfig) -> None:
+    """`--task glue` makes nine checkpoints and a record with the averages, which eval finds again."""
+    done = finetuning.finetune(glue)
+    again = evaluation.evaluate(EvalConfig(models=(str(glue.output),), task="glue", data=glue.data, max_length=32))
     scores = {name: value for name, value in done.metrics.items() if not name.endswith("/collapsed")}
     assert scores == pytest.approx(again.metrics, abs=1e-4)
-    assert all((config.output / task.name / "distilkit.json").is_file() for task in tasks.GLUE)
-    stsb = CLASSIFIER.from_pretrained(config.output / "stsb").config
+    assert all((glue.output / task.name / "distilkit.json").is_file() for task in tasks.GLUE)
+    stsb = CLASSIFIER.from_pretrained(glue.output / "stsb").config
     assert (stsb.num_labels, stsb.problem_type) == (1, "regression")
-    assert json.loads((config.output / "mrpc" / "distilkit.json").read_text())[-1]["config"]["lr"] == 3e-3  # as given
+    assert json.loads((glue.output / "mrpc" / "distilkit.json").read_text())[-1]["config"]["lr"] == 3e-3  # as given
 
 
-def test_glue_goes_on_without_repeating_finished_tasks(
-    config: FinetuneConfig, make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_glue_goes_on_without_repeating_finished_tasks(glue: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted in the third of nine tasks, --resume trains the third and those after it, and no task twice."""
-    for task in tasks.GLUE:
-        rows = [dict.fromkeys(task.text, f"the value {n}") | {"label": n % max(2, len(task.labels))} for n in range(4)]
-        write_rows(tmp_path / "glue" / task.name / "train.jsonl", rows)
-        write_rows(tmp_path / "glue" / task.name / f"{task.splits[0][1]}.jsonl", rows)
-    whole = replace(
-        config, task="glue", data=tmp_path / "glue", steps=1, batch_size=2, model=str(make_checkpoint("bert", 1))
-    )
     run, ran = finetuning.run, []
 
     def interrupted(job: Any, one: FinetuneConfig) -> Any:
@@ -267,10 +259,34 @@ def test_glue_goes_on_without_repeating_finished_tasks(
 
     monkeypatch.setattr(finetuning, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        finetuning.finetune(whole)
-    done = finetuning.finetune(replace(whole, resume=True))
+        finetuning.finetune(glue)
+    done = finetuning.finetune(replace(glue, resume=True))
     assert ran == ["cola", "sst2", "mrpc", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"]
     assert {"glue/average", "glue/average_without_wnli"} <= set(done.metrics)
+
+
+def test_a_task_that_diverges_does_not_stop_the_others(
+    glue: FinetuneConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other eight are made; --resume with a lower rate makes the ninth alone, and the averages."""
+    run, ran = finetuning.run, []
+
+    def troubled(job: Any, one: FinetuneConfig) -> Any:
+        ran.append(job.task.name)
+        high = job.task.name == "mrpc" and one.lr != 1e-3
+        return run(job, replace(one, lr=1e30, steps=3, log_every=1) if high else one)
+
+    monkeypatch.setattr(finetuning, "run", troubled)
+    with pytest.raises(DistilkitError, match="mrpc diverged: lower --lr and go on with --resume, which keeps the oth"):
+        finetuning.finetune(glue)
+    assert "warning: mrpc diverged: the loss is nan at update" in capsys.readouterr().err
+    assert len(ran) == 9
+    assert not (glue.output / "distilkit.json").exists()
+    done = finetuning.finetune(replace(glue, resume=True, lr=1e-3))
+    assert ran[9:] == ["mrpc"]
+    assert "glue/average" in done.metrics
+    rates = {task: json.loads((glue.output / task / "distilkit.json").read_text())[-1]["config"]["lr"] for task in ran}
+    assert {task: rate for task, rate in rates.items() if rate != 3e-3} == {"mrpc": 1e-3}
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[torch.Tensor]:

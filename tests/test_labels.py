@@ -131,6 +131,14 @@ def test_of_model(config: Labelled, kind: str, names: tuple[str, ...]) -> None:
     assert (task.kind, task.labels, task.metrics) == (kind, names, tasks.METRICS[kind])  # type: ignore[index]
 
 
+def test_a_given_kind_is_taken() -> None:
+    """A config that says nothing of several labels at once has --kind say it."""
+    silent = Labelled({0: "a", 1: "b"})
+    task = labels.of_model(CUSTOM, silent, "multi-label")  # type: ignore[arg-type]
+    assert (task.kind, task.labels) == ("multi-label", ("a", "b"))
+    assert labels.label_order(task, silent, "m") == [0, 1]  # type: ignore[arg-type]
+
+
 def test_labels_of_signs_alone_are_told_apart() -> None:
     """Where names are the same to the letter, what a plainer spelling would make of them doesn't matter."""
     task = replace(CUSTOM, labels=("+", "-", "C#", "C++"))

@@ -268,7 +268,7 @@ def test_a_custom_task_may_be_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> Non
     ("kind", "value", "message"),
     [
         ("regression", "big", "has kind 'big' in row 1, outside custom's \\(numbers\\)"),
-        ("multi-label", "a", "'x' has no lists in kind"),
+        ("multi-label", "a", "'x' has one value a row in kind"),
         ("classification", ["a"], "'x' has lists in kind"),
     ],
 )
