@@ -11,10 +11,11 @@ from distilkit.answers import Answers
 from distilkit.calibration import Bin
 from distilkit.config import DistillConfig, EvalConfig
 from distilkit.errors import DistilkitError
+from distilkit.labels import output_names
 from distilkit.pairs import Opened, Pair, find_pair, match, trained_length
 from distilkit.processes import is_main_process
 from distilkit.progress import warn
-from distilkit.record import write_text
+from distilkit.record import is_writable, write_text
 from distilkit.slices import Slice
 from distilkit.training import Batches
 
@@ -49,6 +50,8 @@ def check_files(config: EvalConfig) -> None:
     for flag, name in (("--examples", config.examples), ("--plot", config.plot)):
         if name and not name.parent.is_dir():
             raise DistilkitError(f"no folder '{name.parent}' for {flag}: make it first")
+        if name and not is_writable(name.parent):
+            raise DistilkitError(f"cannot write {flag} '{name}' (the folder is not yours to write to): choose another")
         if name and name.exists():
             raise DistilkitError(f"{flag} '{name}' is already there: choose another name")
     if config.plot:
@@ -92,8 +95,7 @@ def _classified(student: Opened, teacher: Opened, texts: list[str], length: int,
     theirs, ours = (
         answers.classify(each.model, each.tokenizer, texts, length, batch_size) for each in (teacher, student)
     )
-    labels = [str(label) for label in (student.model.config.id2label or {}).values()]
-    return answers.to_texts((theirs[:, order], ours), texts, labels)
+    return answers.to_texts((theirs[:, order], ours), texts, output_names(student.model.config))
 
 
 def reliabilities(found: Answers) -> dict[str, list[Bin]]:

@@ -12,8 +12,9 @@ from distilkit.comparison import TASK_NAMES, headlines, metric_name, ordered, ov
 from distilkit.errors import DistilkitError
 from distilkit.headline import called, kept_tasks
 from distilkit.markdown import about, escape, grid, join, made
+from distilkit.progress import warn
 from distilkit.record import Record
-from distilkit.results import Model, Results, scores_of
+from distilkit.results import Model, Results, flaws, scores_of
 from distilkit.steps import Step, duration, seeds, training_seconds
 from distilkit.tasks import TASKS
 
@@ -27,7 +28,11 @@ def cards(results: Results, steps: list[Step], *, force: bool) -> dict[Path, str
 
     Raises DistilkitError where there is none, and for a README.md of somebody else's unless `force`.
     """
-    models = [m for m in results.models if m.given and m.biography and (Path(m.place) / "config.json").is_file()]
+    made = [model for model in results.models if model.given and model.biography]
+    models = [model for model in made if (Path(model.place) / "config.json").is_file()]
+    for model in made:
+        if models and model not in models:
+            warn(f"no card for '{model.name}', which is no checkpoint: give those in it, '{model.name}/*'")
     if not models:
         raise DistilkitError(
             "--card finds no checkpoint that distilkit made: give the directory of one, or those of several tasks"
@@ -185,6 +190,7 @@ def limits(results: Results, model: Model) -> Iterator[str]:
     tuned = tuned_last(model)
     if tuned and int(tuned.config.get("seeds") or 1) == 1:
         yield "They come from one seed: a small difference may be chance."
+    yield from flaws(model)
     if model.part == "student" and not any(
         kept_tasks(other) for other in results.models if results.part(other) == "control"
     ):

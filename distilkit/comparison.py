@@ -14,10 +14,11 @@ TASK_NAMES = {
     "squad_v2": "SQuAD 2.0", "imdb": "IMDb", "custom": "custom task",
 }  # fmt: skip
 METRIC_NAMES = {
-    "f1": "F1", "f1_macro": "macro F1", "exact_match": "exact match", "matthews_correlation": "Matthews correlation",
-    "pearson": "Pearson", "spearmanr": "Spearman",
+    "f1": "F1", "f1_macro": "macro F1", "f1_micro": "micro F1", "exact_match": "exact match",
+    "matthews_correlation": "Matthews correlation", "pearson": "Pearson", "spearmanr": "Spearman",
 }  # fmt: skip
 FEW = 2  # tasks that get columns and plots of their own
+OTHER_METRICS = ("average", "f1_micro", "accuracy", "pearson")  # GLUE's, and a custom task's headline of each kind
 CELL = re.compile(r"(?P<device>\w+)/(?P<precision>\w+)/b(?P<batch>\d+)/l(?P<length>\d+)")
 
 
@@ -58,13 +59,14 @@ def overview(results: Results) -> Table:
 
 def task_columns(task: str, metric: str, *, narrow: bool) -> list[tuple[Cell, Callable[[Model], Cell]]]:
     """Return a column for a task's score and one for its retention, or one for both where there is no room for two."""
-    head = Cell(TASK_NAMES.get(task, task), metric_name(metric))
+    head, name = Cell(TASK_NAMES.get(task, task), metric_name(metric)), f"{task}/{metric}"
+
+    def kept(model: Model) -> Cell:
+        return _retention(model, task) if (task, metric) in headlines([model]) else Cell("")
+
     if narrow:
-        return [(head, lambda model: _score(model, f"{task}/{metric}")._replace(note=_retention(model, task).text))]
-    return [
-        (head, lambda model: _score(model, f"{task}/{metric}")),
-        (Cell("Retention", head.text), lambda model: _retention(model, task)),
-    ]
+        return [(head, lambda model: _score(model, name)._replace(note=kept(model).text))]
+    return [(head, lambda model: _score(model, name)), (Cell("Retention", head.text), kept)]
 
 
 def _part(results: Results, model: Model) -> str:
@@ -89,6 +91,9 @@ def _caption(results: Results) -> str:
         said.append(f"Speed-ups are against {_names(results, first)}.")
     if has(r"(?!retention)\w+/\w+/min") and not narrow:
         said.append("A score from several seeds is their median, with its range.")
+    trained = [step.config for model in models for step in model.biography if step.command == "finetune"]
+    if len({(one.get("data"), one.get("label")) for one in trained if one.get("task") == "custom"}) > 1:
+        said.append("The custom tasks were learnt from different data or labels: their scores may not compare.")
     return " ".join(said)
 
 
@@ -171,7 +176,7 @@ def ordered(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     tasks = list(TASK_NAMES)
 
     def rank(pair: tuple[str, str]) -> tuple[int, int, tuple[str, str]]:
-        metrics = TASKS[pair[0]].metrics if pair[0] in TASKS else ("accuracy", "average")
+        metrics = TASKS[pair[0]].metrics if pair[0] in TASKS else OTHER_METRICS
         place = metrics.index(pair[1]) if pair[1] in metrics else len(metrics)
         return tasks.index(pair[0]) if pair[0] in tasks else len(tasks), place, pair
 
@@ -179,10 +184,12 @@ def ordered(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def headlines(models: Sequence[Model]) -> list[tuple[str, str]]:
-    """Return the (task, metric) that stands for each task that a model was scored on; GLUE's averages come last."""
-    pairs = ordered(pair for model in models for pair in scores_of(model))
-    first = dict(reversed(pairs))  # the first of each task comes last
-    return [(task, first[task]) for task in dict.fromkeys(task for task, _ in pairs)]
+    """Return the (task, metric) that stands for each task that a model was scored on; GLUE's averages come last.
+
+    There may be several of `custom`, which is another task for each kind of label.
+    """
+    first = [dict(reversed(ordered(scores_of(model)))) for model in models]  # the first of each task comes last
+    return ordered(pair for found in first for pair in found.items())
 
 
 def _number(model: Model, name: str, scale: float, form: str, unit: str = "") -> Cell:

@@ -67,7 +67,10 @@ def _read(source: str, streaming: bool) -> Any:
         if "text" not in columns:
             raise DistilkitError(f"corpus '{source}' has no column 'text' (it has {', '.join(columns)}): rename it")
         documents = documents.select_columns("text")
-        if not any((row["text"] or "").strip() for row in islice(documents, 1000)):
+        first = [row["text"] or "" for row in islice(documents, 1000)]
+        if not all(isinstance(text, str) for text in first):
+            raise DistilkitError(f"corpus '{source}' holds more than text in its column 'text': give plain text")
+        if not any(text.strip() for text in first):
             raise DistilkitError(f"corpus '{source}' holds no text: give other text")
     return documents
 
@@ -159,7 +162,8 @@ def pack(
     packed = store(Hasher.hash((fingerprint, packer.key)), packer.encoder.dtype, make)
     if not len(packed):
         raise DistilkitError(
-            f"the corpus does not fill one block of {seq_length} tokens: give more text or a lower --seq-length"
+            f"the corpus does not fill one block of {seq_length} tokens: give more text, or shorter blocks "
+            "(--seq-length; eval: --max-length)"
         )
     return packed
 

@@ -1,22 +1,31 @@
 """`eval`: score checkpoints on a task, and say how much of a teacher's score they keep, and how sure that is."""
 
+import errno
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import checkpoint, labels, task_data, tasks
+from distilkit import checkpoint, encoding, labels, task_data, tasks
 from distilkit.agreement import agree
 from distilkit.config import EvalConfig, FinetuneConfig
 from distilkit.errors import DistilkitError
 from distilkit.inference import predict
+from distilkit.options import flag
 from distilkit.predictions import COLLAPSED, Answers, Said, read_answers
 from distilkit.processes import device
 from distilkit.progress import is_first_process, warn
-from distilkit.record import UNWRITABLE, Record, record
+from distilkit.record import UNWRITABLE, Record, is_writable, record
 from distilkit.retention import TEACHER, Result, compare
 from distilkit.tasks import Task
+
+FOR_MODELS = ("max_length", "stride", "n_best", "max_answer_length")
+FOR_TASKS = (
+    *("data", "text", "label", "kind", "long", "stride", "n_best", "max_answer_length", "null_threshold"),
+    *("control", "predictions", "null_odds", "write_predictions"),
+)
 
 
 def evaluate(config: EvalConfig) -> Record:
@@ -27,8 +36,8 @@ def evaluate(config: EvalConfig) -> Record:
     With several checkpoints, a metric's name begins with the checkpoint's position; `teacher/` and `control/` begin the
     names of what they are compared with.
     """
-    _check_agreement(config)
     chosen = tasks.resolve(config) if config.task or not config.agreement else []
+    _check_agreement(config)
     _check(config, chosen)
     agreed = agree(config) if config.agreement else {}
     if not chosen:
@@ -42,8 +51,10 @@ def evaluate(config: EvalConfig) -> Record:
     entries = {**models, **({TEACHER: config.against} if config.against else {}), **controls}
     for name in entries.values() if len(chosen) > 1 else ():
         _check_directories(name, chosen)
+    if chosen[0].name == "custom":
+        _check_kinds(list(dict.fromkeys(entries.values())), chosen[0], config)
     if config.write_predictions:
-        _make(config.write_predictions)
+        _make(config.write_predictions, [file for task in chosen for file in task.files])
     about = {name: " ".join(names) for name, names in tasks.averaged(chosen).items()}
     about |= task_data.scored_on_tests(chosen, config.data)
     scored: dict[str, Result] = {}  # once each: a model may be what it is compared with, too
@@ -63,6 +74,8 @@ def _check_agreement(config: EvalConfig) -> None:
         raise DistilkitError("--examples and --plot go with --agreement: give it a text")
     if config.agreement and not config.models:
         raise DistilkitError("--agreement compares a MODEL with its teacher: give one")
+    if not config.task:
+        _refuse(config, FOR_TASKS, "--task, which is not given: give one, or leave it out")
 
 
 def _check(config: EvalConfig, chosen: Sequence[Task]) -> None:
@@ -78,6 +91,9 @@ def _check(config: EvalConfig, chosen: Sequence[Task]) -> None:
         raise DistilkitError("no MODEL: give one or more, or a prediction file of SQuAD's as --predictions")
     if config.predictions and (config.models or config.against):
         raise DistilkitError("--predictions is scored without a model: leave out MODEL and --against")
+    if config.predictions:
+        _refuse(config, FOR_MODELS, "models, and --predictions is scored without one: leave it out")
+        _refuse(config, () if config.null_odds else ("null_threshold",), "models and --null-odds: give one of them")
     if config.predictions and chosen[0].kind != "span":
         raise DistilkitError(f"--predictions is for --task squad and squad_v2, not for {config.task}: leave it out")
 
@@ -92,22 +108,43 @@ def _check_directories(name: str, chosen: Sequence[Task]) -> None:
         )
 
 
-def _make(directory: Path) -> None:
+def _refuse(config: EvalConfig, names: Sequence[str], reason: str) -> None:
+    for name in names:
+        if getattr(config, name) not in (None, ()):
+            raise DistilkitError(f"{flag(name)} is for {reason}")
+
+
+def _check_kinds(names: Sequence[str], task: Task, config: EvalConfig) -> None:
+    """Raise DistilkitError where models of a custom task were trained for different kinds of labels."""
+    kinds = {name: labels.of_model(task, checkpoint.open_config(name), config.kind).kind for name in names}
+    for name in names:
+        if kinds[name] != kinds[names[0]]:
+            both = f"'{names[0]}' is for {kinds[names[0]]}, but '{name}' for {kinds[name]}"
+            raise DistilkitError(f"{both}: give models of one kind, or --kind")
+
+
+def _make(directory: Path, files: Sequence[str]) -> None:
+    """Make the directory of --write-predictions, and see that files can be written there and replace none."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        if not is_writable(directory):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
         raise DistilkitError(
             f"cannot write --write-predictions '{directory}' ({error.strerror}): choose another"
         ) from None
+    for file in files:
+        if (directory / file).exists():
+            raise DistilkitError(f"--write-predictions '{directory / file}' is already there: choose another folder")
 
 
 def score_file(task: Task, config: EvalConfig) -> dict[str, float]:
     """Score a published prediction file, without a model."""
     rows = task_data.read_validation(task, config.data)[task.name]
     golds = {row["id"]: row["answers"]["text"] for row in rows.select_columns(["id", "answers"])}
-    answers = read_answers(task, golds, Path(str(config.predictions)), config.null_odds)
+    answers = read_answers(task, golds, Path(str(config.predictions)), config.null_odds, config.null_threshold)
     if lacking := len(golds.keys() - answers.texts.keys()):
         warn(f"'{config.predictions}' lacks {lacking} of {len(golds)} questions, which count as wrong")
     return {f"{task.name}/{name}": value for name, value in answers.score().items() if name != COLLAPSED}
@@ -129,6 +166,7 @@ def score_checkpoint(name: str, chosen: Sequence[Task], config: EvalConfig, out:
         splits = task_data.read_validation(labelled, data)
         tests = task_data.read_tests(task, data) if out else {}
         used = tasks.as_trained(task, config, place)
+        encoding.say_cut(task, used, encoding.window_length(task, used, model))
         mine = {
             prefix: predict(model, tokenizer, labelled, rows, used, order=order, name=place)
             for prefix, rows in splits.items()

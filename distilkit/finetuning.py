@@ -3,7 +3,7 @@
 import math
 import shutil
 import statistics
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from accelerate.utils import set_seed
@@ -25,6 +25,8 @@ from distilkit.tasks import Task
 from distilkit.tracker import check_tracker
 from distilkit.training import train
 
+TEACHERS = {"alpha_ce", "alpha_task", "alpha_hidden", "alpha_attention", "hidden_loss", "layer_map", "temperature"}
+
 
 def finetune(config: FinetuneConfig) -> Record:
     """Train a checkpoint on a task, score it on the validation rows, and write it with its record.
@@ -32,8 +34,16 @@ def finetune(config: FinetuneConfig) -> Record:
     `--task glue` makes nine of them, each in its own directory under the output.
     """
     check_tracker(config.log_with)
+    _check_teacher(config)
     chosen = tasks.resolve(config)
     return finetune_task(chosen[0], settle(chosen[0], config)) if len(chosen) == 1 else finetune_all(chosen, config)
+
+
+def _check_teacher(config: FinetuneConfig) -> None:
+    """Raise DistilkitError for an option about the teacher where there is none."""
+    for item in fields(config) if config.teacher is None else ():
+        if item.name in TEACHERS and getattr(config, item.name) != item.default:
+            raise DistilkitError(f"{flag(item.name)} is about a teacher: give one as --teacher, or leave it out")
 
 
 def settle(task: Task, config: FinetuneConfig) -> FinetuneConfig:
@@ -96,12 +106,30 @@ def _for_task(config: FinetuneConfig, task: Task) -> FinetuneConfig:
 
 def finetune_task(task: Task, config: FinetuneConfig) -> Record:
     """Train a checkpoint on one task with one seed or several."""
+    _check_seeds(config)
     with claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]" if config.seeds == 1 else "*/*"):
         job = prepare(task, config)
         if config.seeds == 1:
             return run(job, config)
         with stop_signal():  # what comes when one seed is nearly done stops the next
             return run_seeds(job, config)
+
+
+def _check_seeds(config: FinetuneConfig) -> None:
+    """Raise DistilkitError where the run to go on with had other seeds: what they came to would be lost."""
+    mine = {_of_seed(config, seed).name for seed in _seeds(config)} if config.seeds > 1 else set()
+    others = sorted({path.name for path in config.output.glob("seed-*")} - mine)
+    if config.resume and (others or (mine and (config.output / "run.json").exists())):
+        was = f"has {others[0]}" if others else "is a run with one seed"
+        raise DistilkitError(f"'{config.output}' {was}: --resume needs the same --seed and --seeds")
+
+
+def _seeds(config: FinetuneConfig) -> range:
+    return range(config.seed, config.seed + config.seeds)
+
+
+def _of_seed(config: FinetuneConfig, seed: int) -> Path:
+    return config.output / f"seed-{seed}"
 
 
 def run(job: Job, config: FinetuneConfig) -> Record:
@@ -159,8 +187,8 @@ def run_seeds(job: Job, config: FinetuneConfig) -> Record:
     Raises DivergedError where all of them did.
     """
     out, records, marks = config.output, [], {}
-    for seed in range(config.seed, config.seed + config.seeds):
-        one = replace(config, seed=seed, seeds=1, output=out / f"seed-{seed}")
+    for seed in _seeds(config):
+        one = replace(config, seed=seed, seeds=1, output=_of_seed(config, seed))
         try:
             records.append(finished(one) or _run_one(job, replace(one, resume=config.resume and one.output.is_dir())))
         except DivergedError as error:
@@ -176,10 +204,10 @@ def run_seeds(job: Job, config: FinetuneConfig) -> Record:
     about = _device() | job.about
     done = record("finetune", config, spread([entry.metrics for entry in records]) | marks, **about)
     if is_main_process():
-        _promote(out / f"seed-{middle.config['seed']}", out)
+        _promote(_of_seed(config, middle.config["seed"]), out)
         write_biography(out, [*read_biography(config.model), done])
-        for seed in range(config.seed, config.seed + config.seeds):
-            shutil.rmtree(out / f"seed-{seed}", ignore_errors=True)
+        for seed in _seeds(config):
+            shutil.rmtree(_of_seed(config, seed), ignore_errors=True)
     return done
 
 

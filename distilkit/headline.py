@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from distilkit.comparison import TASK_NAMES, bounds, percent, settings, spoken
 from distilkit.measurements import position
+from distilkit.predictions import COLLAPSED
 from distilkit.results import Model, Results, differences
 from distilkit.steps import duration, millions
 
@@ -124,10 +125,13 @@ def retention(results: Results, model: Model) -> list[Tile]:
         return [Tile(percent(fmean(kept.values())), f"of {teacher}'s scores kept", detail)]
     return [
         Tile(
-            percent(value), f"of {teacher}'s score kept", ", interval ".join(filter(None, [task_name(task), interval]))
+            percent(value),
+            f"of {teacher}'s score kept",
+            ", interval ".join(filter(None, [task_name(task), interval])) + (f"; {flaw}" if flaw else ""),
         )
         for task, value in kept.items()
         for interval in [bounds(model, f"retention/{task}", "low", "high", percent)]
+        for flaw in ["every row gets the same answer" if f"{task}/{COLLAPSED}" in model.facts else ""]
     ]
 
 

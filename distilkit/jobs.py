@@ -77,8 +77,6 @@ def prepare(task: Task, config: FinetuneConfig) -> Job:
     student, tokenizer = open_student(task, config), checkpoint.open_tokenizer(config.model)
     inputs = encoding.input_names(student)
     if config.teacher is None:
-        if inner(config):
-            raise DistilkitError("--alpha-hidden and --alpha-attention compare with a teacher's: give --teacher")
         return Job(task, tokenizer, encode(rows, task, tokenizer, inputs, config, student), splits, inputs, about=about)
     teacher = open_teacher(task, config, tokenizer)
     if inner(config) and teacher.prefix:
@@ -138,6 +136,7 @@ def encode(
 ) -> Dataset:
     """Tokenise rows to train on, no longer than every model that reads them has positions for."""
     length = encoding.window_length(task, config, *models)
+    encoding.say_cut(task, config, length)
     if task.kind == "span":
         return squad.encode(rows, tokenizer, inputs, length, config.stride, training=True)
     return encoding.encode(rows, task, tokenizer, inputs, length, config.long)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +34,9 @@ def learn(task: Task, rows: Dataset, source: str, kind: Kind | None = None) -> T
     if (kind == "multi-label") != isinstance(rows.features[task.label], List):
         wanted = "lists of names, or a column of 0 and 1 for each label" if kind == "multi-label" else "one value a row"
         raise DistilkitError(f"{where} does not fit --kind {kind} in '{source}': it needs {wanted}")
-    if len(values) < 2:
+    numbers = all(isinstance(value, (int, float)) for value in values)
+    names = list(dict.fromkeys(map(_spell, sorted(values) if numbers else sorted(values, key=str))))
+    if len(names) < 2:
         held = repr(next(iter(values))) if values else "nothing"
         raise DistilkitError(f"{where} has the one value {held} in '{source}': give two or more")
     if kind == "regression":
@@ -43,8 +46,7 @@ def learn(task: Task, rows: Dataset, source: str, kind: Kind | None = None) -> T
     columns = task.label.split(",")
     if len(columns) > 1 and set(columns) <= set(rows.column_names):
         return replace(task, labels=tuple(columns))
-    numbers = all(isinstance(value, (int, float)) for value in values)
-    return replace(task, labels=tuple(map(_spell, sorted(values) if numbers else sorted(values, key=str))))
+    return replace(task, labels=tuple(names))
 
 
 def find_kind(rows: Dataset, label: str) -> Kind:
@@ -52,7 +54,12 @@ def find_kind(rows: Dataset, label: str) -> Kind:
     if isinstance(rows.features[label], List):
         return "multi-label"
     values = distinct(rows, label)
-    if any(isinstance(value, float) and not value.is_integer() for value in values):
+    words = {value for value in values if isinstance(value, str) and _fraction(value) is None}
+    if words and any(_fraction(value) for value in values):
+        raise DistilkitError(
+            f"--label {label} holds numbers, but {min(words)!r} too: mend that row, or give --kind classification"
+        )
+    if any(isinstance(value, float) and _fraction(value) for value in values):
         return "regression"
     if len(values) > max(MANY, len(rows) / 2):
         raise DistilkitError(
@@ -60,6 +67,15 @@ def find_kind(rows: Dataset, label: str) -> Kind:
             "give --kind regression where they are numbers, --kind classification where they are classes"
         )
     return "classification"
+
+
+def _fraction(value: Any) -> bool | None:
+    """Say whether a number, which may be spelled as text, is a fraction; None where it is no number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return not number.is_integer() if math.isfinite(number) else None
 
 
 def distinct(rows: Dataset, label: str) -> set[Any]:
@@ -70,7 +86,7 @@ def distinct(rows: Dataset, label: str) -> set[Any]:
 
 
 def _spell(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
 def target(task: Task, value: Any) -> int | float | list[float] | None:
@@ -134,19 +150,33 @@ def label_order(task: Task, config: PretrainedConfig, name: str) -> list[int]:
         raise DistilkitError(
             f"'{name}' was trained for {problem.replace('_', ' ')}, but {task.name} is {task.kind}: give another model"
         )
-    width = 1 if task.kind == "regression" else len(task.labels)
-    exact = list(output_names(config)), list(task.labels)
-    theirs, mine = [_plain(label) for label in exact[0]], [_plain(label) for label in exact[1]] or ["label_0"]
-    for names, wanted in (exact, (theirs, mine)):  # plainly, "+" and "-" would be the same
-        if len(set(names)) == len(names) == width and sorted(names) == sorted(wanted):
-            return [names.index(label) for label in wanted]
-    silent = all(re.fullmatch(r"(label_)?\d+", label) for label in theirs)
-    if len(theirs) == width and (silent or task.kind == "regression"):
-        return list(range(width))
-    has = ", ".join(task.labels) or "one number"
-    raise DistilkitError(
-        f"'{name}' predicts {', '.join(theirs)}, but {task.name} has {has}: give a model trained on {task.name}"
-    )
+    theirs, mine = output_names(config), task.labels or ("LABEL_0",)
+    order = places(theirs, mine)
+    if order is None and len(theirs) == len(mine) and (says_nothing(theirs) or task.kind == "regression"):
+        order = list(range(len(mine)))
+    if order is None:
+        has = ", ".join(task.labels) or "one number"
+        raise DistilkitError(
+            f"'{name}' predicts {', '.join(theirs)}, but {task.name} has {has}: give a model trained on {task.name}"
+        )
+    return order
+
+
+def places(names: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Return where each of the wanted labels is among names, None where they are others.
+
+    By their exact spelling, or else by their letters alone ("Not spam" is "not_spam").
+    """
+    plain = [_plain(name) for name in names], [_plain(name) for name in wanted]
+    for have, want in ((list(names), list(wanted)), plain):  # by letters alone, "+" and "-" would be the same
+        if len(set(have)) == len(have) and sorted(have) == sorted(want):
+            return [have.index(name) for name in want]
+    return None
+
+
+def says_nothing(names: Iterable[str]) -> bool:
+    """Say whether labels are mere numbers, as transformers calls what nobody named."""
+    return all(re.fullmatch(r"(label_)?\d+", _plain(name)) for name in names)
 
 
 def output_names(config: PretrainedConfig) -> tuple[str, ...]:
@@ -155,5 +185,5 @@ def output_names(config: PretrainedConfig) -> tuple[str, ...]:
     return tuple(names[place] for place in sorted(names))
 
 
-def _plain(label: Any) -> str:
-    return re.sub(r"\W+", "_", str(label).strip().lower())
+def _plain(label: str) -> str:
+    return re.sub(r"\W+", "_", label.strip().lower())

@@ -1,11 +1,10 @@
 """Pairs: which teacher a checkpoint is compared with on plain text, and whether the two can be compared."""
 
-import re
 from typing import NamedTuple
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import checkpoint, vocabulary
+from distilkit import checkpoint, labels, vocabulary
 from distilkit.checkpoint import Head
 from distilkit.errors import DistilkitError
 from distilkit.processes import device
@@ -100,17 +99,14 @@ def match(student: PretrainedConfig, teacher: PretrainedConfig, name: str) -> li
     Names that say nothing (LABEL_0, 0) count as being in the other's order.
     Raises DistilkitError where the teacher, called `name`, has other labels.
     """
-    ours, theirs = ([_plain(label) for label in (config.id2label or {}).values()] for config in (student, teacher))
-    if sorted(ours) == sorted(theirs):
-        return [theirs.index(label) for label in ours]
-    silent = (all(re.fullmatch(r"(label_)?\d+", label) for label in labels) for labels in (ours, theirs))
-    if len(ours) != len(theirs) or not (any(silent) or len(ours) == 1):
+    ours, theirs = labels.output_names(student), labels.output_names(teacher)
+    order = labels.places(theirs, ours)
+    silent = labels.says_nothing(ours) or labels.says_nothing(theirs) or len(ours) == 1
+    if order is None and len(ours) == len(theirs) and silent:
+        order = list(range(len(ours)))
+    if order is None:
         raise DistilkitError(
             f"'{name}' predicts {', '.join(theirs)}, but the student {', '.join(ours)}: "
             "name a teacher of the same task with --against"
         )
-    return list(range(len(ours)))
-
-
-def _plain(label: object) -> str:
-    return re.sub(r"\W+", "_", str(label).strip().lower())
+    return order

@@ -11,6 +11,7 @@ from distilkit.curve import points
 from distilkit.errors import DistilkitError
 from distilkit.headline import kept_tasks
 from distilkit.results import Model, Results
+from distilkit.tasks import TASKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,7 +114,8 @@ def retention(results: Results) -> list[Plot]:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     shown = [(number, model) for number, model in enumerate(results.models) if results.part(model) != "teacher"]
-    tasks = [task for task, _ in headlines(results.models) if any(f"retention/{task}" in m.facts for _, m in shown)]
+    tasks = list(dict.fromkeys(task for task, _ in headlines(results.models)))
+    tasks = [task for task in tasks if any(f"retention/{task}" in model.facts for _, model in shown)]
     shown = [(number, model) for number, model in shown if any(f"retention/{task}" in model.facts for task in tasks)]
     if not shown:
         return []
@@ -155,7 +157,12 @@ def frontiers(results: Results) -> list[Plot]:
     for task, metric in tasks:
         name = f"{task}/{metric}"
         scored = [(n, m, m.facts[name]) for n, m in enumerate(models) if name in m.facts]
-        plots += frontier(task, f"{TASK_NAMES.get(task, task)} {metric_name(metric)}", models, scored)
+        plots += frontier(
+            task if task in TASKS else f"{task}-{metric}",
+            f"{TASK_NAMES.get(task, task)} {metric_name(metric)}",
+            models,
+            scored,
+        )
     return plots
 
 

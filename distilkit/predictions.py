@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,17 +59,23 @@ class Answers:
         """Return the texts, "" where no answer is the better one."""
         if self.threshold is None:
             return self.texts
-        return {key: text if self.odds[key] <= self.threshold else "" for key, text in self.texts.items()}
+        return {
+            key: text if self.odds.get(key, -math.inf) <= self.threshold else "" for key, text in self.texts.items()
+        }
 
     def score(self) -> dict[str, float]:
         """Return the scores from 0 to 100, for 2.0 with the best thresholds, and the mark `collapsed`."""
         final = self.final()
-        values = {COLLAPSED: 1.0} if len(set(final.values())) == 1 else {}
+        values = {COLLAPSED: 1.0} if self._collapsed(final) else {}
         values |= self._compute(final, {})
         if self.odds and self.task.name == "squad_v2":
             tried = self._compute(self.texts, self.odds)
             values |= {name: value for name, value in tried.items() if name.startswith("best_")}
         return values
+
+    def _collapsed(self, final: dict[str, str]) -> bool:
+        said = set(final.values())
+        return len(said) == 1 < len(final) and not all(said <= set(golds or [""]) for golds in self.golds.values())
 
     def _compute(self, texts: dict[str, str], odds: dict[str, float]) -> dict[str, float]:
         predictions: list[dict[str, Any]] = [{"id": key, "prediction_text": texts.get(key)} for key in self.golds]
@@ -106,15 +113,19 @@ def collapsed(said: np.ndarray, asked: np.ndarray) -> bool:
 def _spell(task: Task, value: Any) -> str:
     """Spell a prediction as the leaderboard does; a custom task's and IMDb's by name."""
     if task.kind == "regression":
-        low, high = SCALE.get(task.name, (-np.inf, np.inf))
+        if task.name not in SCALE:
+            return f"{value:.9g}"  # all that fp32 holds
+        low, high = SCALE[task.name]
         return f"{min(max(float(value), low), high):.3f}"
     if task.kind == "multi-label":
         return ",".join(label for label, flag in zip(task.labels, value, strict=True) if flag)
     return task.labels[value] if task.name in WORDS or not task.tests else str(int(value))
 
 
-def read_answers(task: Task, golds: dict[str, list[str]], path: Path, odds: Path | None) -> Answers:
-    """Read a prediction file of SQuAD's, {id: text}, and its null odds, {id: number}.
+def read_answers(
+    task: Task, golds: dict[str, list[str]], path: Path, odds: Path | None, threshold: float | None = None
+) -> Answers:
+    """Read a prediction file of SQuAD's, {id: text}, and its null odds, {id: number}; `threshold` as in Answers.
 
     Raises DistilkitError where a file isn't that, or answers none of the questions.
     """
@@ -126,7 +137,7 @@ def read_answers(task: Task, golds: dict[str, list[str]], path: Path, odds: Path
         raise DistilkitError(
             f"--null-odds '{odds}' lacks questions that '{path}' answers: give the file of the same run"
         )
-    return Answers(task, texts, golds, numbers)
+    return Answers(task, texts, golds, numbers, threshold)
 
 
 def _read(path: Path, flag: str, kinds: tuple[type, ...]) -> dict[str, Any]:

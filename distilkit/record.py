@@ -111,6 +111,11 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def is_writable(folder: Path) -> bool:
+    """Say whether files can be made in a folder."""
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
 def remembered_teacher(directory: str | Path, commands: tuple[str, ...] = ("init", "distill")) -> str | None:
     """Return the teacher that a checkpoint was extracted from or last distilled against, or other commands' teacher."""
     for entry in reversed(read_biography(directory)):
@@ -167,7 +172,10 @@ def unmet(requirements: tuple[str, ...], metrics: dict[str, float]) -> list[str]
         name, compare, bound = parse_gate(gate)
         matching = {key: metrics[key] for key in named(name, metrics)}
         if not matching:
-            raise DistilkitError(f"--require '{gate}' names no metric: there are {', '.join(sorted(metrics))}")
+            import difflib  # here, because --help would pay for it
+
+            near = difflib.get_close_matches(name, metrics, n=5, cutoff=0.4) or sorted(metrics)
+            raise DistilkitError(f"--require '{gate}' names no metric: there are {', '.join(near[:5])}, …")
         lines += [f"{gate}: there is no {key}, the teacher's score is 0 or less" for key in undefined(name, metrics)]
         lines += [
             f"{gate}: {key} is {value:.6g}" for key, value in matching.items() if not COMPARISONS[compare](value, bound)

@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, List, Value
 
 from distilkit import squad
@@ -187,6 +188,7 @@ def _is_nested(head: bytes) -> bool:
     return re.match(rb'\s*\{\s*"(data|version)"\s*:', head) is not None
 
 
+TEXTS = ("string", "large_string")
 FLAGS = {0: False, 1: True, "0": False, "1": True}  # False and True are 0 and 1
 
 
@@ -239,7 +241,7 @@ def _check_columns(rows: Dataset, task: Task, source: str, *, labelled: bool = T
     for column in wanted:
         if rows.data.column(column).null_count:
             number = next(n for n, value in enumerate(rows[column], 1) if value is None)
-            raise DistilkitError(f"'{source}' has no '{column}' in row {number}: fill it in or drop the row")
+            raise _empty(source, column, number)
     for column in task.text if task.kind == "span" else (*task.text, *label):
         feature = rows.features[column]
         listed = task.name == "custom" and column == task.label and isinstance(feature, List)
@@ -247,6 +249,18 @@ def _check_columns(rows: Dataset, task: Task, source: str, *, labelled: bool = T
             raise DistilkitError(
                 f"column '{column}' in '{source}' holds more than text or numbers: give a plain column"
             )
+    if task.name == "custom" and labelled:
+        for number, value in enumerate(rows[task.label], 1):
+            if any(map(_is_blank, value if isinstance(value, list) else [value])):
+                raise _empty(source, task.label, number)
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or value != value or (isinstance(value, str) and not value.strip())  # noqa: PLR0124 - nan
+
+
+def _empty(source: str, column: str, number: int) -> DistilkitError:
+    return DistilkitError(f"'{source}' has no '{column}' in row {number}: fill it in or drop the row")
 
 
 def check_questions(rows: Dataset, source: str) -> Dataset:
@@ -256,15 +270,33 @@ def check_questions(rows: Dataset, source: str) -> Dataset:
     """
     answers = rows.features["answers"]
     parts = dict(answers) if isinstance(answers, dict) else {}
-    if not all(isinstance(parts.get(name), List) for name in ("text", "answer_start")):
+    kinds = {name: parts[name].feature.dtype for name in parts if isinstance(parts[name], List)}
+    if kinds.get("text") not in TEXTS or not str(kinds.get("answer_start")).startswith("int"):
         raise DistilkitError(
             f"'{source}' has answers that aren't laid out like SQuAD's, {{text: […], answer_start: […]}}: mend it"
         )
+    for column in ("question", "context"):
+        if getattr(rows.features[column], "dtype", None) not in TEXTS:
+            raise DistilkitError(f"'{source}' has a column '{column}' that is no text: mend it")
+    _check_answers(rows, source)
     rows = rows if rows.features["id"] == Value("string") else rows.cast_column("id", Value("string"))
     [(commonest, times)] = Counter(rows["id"][:]).most_common(1)
     if times > 1:
         raise DistilkitError(f"'{source}' has several rows with the id '{commonest}': give each its own")
     return rows
+
+
+def _check_answers(rows: Dataset, source: str) -> None:
+    """Raise DistilkitError where an answer lacks its text or its place."""
+    texts, starts = (pc.struct_field(rows.data.column("answers"), name) for name in ("text", "answer_start"))
+    holes = sum(pc.list_flatten(values).null_count for values in (texts, starts))
+    uneven = pc.not_equal(*map(pc.list_value_length, (texts, starts)))  # null where there is no list
+    if not holes and not pc.any(pc.fill_null(uneven, True)).as_py():
+        return
+    for key, answer in zip(rows["id"], rows["answers"], strict=True):
+        text, start = answer["text"], answer["answer_start"]
+        if text is None or start is None or len(text) != len(start) or None in (*text, *start):
+            raise DistilkitError(f"'{source}' has an answer without its text or its start at '{key}': mend it")
 
 
 def check_labels(rows: Dataset, task: Task, source: str) -> None:

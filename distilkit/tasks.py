@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from distilkit import checkpoint
 from distilkit.config import EvalConfig, FinetuneConfig, TaskConfig
 from distilkit.errors import DistilkitError
+from distilkit.options import flag
 from distilkit.record import read_biography
 
 C = TypeVar("C", EvalConfig, FinetuneConfig)
@@ -25,10 +26,8 @@ METRICS: dict[Kind, tuple[str, ...]] = {  # of a custom task
     "multi-label": ("f1_micro", "f1_macro", "accuracy"),
     "regression": ("pearson", "spearmanr"),
 }
-SETTINGS = (  # what a config may leave to the task
-    *("batch_size", "lr", "epochs", "max_length", "long"),
-    *("stride", "n_best", "max_answer_length", "null_threshold"),
-)
+SPANS = ("stride", "n_best", "max_answer_length", "null_threshold")
+SETTINGS = ("batch_size", "lr", "epochs", "max_length", "long", *SPANS)  # what a config may leave to the task
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,13 @@ class Task:
     n_best: int = 20
     max_answer_length: int = 30
     null_threshold: float = 0.0
+
+    @property
+    def files(self) -> list[str]:
+        """The names of the files that predictions are written to."""
+        if self.kind == "span":
+            return ["predictions.json", *(["null_odds.json"] if self.name == "squad_v2" else [])]
+        return [f"{name}.tsv" for name, *_ in self.tests or self.splits]
 
 
 def _glue(
@@ -176,6 +182,9 @@ def _fill(task: Task, config: C, before: dict[str, Any]) -> C:
     given = {name: getattr(config, name) for name in SETTINGS if hasattr(config, name)}
     own = {name: getattr(task, name) for name in given} | {k: v for k, v in before.items() if v is not None}
     values = {name: own[name] if value is None else value for name, value in given.items()}
+    for name in SPANS:
+        if task.kind != "span" and given[name] is not None:
+            raise DistilkitError(f"{flag(name)} is for --task squad and squad_v2, not for {task.name}: leave it out")
     if values["long"] != "head" and len(task.text) > 1:
         raise DistilkitError(f"--long {values['long']} is for rows of one text, and {task.name} has two: leave it out")
     return replace(config, **values)

@@ -115,6 +115,8 @@ def test_outputs_are_matched_by_name(make_checkpoint: Callable[..., Path], lines
 
     assert compared(student, on=lines, against=str(swapped))["agreement"] == 0.0
     assert compared(student, on=lines, against=str(silent))["agreement"] == 1.0
+    signs = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "-", 1: "+"})  # the same to the letter
+    assert compared(signs, on=lines, against=str(signs))["agreement"] == 1.0
     other = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "ham", 1: "spam"})
     with pytest.raises(DistilkitError, match=r"predicts ham, spam, but the student no, yes: .*--against"):
         compared(student, on=lines, against=str(other))
@@ -254,6 +256,9 @@ def test_task_and_agreement_in_one_run(classifiers: tuple[Path, Path], lines: Pa
         ({"models": ()}, "--agreement compares a MODEL with its teacher"),
         ({"models": ("m",), "task": "sst2", "control": ("c",)}, "--control is held against a teacher too"),
         ({"models": ("m",), "task": "sst3"}, "no task 'sst3': did you mean 'sst2'"),
+        ({"models": ("m",), "control": ("c",)}, "--control is for --task, which is not given"),
+        ({"models": ("m",), "write_predictions": Path("p")}, "--write-predictions is for --task"),
+        ({"models": ("m",), "n_best": 3}, "--n-best is for --task"),
     ],
 )
 def test_refuses_before_anything_is_compared(
@@ -263,6 +268,15 @@ def test_refuses_before_anything_is_compared(
     with pytest.raises(DistilkitError, match=message):
         evaluate(EvalConfig(agreement=str(lines), examples=tmp_path / "worst.jsonl", **options))
     assert not (tmp_path / "worst.jsonl").exists()
+
+
+def test_refuses_a_folder_of_somebody_else_s(
+    classifiers: tuple[Path, Path], lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is compared."""
+    monkeypatch.setattr(agreement, "is_writable", lambda _: False)
+    with pytest.raises(DistilkitError, match=r"cannot write --plot '.*a.svg'"):
+        compared(classifiers[0], on=lines, against=str(classifiers[1]), plot=tmp_path / "a.svg")
 
 
 @pytest.mark.parametrize(

@@ -124,3 +124,12 @@ def test_a_task_teacher_is_no_parent_and_test_rows_are_named(tmp_path: Path) -> 
     assert data.base_model == "org/base"
     assert [(entry.dataset_name, entry.dataset_split) for entry in data.eval_results] == [("IMDb", "test")]
     assert "Scores are on test rows that are public" in (tmp_path / "a/README.md").read_text()
+
+
+def test_a_collapse_is_said(tmp_path: Path) -> None:
+    """A retention of 100 % may be that of one answer to every row."""
+    tuned = FinetuneConfig(model="org/base", task="rte", output=tmp_path / "a")
+    marks = {"rte/accuracy": 0.5, "rte/collapsed": 1.0}
+    write_model(tmp_path / "a", 10, [record("finetune", tuned, marks)])
+    write_cards(tmp_path / "out", tmp_path / "a")
+    assert "- rte: it gives every row the same answer" in (tmp_path / "a/README.md").read_text()

@@ -268,6 +268,8 @@ def test_a_prediction_file_is_scored_without_a_model(squad_data: Path, tmp_path:
     assert "lacks 1 of 3 questions" in result.stderr
     assert result.exit_code == 3
     assert "gate not met: best_f1>=90: squad_v2/best_f1 is 66.6667" in result.stderr
+    words += ["--null-odds", tmp_path / "odds.json", "--null-threshold", "0", "--json"]  # which takes "x" back
+    assert json.loads(run("eval", *words).stdout)["metrics"]["squad_v2/exact_match"] == pytest.approx(200 / 3)
 
 
 def test_best_threshold_gives_the_best_score(
@@ -294,6 +296,8 @@ def test_best_threshold_gives_the_best_score(
         (["m", "--task", "squad", "--predictions", "p.json"], "leave out MODEL"),
         (["--task", "squad", "--predictions", "p", "--null-odds", "o"], "--null-odds goes with"),
         (["m", "n", "--task", "sst2", "--write-predictions", "o"], "--write-predictions is for one MODEL"),
+        (["--task", "squad", "--predictions", "p", "--n-best", "3"], "--n-best is for models"),
+        (["--task", "squad_v2", "--predictions", "p", "--null-threshold", "0"], "--null-threshold is for models and"),
     ],
 )
 def test_options_that_do_not_go_together_are_one_line(words: list[str], error: str) -> None:
@@ -371,9 +375,9 @@ def test_writes_the_leaderboards_files(make_checkpoint: Callable[..., Path], tmp
 
 
 def test_writes_other_tasks_predictions_by_name(
-    make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str]
+    make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A custom task's scored rows become a file; what can't be a folder is refused before anything is scored."""
+    """A custom task's scored rows become a file; what can't be written or compared is refused before any scoring."""
     directory = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "ham", 1: "spam"})
     data = write_rows(tmp_path, "validation.jsonl", [{"mail": text, "kind": "ham"} for text in prose[:5]])
     words = [directory, "--task", "custom", "--text", "mail", "--label", "kind", "--data", data, "--max-length", 64]
@@ -384,3 +388,12 @@ def test_writes_other_tasks_predictions_by_name(
     refused = run("eval", *words, "--write-predictions", tmp_path / "validation.jsonl")
     assert refused.exit_code == 1
     assert "cannot write --write-predictions" in refused.stderr
+    refused = run("eval", *words, "--write-predictions", tmp_path / "out")
+    assert "custom.tsv' is already there" in refused.stderr
+    number = make_checkpoint("bert", 1, CLASSIFIER, num_labels=1)
+    refused = run("eval", *words, "--against", number)
+    assert "is for classification, but '" in refused.stderr
+    assert "for regression: give models of one kind" in refused.stderr
+    monkeypatch.setattr(evaluation, "is_writable", lambda _: False)
+    refused = run("eval", *words, "--write-predictions", tmp_path / "other")
+    assert "(Permission denied)" in refused.stderr

@@ -123,6 +123,8 @@ def test_seeds_resume_skips_finished_runs(config: FinetuneConfig, monkeypatch: p
         finetuning.finetune(many)
     with pytest.raises(DistilkitError, match=r"--lr was 0.003 .* now 0.1: --resume needs the same"):
         finetuning.finetune(replace(many, resume=True, lr=0.1))
+    with pytest.raises(DistilkitError, match=r"has seed-.*: --resume needs the same --seed and --seeds"):
+        finetuning.finetune(replace(many, resume=True, seeds=1))
     done = finetuning.finetune(replace(many, resume=True))
     assert ran == [1, 2, 2]
     assert {"sst2/accuracy", "sst2/accuracy/min", "sst2/accuracy/max"} <= set(done.metrics)
@@ -287,6 +289,20 @@ def test_a_task_that_diverges_does_not_stop_the_others(
     assert "glue/average" in done.metrics
     rates = {task: json.loads((glue.output / task / "distilkit.json").read_text())[-1]["config"]["lr"] for task in ran}
     assert {task: rate for task, rate in rates.items() if rate != 3e-3} == {"mrpc": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"temperature": 9.0}, "--temperature"),
+        ({"alpha_task": 0.0}, "--alpha-task"),
+        ({"layer_map": (1, 1)}, "--layer"),
+    ],
+)
+def test_what_is_about_a_teacher_needs_one(config: FinetuneConfig, options: dict[str, Any], flag: str) -> None:
+    """It would change nothing, and the record would say that it was so made."""
+    with pytest.raises(DistilkitError, match=f"{flag}.* is about a teacher: give one as --teacher"):
+        finetuning.finetune(replace(config, **options))
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[torch.Tensor]:

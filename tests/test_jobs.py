@@ -222,7 +222,7 @@ def test_hidden_states_of_a_wider_task_teacher(
     other_tokenizer.save_pretrained(expert.output)
     for changes, message in (
         ({}, "compare token by token, and '.*' has another tokenizer: leave them out"),
-        ({"teacher": None}, "compare with a teacher's: give --teacher"),
+        ({"teacher": None}, "--alpha-hidden is about a teacher: give one as --teacher"),
     ):
         refused = replace(learner, output=config.output.with_name("refused"), **changes)
         with pytest.raises(DistilkitError, match=message):

@@ -151,3 +151,18 @@ def test_a_model_without_names_has_numbers_for_labels() -> None:
     assert task.labels == ("0", "1")
     assert labels.target(task, 1) == 1
     assert labels.label_order(task, Labelled({0: "LABEL_0", 1: "LABEL_1"}), "m") == [0, 1]  # type: ignore[arg-type]
+
+
+def test_blanks_around_a_label_are_no_part_of_it() -> None:
+    """Such as a CSV file has behind its commas."""
+    task = labels.learn(CUSTOM, Dataset.from_dict({CUSTOM.label: ["pos", " pos", "neg"]}), "rows")
+    assert sorted(task.labels) == ["neg", "pos"]
+    assert labels.target(task, " pos ") == labels.target(task, "pos")
+
+
+def test_a_word_among_numbers_is_named() -> None:
+    """As nan in a CSV file of scores, which would make a class of every score."""
+    rows = Dataset.from_dict({CUSTOM.label: ["1.5", "nan", "0.5"]})
+    with pytest.raises(DistilkitError, match="holds numbers, but 'nan' too: mend that row"):
+        labels.learn(CUSTOM, rows, "rows")
+    assert labels.learn(CUSTOM, rows, "rows", "classification").labels == ("0.5", "1.5", "nan")

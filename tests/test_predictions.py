@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +129,26 @@ def test_writes_what_the_leaderboard_takes(tmp_path: Path, task: str, said: np.n
 def test_collapsed(said: list[float], asked: list[float], expected: bool) -> None:
     """The same answer to every row, or nearly the same number, though the right ones differ."""
     assert predictions.collapsed(np.array(said), np.array(asked)) is expected
+
+
+def test_a_number_of_your_own_is_written_whole(tmp_path: Path) -> None:
+    """Three digits behind the point are STS-B's: elsewhere they might be all that differs."""
+    said = np.array([0.092123456, 1.5e-7], dtype=np.float32)
+    task = replace(tasks.TASKS["stsb"], name="custom", tests=())
+    Predictions(task, said).write(tmp_path, "custom", range(2))
+    lines = (tmp_path / "custom.tsv").read_text().splitlines()[1:]
+    assert [np.float32(line.split("\t")[1]) for line in lines] == said.tolist()
+
+
+@pytest.mark.parametrize(
+    ("texts", "golds", "expected"),
+    [
+        ({"a": "x", "b": "x"}, {"a": ["x"], "b": ["y"]}, True),
+        ({"a": "", "b": ""}, {"a": ["x"], "b": []}, True),
+        ({"a": "", "b": ""}, {"a": [], "b": []}, False),  # which is right
+        ({"a": "x"}, {"a": ["y"]}, False),  # one question says nothing
+    ],
+)
+def test_answers_collapse(texts: dict[str, str], golds: dict[str, list[str]], expected: bool) -> None:
+    """The same text to every question, though not every one should have it."""
+    assert ("collapsed" in Answers(SQUAD_V2, texts, golds).score()) is expected

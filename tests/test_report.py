@@ -390,3 +390,21 @@ def test_a_speed_up_is_against_the_first_of_its_own_bench(tmp_path: Path) -> Non
         save(tmp_path / name / "bench.json", record("bench", timed, {"1/speedup": 2.0}))
     run(tmp_path / "out", *(tmp_path / name for name in ("student", "one", "two")))
     assert "- **2.00×** as fast as teacher" in (tmp_path / "out/report.md").read_text()
+
+
+def test_a_custom_task_s_column_is_the_headline_of_its_kind(tmp_path: Path) -> None:
+    """Of several labels at once micro F1, whose retention it is; a number's task is a column apart."""
+    scores = {"custom/f1_micro": 0.6, "custom/f1_macro": 0.5, "custom/accuracy": 0.2}
+    for name, label, found in (("several", "tags", scores), ("number", "score", {"custom/pearson": 0.7})):
+        tuned = FinetuneConfig(model="some/model", output=tmp_path / name, task="custom", label=label)
+        write_model(tmp_path / name, 10, [record("finetune", tuned, found)])
+    evaluated = EvalConfig(models=(str(tmp_path / "several"),), against="some/teacher", task="custom", label="tags")
+    save(tmp_path / "several/eval.json", record("eval", evaluated, {**scores, "retention/custom": 0.9}))
+    run(tmp_path / "out", tmp_path / "several", tmp_path / "number")
+    rows = {row["Model"]: row for row in table(tmp_path / "out")}
+    assert rows["several"]["custom task (micro F1)"] == "0.600"
+    assert rows["several"]["Retention (custom task)"] == "90.0%"
+    assert rows["number"]["custom task (Pearson)"] == "0.700"
+    assert rows["number"]["custom task (micro F1)"] == ""
+    assert "custom task (accuracy)" not in rows["several"]
+    assert "learnt from different data or labels" in (tmp_path / "out/report.md").read_text()

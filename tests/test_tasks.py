@@ -225,6 +225,22 @@ def test_spans_are_scored_as_trained(tmp_path: Path) -> None:
 CUSTOM_TASK = replace(SST2, name="custom", kind="classification", text=("title",), labels=(), label="kind", dataset="")
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("train.csv", "title,kind\nx,pos\ny,\n"),
+        ("train.csv", "title,kind\nx,1.5\ny,\n"),
+        ("train.jsonl", '{"title": "x", "kind": ["a"]}\n{"title": "y", "kind": ["b", null]}\n'),
+        ("train.jsonl", '{"title": "x", "kind": 1.5}\n{"title": "y", "kind": NaN}\n'),
+    ],
+)
+def test_an_empty_label_is_no_class(tmp_path: Path, file: str, text: str) -> None:
+    """A cell that is blank, a hole in a list, and no number: each is named with its row."""
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    with pytest.raises(DistilkitError, match="has no 'kind' in row 2: fill it in or drop the row"):
+        task_data.read(CUSTOM_TASK, tmp_path, "train")
+
+
 def test_labels_in_a_column_each(tmp_path: Path) -> None:
     """Columns of 0 and 1 become lists of the names of those that hold a 1."""
     (tmp_path / "train.csv").write_text("title,good,bad\nx,1,0\ny,1,1\nz,0,0\n", encoding="utf-8")
@@ -298,6 +314,13 @@ def test_numbers_for_ids_become_text(tmp_path: Path) -> None:
         ({"id": "x"}, "several rows with the id 'x'"),
         ({"answers": [{"text": "Ann", "answer_start": 0}]}, "aren't laid out like SQuAD's"),
         ({"answers": "Ann"}, "aren't laid out like SQuAD's"),
+        ({"answers": {"text": ["Ann"], "answer_start": ["0"]}}, "aren't laid out like SQuAD's"),
+        ({"answers": {"text": ["Ann", "she"], "answer_start": [0]}}, "an answer without its text or its start at '1'"),
+        (
+            {"answers": {"text": [None, "Ann"], "answer_start": [0, 0]}},
+            "an answer without its text or its start at '1'",
+        ),
+        ({"question": 7}, "a column 'question' that is no text"),
     ],
 )
 def test_refuses_questions_that_cannot_be_scored(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -342,3 +365,11 @@ def test_a_hidden_label_is_refused_in_one_line(tmp_path: Path) -> None:
     task = replace(task, labels=("no", "yes"))
     with pytest.raises(DistilkitError, match="a test split without labels can't be used"):
         task_data.read(task, tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", tasks.SPANS)
+def test_what_is_squad_s_alone_is_refused_elsewhere(name: str) -> None:
+    """It would be passed over without a word."""
+    with pytest.raises(DistilkitError, match=f"--{name.replace('_', '-')} is for --task squad"):
+        tasks.as_trained(SST2, config(task="sst2", **{name: 5}), "m")
+    assert getattr(tasks.as_trained(tasks.TASKS["squad"], config(task="squad", **{name: 5}), "m"), name) == 5
