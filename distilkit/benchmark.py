@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from distilkit import checkpoint
 from distilkit.config import BenchConfig
 from distilkit.errors import DistilkitError
+from distilkit.options import flag
 from distilkit.progress import Advance, track
 from distilkit.record import Record, record
 
@@ -62,6 +63,9 @@ def bench(config: BenchConfig) -> Record:
     in a cell the median of the runs' ratios, overall the median of the cells. For memory see peak_memory().
     Raises DistilkitError for a device that isn't there and lengths that a model has no positions for.
     """
+    for name in ("batch_sizes", "seq_lengths"):
+        if min(getattr(config, name), default=0) < 1:
+            raise DistilkitError(f"{flag(name)} takes numbers from 1 on: give one or more")
     devices = present(config.devices)
     contenders = [contend(name) for name in config.models]
     for contender in contenders:

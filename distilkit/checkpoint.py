@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import torch
 import transformers
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -59,7 +59,8 @@ def open_config(name: str) -> PretrainedConfig:
         config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, HFValidationError) as error:
         raise DistilkitError(_unreachable(name, path, error)) from None
-    except (ValueError, KeyError) as error:  # an unknown model type, or code that only trust_remote_code would run
+    # an unknown model type, code that only trust_remote_code would run, or values of another type
+    except (ValueError, KeyError, TypeError, StrictDataclassError) as error:
         raise DistilkitError(f"'{name}' has a config that transformers cannot read ({_first_line(error)})") from None
     kind = None
     if type(config) not in transformers.MODEL_FOR_MASKED_LM_MAPPING:

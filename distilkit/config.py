@@ -14,7 +14,7 @@ RECIPES = Path(__file__).parent / "recipes"
 # eq and repr: what a dataclass would also write nobody asks for, and every --help would pay for it
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CommonConfig:
-    seed: int = option("Seed of every random choice.", 42, min=0, panel="Common")
+    seed: int = option("Seed of every random choice.", 42, min=0, max=2**32 - 1, panel="Common")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -56,7 +56,7 @@ class InitConfig(CommonConfig):
 class TrainConfig(CommonConfig):
     batch_size: int = option("Sequences per device and forward pass.", 32, min=1, panel="Training")
     accumulate: int = option("Forward passes per update.", 1, min=1, panel="Training")
-    steps: int | None = option("Updates to make, instead of --epochs.", None, min=1, panel="Training")
+    steps: int | None = option("Updates to make, instead of --epochs.", None, min=1, panel="Training", instead="epochs")
     epochs: float = option("Passes over the training data.", 3.0, min=0, panel="Training")
     lr: float = option("Peak learning rate.", 5e-4, min=0, panel="Training")
     head_lr: float | None = option(

@@ -149,5 +149,8 @@ def fill_cache(
         if processes.is_main_process:
             save_array(heldout, examiner.ask(teacher).cpu().numpy())
         processes.wait_for_everyone()
-    examiner.answers = torch.from_numpy(np.array(load_array(heldout))).to(device())
+    answers = load_array(heldout)
+    if answers.shape != (examiner.asked,):
+        raise DistilkitError(f"'{heldout}' is damaged: delete it, and the teacher is asked again")
+    examiner.answers = torch.from_numpy(np.array(answers)).to(device())
     return cache

@@ -20,6 +20,11 @@ class Examiner:
         self.rows, self.batches = batches.rows, [batches[number] for number in range(batches.per_epoch)]
         self.answers = None if teacher is None else self.ask(teacher)
 
+    @property
+    def asked(self) -> int:
+        """The number of masked tokens."""
+        return sum(int((batch["labels"] != -100).sum()) for batch in self.batches)
+
     def ask(self, teacher: PreTrainedModel) -> Tensor:
         """Return the teacher's first choice at every masked token."""
         return torch.cat([logits.argmax(-1) for logits, _ in self._predict(teacher.eval().to(device()))])

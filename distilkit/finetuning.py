@@ -20,7 +20,7 @@ from distilkit.predictions import COLLAPSED
 from distilkit.processes import claimed, device, is_main_process, state, stop_signal
 from distilkit.progress import warn
 from distilkit.record import Record, config_json, read_biography, record, write_biography
-from distilkit.snapshot import MAY_CHANGE, RATES, remove_snapshots
+from distilkit.snapshot import MAY_CHANGE, RATES, defaults, remove_snapshots
 from distilkit.tasks import Task
 from distilkit.tracker import check_tracker
 from distilkit.training import train
@@ -241,10 +241,10 @@ def finished(config: FinetuneConfig, may_change: set[str] = MAY_CHANGE) -> Recor
     records = read_biography(config.output)
     if not records:
         return None
+    before = defaults(config) | records[-1].config
     for name, value in config_json(config).items():
-        before = records[-1].config.get(name)
-        if name not in may_change and before != value:
+        if name not in may_change and before[name] != value:
             raise DistilkitError(
-                f"{flag(name)} was {before} in '{config.output}', now {value}: --resume needs the same"
+                f"{flag(name)} was {before[name]} in '{config.output}', now {value}: --resume needs the same"
             )
     return records[-1]

@@ -26,13 +26,16 @@ def option(
     metavar: str | None = None,
     panel: str = "Options",
     place: bool = False,
+    instead: str = "",
 ) -> Any:
     """Declare an option: a keyword of the config class and a flag of the command.
 
-    `place` marks what names a file or directory (or something on the hub).
+    `place` marks what names a file or directory (or something on the hub), `instead` names an option that is passed
+    over where this one is given.
     """
     metadata = {
         "help": help, "short": short, "min": min, "max": max, "metavar": metavar, "panel": panel, "place": place,
+        "instead": instead,
     }  # fmt: skip
     return field(default=default, metadata=metadata)
 
@@ -113,7 +116,15 @@ def build(config_class: type[C], given: dict[str, Any], recipe: dict[str, Any] |
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(known))}"
             raise DistilkitError(f"unknown recipe key '{key}': {hint}")
         values[name] = _checked(known[name][0], known[name][1], value)
-    values |= {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, (item, _) in known.items():
+        rivals = {name, item.metadata.get("instead") or name}
+        typed = rivals & given.keys()
+        if len(typed) > 1:
+            raise DistilkitError(f"{flag(name)} is instead of {flag(item.metadata['instead'])}: give one of them")
+        if typed:  # then the recipe's is for something else
+            values = {key: value for key, value in values.items() if key not in rivals}
+    values |= given
     return config_class(**values)
 
 

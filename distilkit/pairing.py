@@ -1,5 +1,7 @@
 """A student and its teacher: what it takes for one to learn from the other."""
 
+from pathlib import Path
+
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,6 +16,10 @@ def teacher_name(config: DistillConfig) -> str:
     name = config.teacher or remembered_teacher(config.student)
     if name is None:
         raise DistilkitError(f"'{config.student}' does not say what it was made from: name the teacher with --teacher")
+    if config.teacher is None and Path(name).is_absolute() and not Path(name).exists():
+        raise DistilkitError(
+            f"the teacher that '{config.student}' was made from, '{name}', is gone: name one with --teacher"
+        )
     return name
 
 

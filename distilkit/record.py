@@ -18,6 +18,7 @@ PACKAGES = ("distilkit", "torch", "transformers", "accelerate", "datasets", "tok
 UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG,
 }  # fmt: skip
+NESTED = ("*/run.json", "*/*/run.json", f"*/{BIOGRAPHY}", f"*/*/{BIOGRAPHY}")  # of several seeds, or tasks
 COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
@@ -88,7 +89,7 @@ def read_biography(directory: str | Path) -> list[Record]:
         return [
             Record(**{k: v for k, v in entry.items() if k in names}) for entry in json.loads(path.read_text("utf-8"))
         ]
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise DistilkitError(f"'{path}' is damaged ({error}): delete it or make the checkpoint again") from None
 
 
@@ -140,11 +141,14 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Ite
     if resume:
         if (output / BIOGRAPHY).exists():
             raise DistilkitError(f"'{output}' is already finished: nothing to resume, choose another -o")
+        signs = NESTED if keep and "/" in keep else ("run.json",)
+        if not is_claimable(output) and not any(found for sign in signs for found in output.glob(sign)):
+            raise DistilkitError(f"'{output}' holds something else than a run to go on with: choose another -o")
     elif not is_claimable(output):
         raise DistilkitError(f"output directory '{output}' is not empty: choose another -o, or empty it")
     existed = output.exists()
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        make_directory(output)
         yield output
     except BaseException as error:
         if not resume and not (keep and any(output.glob(keep))):
@@ -153,10 +157,19 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Ite
             if not existed and output.is_dir():
                 output.rmdir()
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            place = error.filename or output  # may be a cache's
             raise DistilkitError(
-                f"cannot write '{output}' ({error.strerror or error}): free space or choose another -o"
+                f"cannot write '{place}' ({error.strerror or error}): free space or choose another -o"
             ) from None
         raise
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it. Raises DistilkitError where there can't be one."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # as below /proc
+        raise DistilkitError(f"cannot write '{path}' ({error.strerror}): choose another -o") from None
 
 
 def unmet(requirements: tuple[str, ...], metrics: dict[str, float]) -> list[str]:

@@ -5,7 +5,9 @@ import logging
 import os
 import shutil
 import zlib
+from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from safetensors import SafetensorError
@@ -20,6 +22,7 @@ from distilkit.record import config_json, write_text
 KEPT = 2
 MANIFEST = "manifest.json"  # a CRC-32 of each file: a checkpoint whose files don't match is passed over
 MAY_CHANGE = {"resume", "log_every", "log_with", "checkpoint_every", "output", "plan", "workers"}
+ROWS = "rows"  # in run.json: what tells the text or rows from others
 RATES = {"lr", "head_lr"}  # may be changed to go on: what a diverging run needs
 
 logging.getLogger("accelerate").setLevel(logging.ERROR)  # it warns of tied weights, which load again as they were
@@ -103,14 +106,17 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("checkpoint-"))
 
 
-def restore(accelerator: Accelerator, scheduler: LambdaLR, out: Path, config: TrainConfig, updates: int) -> int:
+def restore(
+    accelerator: Accelerator, scheduler: LambdaLR, out: Path, config: TrainConfig, updates: int, rows: str
+) -> int:
     """Load the newest whole checkpoint where --resume asks for it; returns the number of its update, 0 at the start.
 
     A damaged one is passed over with a warning. Another learning rate than the interrupted run's holds from here on.
-    Raises DistilkitError where an option that changes the result differs from the interrupted run's.
+    Raises DistilkitError where an option that changes the result, or the text or rows (whose mark is `rows`), differ
+    from the interrupted run's. An option that its distilkit did not have yet had what is the default now.
     """
     run = {name: value for name, value in config_json(config).items() if name not in MAY_CHANGE}
-    run |= {"updates": updates, "num_processes": accelerator.num_processes}
+    run |= {"num_processes": accelerator.num_processes, ROWS: rows, "updates": updates}
     found = snapshots(out) if config.resume else []
     while found and not is_whole(found[-1]):
         damaged = found.pop()
@@ -122,18 +128,33 @@ def restore(accelerator: Accelerator, scheduler: LambdaLR, out: Path, config: Tr
         if accelerator.is_main_process:
             write_text(out / "run.json", json.dumps(run))
         return 0
-    before = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    before = run | defaults(config) | read_run(out)
     for name, value in run.items():
-        if before.get(name) != value and name in RATES:
-            warn(f"{flag(name)} was {before.get(name)} in the interrupted run, now {value}: going on with that")
-        elif before.get(name) != value:
+        if before[name] != value and name in RATES:
+            warn(f"{flag(name)} was {before[name]} in the interrupted run, now {value}: going on with that")
+        elif before[name] != value and name == ROWS:
+            raise DistilkitError("the text or rows are others than the interrupted run's: --resume needs the same")
+        elif before[name] != value:
             raise DistilkitError(
-                f"{flag(name)} was {before.get(name)} in the interrupted run, now {value}: --resume needs the same"
+                f"{flag(name)} was {before[name]} in the interrupted run, now {value}: --resume needs the same"
             )
     rates = [float(rate) for rate in scheduler.base_lrs]
     accelerator.load_state(str(found[-1]))
     set_rates(scheduler, rates)
     return step_of(found[-1])
+
+
+def defaults(config: TrainConfig) -> dict[str, Any]:
+    """Return what each option is where it is not given."""
+    return {item.name: item.default for item in fields(config) if item.default is not MISSING}
+
+
+def read_run(out: Path) -> dict[str, Any]:
+    """Return the options of an interrupted run."""
+    try:
+        return dict(json.loads((out / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise DistilkitError(f"'{out / 'run.json'}' cannot be read: start again in another -o") from None
 
 
 def set_rates(scheduler: LambdaLR, rates: list[float]) -> None:

@@ -236,6 +236,6 @@ def load_array(path: Path) -> Array:
     """
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:  # what NumPy says of a file that is cut short, too
+    except (ValueError, EOFError):  # what NumPy says of a file that is cut short, or empty
         raise DistilkitError(f"'{path}' is damaged: delete it, and the teacher is asked again") from None
     return array

@@ -172,6 +172,13 @@ def test_lengths_are_refused_from_where_the_model_itself_fails(
         bench(quick(directory, seq_lengths=(8, positions + 1)))
 
 
+@pytest.mark.parametrize("options", [{"batch_sizes": (0,)}, {"seq_lengths": (8, -4)}, {"seq_lengths": ()}])
+def test_sizes_are_from_1_on(teacher: Path, options: dict[str, tuple[int, ...]]) -> None:
+    """None at all is refused too: there would be nothing to measure."""
+    with pytest.raises(DistilkitError, match=r"takes numbers from 1 on: give one or more"):
+        bench(quick(teacher, **options))
+
+
 def test_unknown_and_absent_devices_are_refused(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that torch doesn't have is an error that names the flag; by default only present ones are used."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -54,6 +54,16 @@ def test_default_gives_way_to_recipe_and_recipe_to_what_is_typed() -> None:
     assert (config.lr, config.batch_size, config.warmup, config.seed) == (3e-4, 7, 0.05, 42)
 
 
+def test_typed_epochs_are_not_passed_over_for_a_recipe_s_steps() -> None:
+    """Steps stand instead of epochs, so what is typed takes both out of the recipe's hands."""
+    recipe = {"steps": 400_000, "lr": 2e-4}
+    config = build(DistillConfig, {**REQUIRED, "epochs": 1.0}, recipe)
+    assert (config.steps, config.epochs, config.lr) == (None, 1.0, 2e-4)
+    assert build(DistillConfig, {**REQUIRED, "steps": 5}, {"epochs": 2.0}).steps == 5
+    with pytest.raises(DistilkitError, match="--steps is instead of --epochs: give one of them"):
+        build(DistillConfig, {**REQUIRED, "steps": 5, "epochs": 1.0})
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

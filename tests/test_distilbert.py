@@ -1,5 +1,6 @@
 """--architecture distilbert: the published form, with the token types folded in."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def test_it_computes_what_the_bert_student_does(make_checkpoint: Callable[..., P
     assert isinstance(student, DistilBertForMaskedLM)
     assert same.bert.embeddings.token_type_embeddings.weight[0].abs().max() > 0.01
     assert difference < 1e-5
+
+
+def test_a_teacher_in_half_precision_is_rounded(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """The sum of two tables takes bf16's eight bits, which is no other computation."""
+    half = AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", 4), dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")
+    for path in make_checkpoint("bert", 4).glob("*tok*"):
+        shutil.copy(path, tmp_path / "half")
+    done = init(InitConfig(teacher=str(tmp_path / "half"), output=tmp_path / "out", architecture="distilbert"))
+    assert 0 < done.metrics["max_difference"] < 0.1
 
 
 def test_embeddings_equal_the_teacher_s(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:

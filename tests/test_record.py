@@ -87,6 +87,13 @@ def test_an_interrupted_run_with_a_checkpoint_is_kept_for_resume(tmp_path: Path)
     with pytest.raises(KeyboardInterrupt):
         write_and(KeyboardInterrupt(), output, name="checkpoint-1", keep="checkpoint-*")
     assert (output / "checkpoint-1").exists()
+    with (
+        pytest.raises(DistilkitError, match="holds something else than a run to go on with"),
+        claim(output, resume=True, keep="checkpoint-*"),  # somebody else's checkpoint: no run.json
+    ):
+        pass
+    assert (output / "checkpoint-1").exists()
+    (output / "run.json").write_text("{}")
     with claim(output, resume=True, keep="checkpoint-*") as out:
         write_biography(out, [])
     with pytest.raises(DistilkitError, match="already finished"):

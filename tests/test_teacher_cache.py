@@ -313,6 +313,9 @@ def test_a_directory_in_use_or_damaged_is_refused(
     part.write_bytes(part.read_bytes()[:1000])
     with pytest.raises(DistilkitError, match=r"part-000001.npy' is damaged: delete it"):
         make_cache()[41]
+    part.write_bytes(b"")
+    with pytest.raises(DistilkitError, match=r"part-000001.npy' is damaged: delete it"):
+        make_cache()[41]
     (directory / "manifest.json").write_text("{")
     with pytest.raises(DistilkitError, match=r"no manifest.json that can be read"):
         make_cache()

@@ -375,6 +375,30 @@ def test_another_number_of_processes_does_not_go_on(tmp_path: Path) -> None:
         train(Line(), batches(), TrainConfig(steps=3, resume=True, **settings), tmp_path)
 
 
+def test_other_rows_do_not_go_on(tmp_path: Path) -> None:
+    """As many of them, but with other text: the held-out ones might be among those that were learnt."""
+    settings = {"lr": 0.1, "checkpoint_every": 2}
+    train(Line(), batches(), TrainConfig(steps=3, **settings), tmp_path)
+    others = Batches([*ROWS[:-1], ROWS[0]], collate, batch_size=2, seed=7)
+    with pytest.raises(DistilkitError, match="the text or rows are others than the interrupted run's"):
+        train(Line(), others, TrainConfig(steps=3, resume=True, **settings), tmp_path)
+
+
+def test_a_run_of_an_older_distilkit_goes_on(tmp_path: Path) -> None:
+    """What it did not know was what is the default now, and nothing else; a file that can't be read is named."""
+    settings = {"lr": 0.1, "checkpoint_every": 2}
+    train(Line(), batches(), TrainConfig(steps=3, **settings), tmp_path)
+    run = json.loads((tmp_path / "run.json").read_text())
+    del run["compile"], run["rows"], run["weight_decay"]
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    train(Line(), batches(), TrainConfig(steps=3, resume=True, **settings), tmp_path)
+    with pytest.raises(DistilkitError, match=r"--weight-decay was 0.0 in the interrupted run, now 0.5"):
+        train(Line(), batches(), TrainConfig(steps=3, resume=True, weight_decay=0.5, **settings), tmp_path)
+    (tmp_path / "run.json").write_text("")
+    with pytest.raises(DistilkitError, match=r"run.json' cannot be read: start again in another -o"):
+        train(Line(), batches(), TrainConfig(steps=3, resume=True, **settings), tmp_path)
+
+
 def test_gradients_are_shared_on_the_last_micro_batch_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three micro-batches an update, two are made without synchronising."""
     entered, no_sync = [], Accelerator.no_sync
