@@ -193,10 +193,10 @@ def _refuse_missing(name: str, head: Head, model: PreTrainedModel, missing: set[
         raise DistilkitError(f"'{name}' has no trained {head} head: train one with distilkit finetune")
 
 
-def open_tokenizer(name: str, *, fast: bool = True) -> PreTrainedTokenizerBase:
+def open_tokenizer(name: str, model: PreTrainedModel | None = None, *, fast: bool = True) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a checkpoint, which has to be a fast one unless it is only handed on.
 
-    Raises DistilkitError where there is none.
+    Raises DistilkitError where there is none, and where it has tokens that the checkpoint's model knows nothing of.
     """
     open_config(name)
     try:
@@ -206,6 +206,12 @@ def open_tokenizer(name: str, *, fast: bool = True) -> PreTrainedTokenizerBase:
     if (fast and not tokenizer.is_fast) or len(tokenizer) < 6:
         raise DistilkitError(
             f"'{name}' has no fast tokenizer: put its tokenizer.json (or vocab files) into the directory"
+        )
+    table = None if model is None else getattr(model.get_input_embeddings(), "weight", None)
+    if table is not None and len(tokenizer) > len(table):
+        raise DistilkitError(
+            f"the tokenizer of '{name}' has {len(tokenizer)} tokens, its model {len(table)}: "
+            "save the model again after resize_token_embeddings"
         )
     return tokenizer
 

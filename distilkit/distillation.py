@@ -37,7 +37,7 @@ def distill(config: DistillConfig) -> Record:
     if config.new_head and config.objective != "mlm":
         raise DistilkitError("--new-head goes with --objective mlm: train the head before you distil")
     student = checkpoint.open_model(config.student, "masked-lm", new_head=config.new_head)
-    tokenizer = checkpoint.open_tokenizer(config.student)
+    tokenizer = checkpoint.open_tokenizer(config.student, student)
     check_length(student, config.seq_length)
     if getattr(student.config, "default_language", "") is None:
         raise DistilkitError(

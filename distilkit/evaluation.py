@@ -160,7 +160,8 @@ def score_checkpoint(name: str, chosen: Sequence[Task], config: EvalConfig, out:
     for task in chosen:
         place = name if len(chosen) == 1 else f"{name}/{task.name}"
         data = config.data / task.name if config.data and len(chosen) > 1 else config.data
-        model, tokenizer = checkpoint.open_model(place, tasks.HEADS[task.kind]), checkpoint.open_tokenizer(place)
+        model = checkpoint.open_model(place, tasks.HEADS[task.kind])
+        tokenizer = checkpoint.open_tokenizer(place, model)
         labelled = labels.of_model(task, model.config, config.kind) if task.name == "custom" else task
         order = labels.label_order(labelled, model.config, place)
         splits = task_data.read_validation(labelled, data)

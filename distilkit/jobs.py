@@ -74,7 +74,8 @@ def prepare(task: Task, config: FinetuneConfig) -> Job:
         task_data.check_labels(rows, task, str(config.data))
     splits = task_data.read_validation(task, config.data)
     about = task_data.scored_on_tests([task], config.data)  # asked now: after the training the hub might not answer
-    student, tokenizer = open_student(task, config), checkpoint.open_tokenizer(config.model)
+    student = open_student(task, config)
+    tokenizer = checkpoint.open_tokenizer(config.model, student)
     inputs = encoding.input_names(student)
     if config.teacher is None:
         return Job(task, tokenizer, encode(rows, task, tokenizer, inputs, config, student), splits, inputs, about=about)
@@ -115,7 +116,8 @@ def open_student(task: Task, config: FinetuneConfig) -> PreTrainedModel:
 def open_teacher(task: Task, config: FinetuneConfig, tokenizer: PreTrainedTokenizerBase) -> Teacher:
     """Open the teacher, whose outputs are matched to the task's labels by name."""
     name = str(config.teacher)
-    model, own = checkpoint.open_model(name, tasks.HEADS[task.kind]), checkpoint.open_tokenizer(name)
+    model = checkpoint.open_model(name, tasks.HEADS[task.kind])
+    own = checkpoint.open_tokenizer(name, model)
     order = labels.label_order(task, model.config, name)
     same = checkpoint.same_vocabulary(tokenizer, own)
     if task.kind == "span" and not same:

@@ -31,9 +31,9 @@ class Pair(NamedTuple):
 
     def open(self) -> tuple[Opened, Opened]:
         """Load both, in this process's memory or on its GPU; a masked-LM teacher with the student's tokens alone."""
+        models = [(name, checkpoint.open_model(name, self.head)) for name in (self.student, self.teacher)]
         student, teacher = (
-            Opened(name, checkpoint.open_model(name, self.head).eval().to(device()), checkpoint.open_tokenizer(name))
-            for name in (self.student, self.teacher)
+            Opened(name, model.eval().to(device()), checkpoint.open_tokenizer(name, model)) for name, model in models
         )
         return student, _with_tokens_of(student, teacher) if self.head == "masked-lm" else teacher
 

@@ -325,9 +325,11 @@ def test_refuses_models_of_two_kinds(
 def test_refuses_another_vocabulary(make_checkpoint: Callable[..., Path], teacher: Path, lines: Path) -> None:
     """Tokens that the teacher doesn't have can't be compared."""
     student = make_checkpoint("bert", 1)
-    words = AutoTokenizer.from_pretrained(student)
+    words, model = AutoTokenizer.from_pretrained(student), AutoModelForMaskedLM.from_pretrained(student)
     words.add_tokens(["distilkit"])
     words.save_pretrained(student)
+    model.resize_token_embeddings(len(words))
+    model.save_pretrained(student)
     with pytest.raises(DistilkitError, match="have different vocabularies"):
         compared(student, on=lines, against=str(teacher))
 

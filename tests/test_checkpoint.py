@@ -75,3 +75,15 @@ def test_saving_goes_through_a_temporary_name(
     checkpoint.save(model, tokenizer, tmp_path)
     assert (tmp_path / "model.safetensors").exists()
     assert not (tmp_path / ".partial").exists()
+
+
+def test_a_tokenizer_with_tokens_that_the_model_lacks_is_refused(
+    make_checkpoint: Callable[..., Path], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Rather than in the middle of a run, at the first text that has one."""
+    directory = make_checkpoint("bert", 1)
+    model = checkpoint.open_as_saved(str(directory))
+    assert len(checkpoint.open_tokenizer(str(directory), model)) == len(tokenizer)
+    model.resize_token_embeddings(len(tokenizer) - 3)
+    with pytest.raises(DistilkitError, match=f"has {len(tokenizer)} tokens, its model {len(tokenizer) - 3}: save the"):
+        checkpoint.open_tokenizer(str(directory), model)
