@@ -141,6 +141,7 @@ def pack(
     fingerprint: str = "",
     packing: str = "blocks",
     workers: int = 1,
+    name: str = "the corpus",
 ) -> Dataset:
     """Tokenise documents and lay them out in rows CLS … SEP of at most `seq_length` tokens, as Packer says.
 
@@ -162,7 +163,7 @@ def pack(
     packed = store(Hasher.hash((fingerprint, packer.key)), packer.encoder.dtype, make)
     if not len(packed):
         raise DistilkitError(
-            f"the corpus does not fill one block of {seq_length} tokens: give more text, or shorter blocks "
+            f"{name} does not fill one block of {seq_length} tokens: give more text, or shorter blocks "
             "(--seq-length; eval: --max-length)"
         )
     return packed

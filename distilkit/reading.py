@@ -49,6 +49,7 @@ def pack(config: DistillConfig, source: str, tokenizer: PreTrainedTokenizerBase)
             fingerprint=fingerprint,
             packing=config.packing,
             workers=config.workers,
+            name=f"'{source}'",
         )
 
 

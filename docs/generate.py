@@ -70,7 +70,7 @@ def values(item: dataclasses.Field[Any], kind: Any) -> str:
     if kind is bool:
         return "flag"
     limits = (("from", item.metadata["min"]), ("to", item.metadata["max"]))
-    bounds = [f"{word} {limit:g}" for word, limit in limits if limit is not None]
+    bounds = [f"{word} {limit:.10g}" for word, limit in limits if limit is not None]
     name = item.metadata["metavar"] or {int: "integer", float: "number", str: "text"}.get(kind, "text")
     repeated = ", repeatable" if get_origin(kind) is tuple and not item.metadata["metavar"] else ""
     return " ".join([name.replace("|", "\\|") + repeated, *bounds])
