@@ -220,21 +220,32 @@ def test_an_eval_of_one_model_tells_of_its_teacher_and_its_control_too(chain: Pa
     assert "No control" not in text
 
 
-def test_seeds_that_diverged_or_collapsed_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "metrics", "said"),
+    [
+        (
+            "sst2",
+            {"sst2/accuracy": 0.5, "seed-43/diverged": 1.0, "seed-44/collapsed": 1.0},
+            (
+                "a, sst2: seed 43 diverged, it is left out. "
+                "a, sst2: seed 44 collapsed, it gives every row the same answer."
+            ),
+        ),
+        (
+            "glue",
+            {"glue/average": 0.5, "mnli/seed-43/diverged": 1.0, "cola/collapsed": 1.0},
+            "a, mnli: seed 43 diverged, it is left out. a, cola: it gives every row the same answer.",
+        ),
+    ],
+)
+def test_seeds_that_diverged_or_collapsed_are_named(
+    tmp_path: Path, task: str, metrics: dict[str, float], said: str
+) -> None:
     """A median says nothing of them, so the table does."""
-    tuned = FinetuneConfig(model="some/model", output=tmp_path / "a", task="sst2", seeds=3)
-    marks = {"seed-43/diverged": 1.0, "seed-44/collapsed": 1.0}
-    write_model(tmp_path / "a", 10, [record("finetune", tuned, {"sst2/accuracy": 0.5, **marks})])
+    tuned = FinetuneConfig(model="some/model", output=tmp_path / "a", task=task, seeds=3)
+    write_model(tmp_path / "a", 10, [record("finetune", tuned, metrics)])
     run(tmp_path / "out", tmp_path / "a")
-    text = (tmp_path / "out/report.md").read_text()
-    assert "a, sst2: seed 43 diverged, it is left out." in text
-    assert "a, sst2: seed 44 collapsed, it gives every row the same answer." in text
-    glue = FinetuneConfig(model="some/model", output=tmp_path / "b", task="glue", seeds=3)
-    marks = {"mnli/seed-43/diverged": 1.0, "cola/collapsed": 1.0}
-    write_model(tmp_path / "b", 10, [record("finetune", glue, {"glue/average": 0.5, **marks})])
-    run(tmp_path / "of glue", tmp_path / "b")
-    text = (tmp_path / "of glue/report.md").read_text()
-    assert "b, mnli: seed 43 diverged, it is left out. b, cola: it gives every row the same answer." in text
+    assert said in (tmp_path / "out/report.md").read_text()
 
 
 def test_wnli_is_no_part_of_the_mean(tmp_path: Path) -> None:
