@@ -4,7 +4,7 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -13,25 +13,21 @@ from torch import Tensor
 from distilkit.config import TrainConfig
 from distilkit.divergence import WINDOW, Divergence
 from distilkit.errors import DivergedError
-from distilkit.memory import peak_memory, total_memory
-from distilkit.progress import aside, say
+from distilkit.memory import peak_memory
+from distilkit.progress import aside, warn
 from distilkit.record import write_text
 from distilkit.snapshot import drop_after, snapshots
-from distilkit.tables import duration, gibibytes
 from distilkit.tracker import close_tracker, open_tracker
 
 NO_PART = {"step", "lr", "tokens", "seconds", "tokens_per_second"}  # of a line: what is no loss
-TIMED = 5  # updates after the first that are enough to say how long all will take
 
 
 class Journal:
     """The lines of one run so far, those of an interrupted run included."""
 
-    def __init__(self, out: Path, accelerator: Accelerator, config: TrainConfig, done: int, updates: int) -> None:
-        self.path, self.accelerator, self.config, self.updates = out / "train.jsonl", accelerator, config, updates
+    def __init__(self, out: Path, accelerator: Accelerator, config: TrainConfig, done: int) -> None:
+        self.path, self.accelerator, self.config = out / "train.jsonl", accelerator, config
         self.pending: list[tuple[int, float, list[dict[str, Tensor]]]] = []
-        self.first: tuple[int, float] | None = None  # this process's first update, and when it was over
-        self.planned = getattr(config, "plan", False)  # whether it has been said what the run takes
         self.losses = self.examined = ""  # the newest of both kinds of lines in words
         self.divergence = Divergence()
         self.lines = _lines_until(self.path, done)
@@ -42,20 +38,18 @@ class Journal:
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
         for line in self.lines:
             if "loss" in line:
-                self.divergence.add(line["step"], line["loss"])
+                self.divergence.add(line["loss"])
         open_tracker(accelerator, config, out, done)
         self.clock = time.monotonic() - self.last["seconds"]
 
     def update(self, step: int, lr: float, readings: list[dict[str, Tensor]]) -> None:
         """Keep the losses of an update, still on the device."""
         self.pending.append((step, lr, readings))
-        if self.first is None:
-            self.first = step, time.monotonic() - self.clock
 
     def flush(self, out: Path) -> None:
         """Write the pending updates; their time is shared evenly among them.
 
-        Raises DivergedError where a loss isn't finite or they diverge.
+        Raises DivergedError if a loss is not finite.
         """
         sums = iter(self._read_pending())
         seconds, before = time.monotonic() - self.clock, self.last["seconds"]
@@ -71,7 +65,6 @@ class Journal:
         self.pending.clear()
         parts = " ".join(f"{name} {value:.3g}" for name, value in self.last.items() if name not in NO_PART)
         self.losses = f"{parts}, {self.last['tokens_per_second']:.0f} tok/s"
-        self._say_plan()
 
     @property
     def text(self) -> str:
@@ -79,32 +72,24 @@ class Journal:
         return ", ".join(part for part in (self.losses, self.examined) if part)
 
     def _check(self, out: Path, step: int, loss: float) -> None:
-        """Stop a run that no longer learns, and drop the checkpoints of its weights since then."""
-        if not math.isfinite(loss):  # made by weights of the update before, if not by those before that
-            healthy, what = step - 2, f"the loss is {loss} at update {step}"
-        elif self.divergence.add(step, loss):
-            level, best, healthy = self.divergence.level, self.divergence.best, self.divergence.healthy
-            what = f"the loss diverges: a median of {level:.3g} over the last {WINDOW} updates after {best:.3g} before"
-        else:
-            return
+        """Stop the run if the loss is not finite; warn once if the losses have risen."""
+        if not math.isfinite(loss):
+            self._stop(out, f"the loss is {loss} at update {step}", last_good=step - 2)
+        if self.divergence.add(loss):
+            level, best = self.divergence.level, self.divergence.best
+            warn(
+                f"the training loss has risen: its median over the last {WINDOW} updates is {level:.3g}, it was "
+                f"{best:.3g} before; if it does not fall again, lower --lr (now {self.config.lr:g})"
+            )
+
+    def _stop(self, out: Path, what: str, *, last_good: int) -> NoReturn:
+        """Delete the checkpoint whose weights gave the loss: --resume from there would only compute it again."""
         if self.accelerator.is_main_process:
-            drop_after(out, healthy)
+            drop_after(out, last_good)
         self.accelerator.wait_for_everyone()
         found = snapshots(out)
         then = f"go on with --resume from {found[-1].name}" if found else "start again"
         raise DivergedError(f"{what}: lower --lr (now {self.config.lr:g}) and {then}")
-
-    def _say_plan(self) -> None:
-        """Say once, when a few updates have been timed, what the run will take."""
-        if self.planned or self.first is None or self.last["step"] - self.first[0] < TIMED:
-            return
-        self.planned = True
-        step, seconds = self.first
-        left = (self.last["seconds"] - seconds) / (self.last["step"] - step) * (self.updates - self.last["step"])
-        tokens = self.last["tokens"] / self.last["step"]
-        device = self.accelerator.device
-        memory = f"{gibibytes(peak_memory(device))} of {gibibytes(total_memory(device))} GiB"
-        say(f"{self.updates:,} updates, {self.updates * tokens:,.0f} tokens: {duration(left)} left, memory {memory}")
 
     def _read_pending(self) -> list[float]:
         """Read the pending losses off the device at once: means over the tokens of all processes, but tokens summed."""

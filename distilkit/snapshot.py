@@ -23,7 +23,7 @@ KEPT = 2
 MANIFEST = "manifest.json"  # a CRC-32 of each file: a checkpoint whose files don't match is passed over
 MAY_CHANGE = {"resume", "log_every", "log_with", "checkpoint_every", "output", "plan", "workers"}
 ROWS = "rows"  # in run.json: what tells the text or rows from others
-RATES = {"lr", "head_lr"}  # may be changed to go on: what a diverging run needs
+RATES = {"lr", "head_lr"}  # may differ with --resume: a run whose loss was not finite needs a lower one
 
 logging.getLogger("accelerate").setLevel(logging.ERROR)  # it warns of tied weights, which load again as they were
 

@@ -96,8 +96,7 @@ def train(
     Writes out/train.jsonl, a line an update (and a line for each evaluate()), and checkpoints; with config.resume it
     goes on from the newest one. AdamW, linear warm-up, then linear to 0. `best` is an evaluate() that also keeps
     weights and may end the run before its last update.
-    Raises DivergedError where the loss isn't finite or diverges, and, after a checkpoint, KeyboardInterrupt on SIGINT
-    and SIGTERM.
+    Raises DivergedError if the loss is not finite, and, after a checkpoint, KeyboardInterrupt on SIGINT and SIGTERM.
     """
     accelerator = open_accelerator(config)
     sharding = Sharding(accelerator, objective, config)
@@ -111,7 +110,7 @@ def train(
     stateful = (scheduler, best, batches if hasattr(batches, "state_dict") else None)
     accelerator.register_for_checkpointing(*(part for part in stateful if part is not None))
     done = restore(accelerator, scheduler, out, config, updates, batches.mark)
-    log = Journal(out, accelerator, config, done, updates)
+    log = Journal(out, accelerator, config, done)
     objective.train()
     if evaluate and not done:
         log.heldout(evaluate())

@@ -69,14 +69,6 @@ def test_a_plan_in_words(words: Words, short: None, tmp_path: Path) -> None:
     assert rows["training"].split()[-1] == "s"
 
 
-def test_a_run_says_what_it_takes(words: Words, tmp_path: Path) -> None:
-    """Once, when its first updates have been timed."""
-    done = CliRunner().invoke(app, words(tmp_path / "out", "--steps", "40"))
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("40 updates, 5,120 tokens: ")]
-
-    assert "left, memory" in line
-
-
 def test_the_plan_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Updates of half a second each: 3 to see that, 24 in twelve seconds, then multiplied to 1,000."""
     made: list[Any] = []

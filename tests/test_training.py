@@ -10,6 +10,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,27 +152,30 @@ class Climbing(Line):
         return {"loss": loss, "square": loss}
 
 
-def test_a_diverging_run_stops_at_a_checkpoint_from_before(tmp_path: Path) -> None:
-    """Checkpoints written since are gone, so that --resume with a lower --lr takes the one that is named."""
+def test_a_rising_loss_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, not repeated after an interruption; the run goes on to its end with all of its checkpoints."""
     config = TrainConfig(steps=400, checkpoint_every=55)
-    with pytest.raises(DistilkitError, match=r"diverges.*: lower --lr .now 0.0005. and go on with --resume") as found:
-        train(Climbing(wrong=112), batches(), config, tmp_path)  # 55 is good; 110 is too close to tell
+    with pytest.raises(MemoryError):
+        train(Climbing(wrong=112), batches(), config, tmp_path, evaluate=stop_at(2), evaluate_every=115)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
 
-    assert str(found.value).endswith("from checkpoint-00000055")
-    assert [path.name for path in snapshots(tmp_path)] == ["checkpoint-00000055"]
-    again = Climbing(wrong=1000)
-    metrics = train(again, batches(), TrainConfig(steps=400, lr=1e-4, resume=True), tmp_path)
-    assert again.seen == 345
-    assert metrics["updates"] == 400
+    assert "the training loss has risen: its median over the last 50 updates is 100, it was 1 before" in line
+    assert "lower --lr (now 0.0005)" in line
+    assert [path.name for path in snapshots(tmp_path)] == ["checkpoint-00000275", "checkpoint-00000330"]
+    assert train(Climbing(wrong=0), batches(), replace(config, resume=True), tmp_path)["updates"] == 400
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_the_checkpoint_just_before_no_number_is_not_named(tmp_path: Path) -> None:
-    """Update 6 is made of weights that update 5 spoiled, so the checkpoint of update 4 is the good one."""
+    """Update 6 is made of weights that update 5 spoiled, so the checkpoint of update 4 is the good one to resume."""
     config = TrainConfig(steps=9, checkpoint_every=1, log_every=1)
     with pytest.raises(DistilkitError, match=r"is nan at update 6: .* --resume from checkpoint-00000004"):
         train(Climbing(wrong=5, loss=math.nan), batches(), config, tmp_path)
 
     assert [path.name for path in snapshots(tmp_path)] == ["checkpoint-00000004"]
+    again = Climbing(wrong=1000)
+    assert train(again, batches(), replace(config, lr=1e-4, resume=True), tmp_path)["updates"] == 9
+    assert again.seen == 5
 
 
 def test_resume_refuses_other_settings(tmp_path: Path) -> None:
