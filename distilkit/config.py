@@ -169,12 +169,7 @@ class DistillConfig(TrainConfig):
         metavar="DIR",
         panel="Teacher cache",
     )
-    cache_logits: Literal["topk", "sampled"] = option(
-        "What is kept of an answer: draws from it (unbiased), or the likeliest tokens and the rest's mass.",
-        "sampled",
-        panel="Teacher cache",
-    )
-    cache_size: int = option("How many tokens or draws are kept of an answer.", 64, min=1, panel="Teacher cache")
+    cache_size: int = option("Sampled tokens kept per masked position.", 64, min=1, panel="Teacher cache")
     cache_maskings: int = option(
         "In how many ways each block is masked, epoch by epoch in turn.", 1, min=1, panel="Teacher cache"
     )

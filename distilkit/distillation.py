@@ -90,9 +90,7 @@ def make_objective(config: DistillConfig, student: PreTrainedModel, teacher: Pre
         raise DistilkitError("--ce-until leaves masked LM alone, which has no weight: give --alpha-mlm")
     if config.teacher_cache:
         check_cacheable(config, asked)
-        return CachedDistillation(
-            student, weights, kind=config.cache_logits, temperature=config.temperature, until=config.ce_until
-        )
+        return CachedDistillation(student, weights, temperature=config.temperature, until=config.ce_until)
     return Distillation(
         student,
         teacher,
@@ -130,10 +128,6 @@ def fill_cache(
     """Open --teacher-cache and give the examiner its answers; the teacher is opened only where one is missing."""
     assert config.teacher_cache is not None
     vocabulary = int(student.config.vocab_size)
-    if config.cache_logits == "topk" and config.cache_size > vocabulary:
-        raise DistilkitError(
-            f"--cache-size {config.cache_size} is more than the {vocabulary} tokens there are: lower it"
-        )
     about = describe(config, teacher_name(config), tokenizer, vocabulary, batches.rows)
     processes = state()
     with processes.main_process_first():

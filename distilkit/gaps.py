@@ -12,7 +12,7 @@ from distilkit.steps import base_of, command_line, steps
 
 WITH_A_TEACHER = (
     *("teacher", "objective", "temperature", "ce_positions", "ce_until", "layer_map", "hidden_loss"),
-    *("teacher_cache", "cache_logits", "cache_size", "cache_maskings"),
+    *("teacher_cache", "cache_size", "cache_maskings"),
 )
 
 

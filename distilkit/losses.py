@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = (2**24, 2**27)  # logits held at a time, on a CPU and on a GPU
-NOTHING = -1e4  # the logarithm of no mass at all: finite, also in half precision
 SLICE = 32  # rows of logits that stay in a CPU's cache from one operation to the next
 BLOCK = 1024  # columns of a matrix product with many, which CPU libraries compute faster in blocks (MKL: 1.4 times)
 
@@ -37,30 +36,6 @@ def mean_by_row(logits: Tensor, owners: Tensor, rows: int) -> Tensor:
     """Return the mean of each row's windows (rows, C); logits (W, C), owners (W,) the row that each was cut from."""
     sums = logits.new_zeros(rows, logits.shape[1]).index_add(0, owners, logits)
     return sums / owners.bincount(minlength=rows).unsqueeze(1)
-
-
-def buckets(logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
-    """Return the log-probabilities (R, K+1) at that temperature of K tokens a row and, last, of all others together.
-
-    logits (R, V), ids (R, K), all of a row's different. Where there are no others, theirs is as good as zero.
-    """
-    cooled = logits.float() / temperature  # (R, V)
-    chosen = cooled.gather(1, ids)  # (R, K)
-    others = cooled.scatter(1, ids, -math.inf).logsumexp(1, keepdim=True)  # (R, 1)
-    others = others.maximum(chosen.detach().amax(1, keepdim=True) + NOTHING)  # not -inf, of which KL makes nan
-    return F.log_softmax(torch.cat([chosen, others], 1), dim=-1)
-
-
-def kl_topk(student: Tensor, ids: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T² · mean over rows of the KL divergence over K+1 buckets: K tokens and, as one, all others.
-
-    student: logits (R, V); ids (R, K); teacher: what buckets() makes of its logits (R, K+1). This is kl() less the
-    rest's teacher mass times the divergence within the rest, which isn't known (chain rule of relative entropy, Cover
-    and Thomas 2006, theorem 2.5.3): never more than kl(), equal where K is V or the student's rest is proportional to
-    the teacher's. So the K probabilities and the rest's mass are learnt without bias, what the rest is made of is not.
-    """
-    target = F.log_softmax(teacher.float(), dim=-1)  # exactly a distribution again, whatever it was rounded to
-    return F.kl_div(buckets(student, ids, temperature), target, reduction="batchmean", log_target=True) * temperature**2
 
 
 def kl_sampled(student: Tensor, draws: Tensor, entropy: Tensor, temperature: float) -> Tensor:

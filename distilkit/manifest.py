@@ -23,7 +23,7 @@ from distilkit.record import UNWRITABLE, json_text
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
-OPTIONS = ("seq_length", "mask_probability", "temperature", "cache_logits", "cache_size", "cache_maskings")
+OPTIONS = ("seq_length", "mask_probability", "temperature", "cache_size", "cache_maskings")
 MADE_FOR = {  # what else has to be the same
     "schema": "by another version of distilkit",
     "teacher": "for another teacher",
@@ -87,6 +87,11 @@ def claim(directory: Path, about: Mapping[str, Any]) -> dict[str, Any]:
                 raise DistilkitError(f"'{directory}' holds other files: give another --teacher-cache")
             save_manifest(directory, about)
         return dict(about)
+    if (kind := found.get("cache_logits", "sampled")) != "sampled":  # only older versions write this
+        raise DistilkitError(
+            f"the cache in '{directory}' was made by an older distilkit with --cache-logits {kind}, which is no longer "
+            "supported: give another --teacher-cache"
+        )
     for name in OPTIONS:
         if found.get(name) != about[name]:
             raise DistilkitError(

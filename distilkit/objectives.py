@@ -179,16 +179,16 @@ class Distillation(Objective):
 
 
 class CachedDistillation(Distillation):
-    """ce and mlm at the masked tokens, with the teacher's answers in the batch: teacher_ids and teacher_values.
+    """ce and mlm at the masked tokens, with the teacher's answers in the batch.
 
-    With kind "topk" they are (M, K) and (M, K+1), for losses.kl_topk; with "sampled" (M, K) and (M, 1), for kl_sampled.
+    These are what losses.kl_sampled takes: teacher_ids (M, K), sampled tokens, and teacher_values (M, 1), the entropy.
     """
 
     def __init__(
-        self, student: PreTrainedModel, weights: Mapping[str, float], *, kind: str, temperature: float, until: float
+        self, student: PreTrainedModel, weights: Mapping[str, float], *, temperature: float, until: float
     ) -> None:
         super().__init__(student, None, weights, temperature=temperature, ce_positions="masked", until=until)
-        self.kind, self.asking = kind, True
+        self.asking = True
 
     def progress(self, done: float) -> None:
         """Leave the teacher's answers alone where their share of the run is behind."""
@@ -202,17 +202,12 @@ class CachedDistillation(Distillation):
         logits = logits_at(self.student, inputs, tokens[: len(targets)])[1]
         parts = {}
         if "ce" in weights:
-            parts["ce"] = self._distance(logits, ids, values)
+            parts["ce"] = losses.kl_sampled(logits, ids, values.squeeze(1), self.temperature)
         if "mlm" in weights:
             parts["mlm"] = losses.mlm(logits, targets)
         parts = {part: value * (shares[part] if shares else 1) for part, value in parts.items()}
         total = torch.stack([weights[part] * value for part, value in parts.items()]).sum()
         return {"loss": total} | {part: value.detach() for part, value in parts.items()}
-
-    def _distance(self, logits: Tensor, ids: Tensor, values: Tensor) -> Tensor:
-        if self.kind == "topk":
-            return losses.kl_topk(logits, ids, values, self.temperature)
-        return losses.kl_sampled(logits, ids, values.squeeze(1), self.temperature)
 
 
 def _open(objective: Objective, batch: Batch) -> tuple[Batch, Tensor, Tensor]:

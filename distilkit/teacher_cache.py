@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import losses
 from distilkit.allocator import keep_freed_memory
 from distilkit.corpus import mask_tokens
 from distilkit.errors import DistilkitError
@@ -42,8 +41,7 @@ class TeacherCache:
     """Blocks of text, always masked alike, with the teacher's answers: the rows that batches are made of.
 
     The mask is a function of the cache's seed, the masking and the block's number, so it is the same in every epoch,
-    batch, process and run. Of an answer (kind topk) the likeliest tokens and losses.buckets() of them are kept, or
-    (kind sampled) draws from it and its entropy; what that makes of the loss: losses.kl_topk, losses.kl_sampled.
+    batch, process and run. Of an answer, sampled tokens and the entropy are kept, as losses.kl_sampled takes them.
     `about` is what manifest.describe() says of the run.
     Raises DistilkitError where the directory holds something else.
     """
@@ -53,11 +51,11 @@ class TeacherCache:
     ) -> None:
         self.directory, self.blocks, self.tokenizer, self.masking = directory, blocks, tokenizer, 0
         self.manifest = claim(directory, about)
-        self.sampled, self.size = about["cache_logits"] == "sampled", int(about["cache_size"])
-        self.probability, self.maskings = float(about["mask_probability"]), int(about["cache_maskings"])
+        self.size, self.maskings = int(about["cache_size"]), int(about["cache_maskings"])
+        self.probability = float(about["mask_probability"])
         self.most = math.ceil(self.probability * about["seq_length"])  # masked tokens of a block
         ids = np.min_scalar_type(about["vocabulary"] - 1)
-        self.dtype = np.dtype([("ids", ids, (self.size,)), ("values", "f2", (1 if self.sampled else self.size + 1,))])
+        self.dtype = np.dtype([("ids", ids, (self.size,)), ("values", "f2", (1,))])
         self._part = lru_cache(OPEN_PARTS)(self._open)
 
     def __len__(self) -> int:
@@ -128,10 +126,7 @@ class TeacherCache:
             torch.cuda.synchronize()
         seconds = time.monotonic() - started
         fixed = make_generator(self.manifest["seed"], -1, places[0], device=logits.device)
-        temperature = self.manifest["temperature"]
-        ids, values = (
-            sample(logits, self.size, temperature, fixed) if self.sampled else top(logits, self.size, temperature)
-        )
+        ids, values = sample(logits, self.size, self.manifest["temperature"], fixed)
         there = np.arange(self.most) < masked.sum(1).cpu().numpy()[:, None]  # (n, M)
         answers["ids"][there], answers["values"][there] = ids.cpu().numpy(), values.cpu().numpy()
         return seconds
@@ -192,16 +187,6 @@ class CachedBatches(Batches):
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         self.rows.masking = number // self.per_epoch % self.rows.maskings
         return super().__getitem__(number)
-
-
-def top(logits: Tensor, size: int, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return what is kept of logits (M, V): the likeliest ids (M, K), and their and the rest's log-probabilities.
-
-    Half-precision numbers near 0 are the finest, and so are the likeliest tokens' log-probabilities: with 11 bits a
-    probability p is off by at most |log p| / 2048 of itself.
-    """
-    ids = logits.topk(size).indices
-    return ids, losses.buckets(logits, ids, temperature).clamp(min=losses.NOTHING).half()
 
 
 def sample(logits: Tensor, size: int, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

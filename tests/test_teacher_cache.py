@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from distilkit import corpus as corpora
-from distilkit import distillation, losses, teacher_cache
+from distilkit import distillation, teacher_cache
 from distilkit.config import DistillConfig, InitConfig
 from distilkit.distillation import distill
 from distilkit.errors import DistilkitError
@@ -52,7 +52,6 @@ def config(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.Monk
         ce_positions="masked",
         alpha_cos=0.0,
         teacher_cache=tmp_path / "cache",
-        cache_logits="topk",
     )
 
 
@@ -94,48 +93,30 @@ def batch_of(cache: TeacherCache, chosen: list[int]) -> dict[str, Tensor]:
 def full(student: PreTrainedModel, teacher: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return what the teacher itself would have given."""
     asked = {name: batch[name] for name in ("input_ids", "labels")}
-    return Distillation(student, teacher, WEIGHTS, ce_positions="masked")(asked)
+    return Distillation(student, teacher, {"ce": 1.0}, temperature=0.05, ce_positions="masked")(asked)
 
 
-def test_the_whole_vocabulary_gives_the_full_loss(
-    make_cache: Callable[..., TeacherCache], opened: PreTrainedModel
-) -> None:
-    """With K = V, losses and gradients are those of the teacher itself, but for the rounding to half precision."""
-    cache = make_cache(cache_size=400)
+def test_many_draws_give_the_full_loss(make_cache: Callable[..., TeacherCache], opened: PreTrainedModel) -> None:
+    """With 20,000 draws a position, losses and gradients are close to those of the teacher itself."""
+    cache = make_cache(cache_size=20_000, temperature=0.05)
     student = extract(opened, [0, 3])
     batch = batch_of(cache, [5, 0, 41])
     expected = full(student, opened, batch)
-    expected["loss"].backward()
-    gradients = {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}
-    student.zero_grad()
-    found = CachedDistillation(student, WEIGHTS, kind="topk", temperature=2.0, until=1.0)(batch)
-    found["loss"].backward()
+    found = CachedDistillation(student, {"ce": 1.0}, temperature=0.05, until=1.0)(batch)
+    weights = [weight for name, weight in student.named_parameters() if name.startswith("bert.encoder")]
+    ours, theirs = (
+        torch.cat([part.flatten() for part in torch.autograd.grad(parts["loss"], weights)])
+        for parts in (found, expected)
+    )
 
     for name, value in expected.items():
-        assert found[name].item() == pytest.approx(value.item(), rel=1e-2), name
-    for name, p in student.named_parameters():
-        if p.grad is not None:
-            torch.testing.assert_close(
-                p.grad, gradients[name], rtol=1e-2, atol=1e-3 * float(gradients[name].abs().max()) + 1e-7
-            )
-
-
-def test_the_kept_tokens_are_the_likeliest(make_cache: Callable[..., TeacherCache], opened: PreTrainedModel) -> None:
-    """Ids are those of the largest logits; probabilities and the rest's mass are the softmax's, to 1 in 200."""
-    row = make_cache(cache_size=5)[3]
-    with torch.no_grad():
-        logits = opened(row["input_ids"][None]).logits[0][row["labels"] != -100]  # (M, V)
-    p = torch.softmax(logits / 2, -1)
-    highest = p.topk(5)
-
-    assert row["teacher_ids"].tolist() == highest.indices.tolist()
-    torch.testing.assert_close(row["teacher_values"][:, :5].exp(), highest.values, rtol=5e-3, atol=0)
-    torch.testing.assert_close(row["teacher_values"][:, 5].exp(), 1 - highest.values.sum(1), rtol=5e-3, atol=0)
+        assert found[name].item() == pytest.approx(value.item(), rel=5e-2), name
+    assert (ours - theirs).norm() < 0.1 * theirs.norm()
 
 
 def test_draws_follow_the_teacher(make_cache: Callable[..., TeacherCache], opened: PreTrainedModel) -> None:
     """Of 5,000 draws every token comes as often as its probability says, within five standard deviations."""
-    row = make_cache(cache_logits="sampled", cache_size=5_000)[3]
+    row = make_cache(cache_size=5_000)[3]
     with torch.no_grad():
         logits = opened(row["input_ids"][None]).logits[0][row["labels"] != -100]
     p = torch.softmax(logits / 2, -1)
@@ -164,15 +145,15 @@ def test_masks_are_a_function_of_the_block(make_cache: Callable[..., TeacherCach
 
 def test_maskings_take_turns(make_cache: Callable[..., TeacherCache], opened: PreTrainedModel) -> None:
     """Two maskings alternate from epoch to epoch, each with the teacher's answers to it."""
-    cache = make_cache(cache_size=400, cache_maskings=2)
+    cache = make_cache(cache_size=5_000, cache_maskings=2, temperature=0.05)
     batches = CachedBatches(cache, batch_size=len(cache), seed=0)
     epochs = [{tuple(row) for row in batches[epoch]["input_ids"].tolist()} for epoch in range(4)]
 
     assert epochs[0] == epochs[2] != epochs[1] == epochs[3]
     batches[1]
     student, batch = extract(opened, [0, 3]), batch_of(cache, [7])
-    found = CachedDistillation(student, WEIGHTS, kind="topk", temperature=2.0, until=1.0)(batch)
-    assert found["ce"].item() == pytest.approx(full(student, opened, batch)["ce"].item(), rel=1e-2)
+    found = CachedDistillation(student, {"ce": 1.0}, temperature=0.05, until=1.0)(batch)
+    assert found["ce"].item() == pytest.approx(full(student, opened, batch)["ce"].item(), rel=5e-2)
 
 
 def test_an_interrupted_filling_goes_on(
@@ -216,19 +197,18 @@ def test_a_complete_cache_needs_no_teacher(config: DistillConfig, monkeypatch: p
     assert starts[0] == starts[1]  # the same held-out text, masks and answers
     assert first.metrics["cache/fill_seconds"] == second.metrics["cache/fill_seconds"] > 0
     assert first.metrics["cache/break_even_epoch"] > 0.5
-    # 5 of 32 tokens, with 64 ids of two bytes and 65 half-precision numbers each; part of the file is its header
+    # 5 of 32 tokens, with 64 ids of two bytes and one half-precision number each; part of the file is its header
     assert config.teacher_cache is not None
     tokens = json.loads((config.teacher_cache / "manifest.json").read_text())["tokens"]
     headers = 256 * len(list(config.teacher_cache.glob("part-*")))
-    assert first.metrics["cache/bytes_per_token"] == pytest.approx(5 * (64 * 2 + 65 * 2) / 32, abs=headers / tokens)
+    assert first.metrics["cache/bytes_per_token"] == pytest.approx(5 * (64 * 2 + 2) / 32, abs=headers / tokens)
 
 
-@pytest.mark.parametrize("kind", ["topk", "sampled"])
-def test_cached_answers_teach(config: DistillConfig, make_checkpoint: Callable[..., Path], kind: str) -> None:
-    """With 16 of 400 tokens kept, a student with other weights comes closer to the teacher: ce falls by a fifth."""
+def test_cached_answers_teach(config: DistillConfig, make_checkpoint: Callable[..., Path]) -> None:
+    """With 16 draws from 400 tokens, a student with other weights comes closer to the teacher: ce falls by a fifth."""
     student = str(make_checkpoint("bert", 2, seed=5))
     teacher = remembered_teacher(config.student)
-    changes = {"cache_logits": kind, "cache_size": 16, "steps": 40, "lr": 2e-3, "alpha_mlm": 0.0, "temperature": 0.2}
+    changes = {"cache_size": 16, "steps": 40, "lr": 2e-3, "alpha_mlm": 0.0, "temperature": 0.2}
     distill(replace(config, student=student, teacher=teacher, **changes))  # type: ignore[arg-type]
     lines = [json.loads(line) for line in (config.output / "train.jsonl").read_text().splitlines()]
     ce = [line["ce"] for line in lines if "loss" in line]
@@ -241,7 +221,7 @@ def test_only_masked_lm_is_left_behind_its_share_of_the_run(
 ) -> None:
     """From --ce-until on the loss is that of masked LM alone."""
     batch = batch_of(make_cache(cache_size=4), [0, 1])
-    objective = CachedDistillation(extract(opened, [0, 3]), WEIGHTS, kind="topk", temperature=2.0, until=0.5)
+    objective = CachedDistillation(extract(opened, [0, 3]), WEIGHTS, temperature=2.0, until=0.5)
     objective.progress(0.49)
     assert objective(batch).keys() == {"loss", "ce", "mlm"}
     objective.progress(0.5)
@@ -258,7 +238,6 @@ def test_only_masked_lm_is_left_behind_its_share_of_the_run(
         ({"alpha_hidden": 1.0}, "nothing that hidden needs: give --alpha-hidden 0"),
         ({"ce_positions": "all"}, "give --ce-positions masked"),
         ({"objective": "mlm", "alpha_cos": None}, "leave out --teacher-cache"),
-        ({"cache_size": 401}, "--cache-size 401 is more than the 400 tokens"),
     ],
 )
 def test_what_a_cache_cannot_do_is_refused(config: DistillConfig, changes: dict[str, Any], words: str) -> None:
@@ -286,7 +265,6 @@ def test_a_foreign_cache_is_refused(
         ({"heldout": str(other)}, "for other text"),
         ({"temperature": 1.0}, "--temperature 2.0, not 1.0"),
         ({"cache_size": 8}, "--cache-size 64, not 8"),
-        ({"cache_logits": "sampled"}, "--cache-logits topk, not sampled"),
         ({"mask_probability": 0.3}, "--mask-probability 0.15, not 0.3"),
         ({"seq_length": 16}, "--seq-length 32, not 16"),
     ):
@@ -294,6 +272,18 @@ def test_a_foreign_cache_is_refused(
             distill(replace(config, output=tmp_path / "refused", **changes))
     assert not (tmp_path / "refused").exists()
     assert {path.name: path.read_bytes() for path in config.teacher_cache.iterdir()} == kept  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["sampled", "topk"])
+def test_a_cache_of_an_older_version(make_cache: Callable[..., TeacherCache], kind: str) -> None:
+    """One with sampled tokens is used as it is, one with the top-k tokens is refused in one line."""
+    about = make_cache().directory / "manifest.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"cache_logits": kind}))
+    if kind == "sampled":
+        assert make_cache(fill=False).missing() == []
+    else:
+        with pytest.raises(DistilkitError, match=r"cache' was made by an older distilkit with --cache-logits topk, wh"):
+            make_cache()
 
 
 def test_a_directory_in_use_or_damaged_is_refused(
@@ -340,7 +330,6 @@ def test_ids_take_the_smallest_integers(make_cache: Callable[..., TeacherCache])
     part = np.load(next(make_cache().directory.glob("part-*.npy")))
 
     assert part.dtype["ids"].base == np.uint16
-    assert np.finfo(np.float16).min < losses.NOTHING
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no directories")
