@@ -10,12 +10,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from distilkit.comparison import TASK_NAMES, headlines, metric_name, ordered, overview
 from distilkit.errors import DistilkitError
-from distilkit.headline import called, kept_tasks
-from distilkit.markdown import about, escape, grid, join, made
+from distilkit.headline import called, kept_tasks, sentence, tiles
 from distilkit.progress import warn
 from distilkit.record import Record
+from distilkit.render import fill
 from distilkit.results import Model, Results, flaws, scores_of
-from distilkit.steps import Step, duration, seeds, training_seconds
+from distilkit.steps import Step, duration, machines, seeds, training_seconds
 from distilkit.tasks import TASKS
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -60,17 +60,17 @@ def card(results: Results, model: Model, steps: list[Step]) -> str:
     mine = [
         step for step in steps if step.record in model.biography or model.place in step.record.config.get("models", ())
     ]
-    text = join(
-        f"# {escape(Path(model.place).name)}",
-        *about(results, model),
-        *(["## Results", grid(overview(results)), escape(overview(results).caption)] if model.facts else ()),
-        "## Training data",
-        "\n".join(data(results, model)) or "Nothing is recorded.",
-        "## How it was made",
-        made_in(model),
-        *made(mine),
-        "## Limits",
-        "\n".join(f"- {escape(line)}" for line in limits(results, model)),
+    text = fill(
+        "model_card.md.jinja",
+        name=Path(model.place).name,
+        sentence=sentence(results, model),
+        tiles=tiles(results, model),
+        overview=overview(results) if model.facts else None,
+        data=list(data(results, model)),
+        training=training(model),
+        steps=mine,
+        machines=machines(mine),
+        limits=list(limits(results, model)),
     )
     return signed(str(ModelCard(f"---\n{metadata(model).to_yaml()}\n---\n\n{text}\n")))
 
@@ -151,15 +151,15 @@ def data(results: Results, model: Model) -> Iterator[str]:
             how = "masked LM" if step.config.get("objective") == "mlm" else "distillation"
             amount = f", {step.metrics['tokens']:,.0f} tokens read" if "tokens" in step.metrics else ""
             whose = called(results, str(step.config.get("output") or ""))
-            yield f"- {escape(called(results, step.config.get('corpus')))}: {how} ({escape(whose)}){amount}"
+            yield f"{called(results, step.config.get('corpus'))}: {how} ({whose}){amount}"
         if step.command == "finetune":
             task = str(step.config.get("task"))
             row, place = TASKS.get(task), step.config.get("data")
             source = Path(str(place)).name if place else row.dataset if row else "the hub"
-            yield f"- {escape(TASK_NAMES.get(task, task))}, training rows from {escape(source)}: fine-tuning"
+            yield f"{TASK_NAMES.get(task, task)}, training rows from {source}: fine-tuning"
 
 
-def made_in(model: Model) -> str:
+def training(model: Model) -> str:
     """Say how long the training took, and with which seeds."""
     trained = [step for step in model.biography if step.command in ("distill", "finetune")]
     if not trained:
@@ -171,7 +171,7 @@ def made_in(model: Model) -> str:
         if took
         else "How long it took isn't recorded"
     )
-    return f"{hours}: {escape(said)}."
+    return f"{hours}: {said}."
 
 
 def limits(results: Results, model: Model) -> Iterator[str]:

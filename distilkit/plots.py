@@ -1,5 +1,6 @@
 """The plots of a report: retention, size against latency and score, learning curves."""
 
+import re
 from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Told apart without colour too: marker and line style change with the model. page.css has the same for the dark.
+# Marker and line style change with the model too. page.css has these colours, and others for dark mode.
 COLORS = ("#1a5fb4", "#b4500a", "#1f7a3d", "#8a3ab9", "#0b7285", "#b3261e")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.")
 INK, FAINT = "#3b4048", "#d5d9de"
+VARIABLES = {INK: "ink-2", FAINT: "line", **{color: f"s{i}" for i, color in enumerate(COLORS)}}  # in page.css
 WIDTH, HEIGHT = 3.9, 2.8  # inches: small enough to be read at full size on a phone
 LONGEST = 50  # letters that a legend is wide
 POINTS = 80  # of a training curve: the means of neighbours show what their noise hides
@@ -68,15 +70,18 @@ def save(plot: Plot, directory: Path) -> None:
         plot.figure.savefig(directory / f"{plot.name}.svg", metadata={"Date": None})
 
 
-def svg(plot: Plot) -> str:
-    """Return a plot as the text of an SVG, without metadata."""
+def inline_svg(plot: Plot) -> str:
+    """Return a plot as an SVG element for the page: in the page's CSS variables, with ids that no other plot has."""
     import matplotlib as mpl
 
     text = StringIO()
-    with mpl.rc_context({**STYLE, "svg.id": plot.name, "svg.hashsalt": plot.name}):
-        nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with mpl.rc_context({**STYLE, "svg.hashsalt": plot.name}):  # the ids of markers and clip paths are salted hashes
         plot.figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    return text.getvalue()
+    drawing = text.getvalue()[text.getvalue().index("<svg") :]  # without the XML declaration
+    for color, variable in VARIABLES.items():
+        drawing = drawing.replace(color, f"var(--{variable})")
+    return re.sub(r'<g id="[^"]*"', "<g", drawing)  # groups have the same ids in every plot; nothing refers to them
 
 
 def canvas(height: float = HEIGHT, **labels: Any) -> "tuple[Figure, Axes]":

@@ -5,11 +5,10 @@ from distilkit.comparison import overview, scores, speeds
 from distilkit.config import ReportConfig
 from distilkit.errors import DistilkitError
 from distilkit.gaps import Gap, gaps
-from distilkit.markdown import markdown
-from distilkit.page import page
 from distilkit.plots import Plot, draw, save
 from distilkit.progress import warn
 from distilkit.record import Record, claim, record, write_biography, write_text
+from distilkit.render import Content, html, markdown
 from distilkit.results import Results, read
 from distilkit.steps import steps
 
@@ -28,9 +27,10 @@ def report(config: ReportConfig) -> Record:
         plots, missing = drawn(results)
         for plot in plots:
             save(plot, out)
-        parts = [overview(results), scores(results), speeds(results)], plots, done_steps, [*gaps(results), *missing]
-        write_text(out / "report.html", page(results, *parts))
-        write_text(out / "report.md", markdown(results, *parts))
+        tables = [overview(results), scores(results), speeds(results)]
+        content = Content(results, tables, plots, done_steps, [*gaps(results), *missing])
+        write_text(out / "report.html", html(content))
+        write_text(out / "report.md", markdown(content))
         done = record("report", config, metrics)
         write_biography(out, [done])
     for path, text in readmes.items():

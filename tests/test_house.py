@@ -32,7 +32,7 @@ FLOORS = [
         *("plan", "memory", "tracker", "curve"),
         *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
         *("tasks", "labels", "task_data", "encoding", "squad", "metrics", "jobs", "best"),
-        *("measurements", "results", "comparison", "headline", "steps", "gaps", "plots", "page", "markdown", "card"),
+        *("measurements", "results", "comparison", "headline", "steps", "gaps", "plots", "render", "card"),
         *("predictions", "inference", "resampling", "retention"),
         *("agreement", "answers", "pairs", "slices", "calibration"),
     },

@@ -30,6 +30,9 @@ assert distilkit.__file__.startswith(sys.argv[1]), distilkit.__file__
 for module in pkgutil.iter_modules(distilkit.__path__):
     if module.name != "__main__":
         importlib.import_module("distilkit." + module.name)
+from distilkit.render import HTML, MARKDOWN
+HTML.get_template("report.html.jinja")
+MARKDOWN.get_template("model_card.md.jinja")
 from distilkit.cli import app
 app(["--version"], prog_name="distilkit")
 """
@@ -88,18 +91,20 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    """Modules, py.typed, recipes and the licence are in it; tests and caches are not."""
+    """Modules, py.typed, recipes, templates and the licence are in it; tests and caches are not."""
     found = set(zipfile.ZipFile(wheel).namelist())
     modules = {f"distilkit/{path.name}" for path in (ROOT / "distilkit").glob("*.py")}
     recipes = {f"distilkit/recipes/{name}.toml" for name in recipe_names()}
+    templates = {f"distilkit/templates/{path.name}" for path in (ROOT / "distilkit/templates").iterdir()}
     info = f"distilkit-{__version__}.dist-info"
     own = {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
-    assert found == modules | recipes | own | {"distilkit/py.typed", "distilkit/page.css"}
+    assert templates >= {"distilkit/templates/report.html.jinja", "distilkit/templates/page.css"}
+    assert found == modules | recipes | templates | own | {"distilkit/py.typed"}
 
 
 @pytest.mark.slow
 def test_the_wheel_works_without_the_extras(wheel: Path, tmp_path: Path) -> None:
-    """Installed elsewhere, the extras' packages out of reach, all modules import and the version is told."""
+    """Installed elsewhere, without the extras' packages, all modules import; templates and version are found."""
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(tmp_path), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
     absent = ["matplotlib", "pytest", "ruff", "mypy", "build", "hatchling"]

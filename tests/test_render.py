@@ -1,17 +1,18 @@
-"""The page: well-formed, complete, alone in the world, and safe with any name."""
+"""The page and report.md: well-formed, complete, without references to other places, and safe with any name."""
 
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import pytest
+from jinja2 import UndefinedError
 from records import save, write_model
 
 from distilkit import plots
 from distilkit.config import BenchConfig, InitConfig, ReportConfig
-from distilkit.page import COLORS, GLYPHS, h
+from distilkit.plots import COLORS
 from distilkit.record import record
+from distilkit.render import GLYPHS, MARKDOWN, escape, fence
 from distilkit.report import report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -68,10 +69,12 @@ def test_the_page_is_well_formed_and_has_the_records_figures(chain: Path, tmp_pa
 def test_the_page_asks_for_nothing_from_outside(chain: Path, tmp_path: Path) -> None:
     """No script, no address, no font, no picture: references lead into the page itself."""
     text, page = make(tmp_path / "out", chain)
-    assert not re.search(r"https?:|//[a-z]|\bsrc=|@import|@font-face", text)
+    assert not re.search(r"https?:|//[a-z]|\bsrc=|@import|@font-face", re.sub(r'\bxmlns(:\w+)?="[^"]*"', "", text))
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.elements}
-    assert all(str(attributes.get("href", "#")).startswith("#") for _, attributes in page.elements)
+    links = [a[name] for _, a in page.elements for name in ("href", "xlink:href") if name in a]
+    assert links
+    assert all(str(link).startswith("#") for link in links)
 
 
 def test_ids_are_unique_and_references_lead_somewhere(chain: Path, tmp_path: Path) -> None:
@@ -92,9 +95,9 @@ def test_what_is_seen_can_be_heard(chain: Path, tmp_path: Path) -> None:
     assert len(page.all("h1")) == 1
     assert all("aria-labelledby" in section for section in page.all("section"))
     assert {header.get("scope") for header in page.all("th")} == {"col", "row"}
-    drawings = [svg for svg in page.all("svg") if svg.get("role") == "img"]
+    drawings = [frame for frame in page.all("div") if frame.get("role") == "img"]
     assert len(drawings) == len(page.all("figure")) == len(page.all("svg")) > 3
-    said = " ".join(str(svg["aria-label"]) for svg in drawings)
+    said = " ".join(str(frame["aria-label"]) for frame in drawings)
     assert "student-tuned 95.0% (91.0% to 98.5%) on MRPC" in said
     assert "student 4.500 to 4.250 over 300 tokens" in said
 
@@ -108,7 +111,7 @@ def luminance(color: str) -> float:
 
 def test_colours_have_contrast_in_light_dark_and_print() -> None:
     """Text reaches WCAG's 4.5 to 1 and plotted lines its 3 to 1, and the light colours are those of the plots."""
-    css = (Path(plots.__file__).parent / "page.css").read_text()
+    css = (Path(plots.__file__).parent / "templates/page.css").read_text()
     palettes = [
         dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root {(.*?)}", css, re.DOTALL)
     ]
@@ -119,7 +122,19 @@ def test_colours_have_contrast_in_light_dark_and_print() -> None:
                 low, high = sorted((luminance(palette[name]), luminance(palette[ground])))
                 assert (high + 0.05) / (low + 0.05) >= least, (name, ground)
     assert [palettes[0][f"s{i}"] for i in range(len(COLORS))] == list(COLORS)
+    assert re.findall(r"\.(m\d) { color: var\(--(s\d)\) }", css) == [(f"m{i}", f"s{i}") for i in range(len(COLORS))]
     assert len(GLYPHS) == len(plots.MARKERS)
+
+
+def test_plots_have_no_colour_but_the_page_s(chain: Path, tmp_path: Path) -> None:
+    """Each colour in an inline plot is a variable of the page, so that dark mode and print can change it."""
+    text, _ = make(tmp_path / "out", chain)
+    drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(drawings) > 3
+    for drawing in drawings:
+        colors = set(re.findall(r"(?:fill|stroke): ?([^;\"]+)", drawing))
+        assert {color for color in colors if not color.startswith("var(--")} <= {"none"}
+        assert {"var(--ink-2)", "var(--line)"} < colors
 
 
 @pytest.mark.parametrize(
@@ -144,9 +159,19 @@ def test_any_name_is_shown_as_it_is(name: str, tmp_path: Path) -> None:
     assert "<" not in row
 
 
-def test_h_escapes_and_keeps_the_order_of_text_and_elements() -> None:
-    """Text before, between and after elements stays where it was put."""
-    element = h("p", "a < b ", h("b", "c"), " d", None, h("i", "e"), "f", class_="x", aria_label='"q"')
-    assert ET.tostring(element, encoding="unicode") == (
-        '<p class="x" aria-label="&quot;q&quot;">a &lt; b <b>c</b> d<i>e</i>f</p>'
-    )
+def test_markdown_templates_escape_what_they_print() -> None:
+    """A value in a template is text, on one line; what a filter made Markdown of stays as it is."""
+    template = MARKDOWN.from_string("{{ text }} *this* {{ text | fence }}")
+    assert template.render(text="a*b\n<c>|d") == "a\\*b &lt;c&gt;\\|d *this* ```sh\na*b\n<c>|d\n```"
+    assert escape(escape("a*")) == escape("a*") == "a\\*"
+
+
+def test_a_fence_is_longer_than_the_backticks_in_it() -> None:
+    """Code with a fence of its own does not end the block."""
+    assert fence("a ```` b").splitlines() == ["`````sh", "a ```` b", "`````"]
+
+
+def test_a_template_with_an_unknown_name_is_an_error() -> None:
+    """A misspelt name must not leave a silent gap in a report."""
+    with pytest.raises(UndefinedError):
+        MARKDOWN.from_string("{{ titel }}").render(title="a")
