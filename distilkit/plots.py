@@ -1,5 +1,6 @@
 """The plots of a report: retention, size against latency and score, learning curves."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from io import StringIO
@@ -25,6 +26,7 @@ LINES = ("-", "--", "-.")
 INK, FAINT = "#3b4048", "#d5d9de"
 VARIABLES = {INK: "ink-2", FAINT: "line", **{color: f"s{i}" for i, color in enumerate(COLORS)}}  # in page.css
 WIDTH, HEIGHT = 3.9, 2.8  # inches: small enough to be read at full size on a phone
+LEGEND_ROW = 0.17  # inches
 LONGEST = 50  # letters that a legend is wide
 POINTS = 80  # of a training curve: the means of neighbours show what their noise hides
 STYLE: Any = {
@@ -109,9 +111,11 @@ def called(model: Model) -> str:
 
 
 def legend(figure: "Figure", models: Sequence[Model], **options: Any) -> None:
-    """Name the models above a plot, in as many columns as there is room for."""
+    """Name the models above a plot, in as many columns as there is room for; the figure grows by the rows."""
     columns = LONGEST // (max(len(called(model)) for model in models) + 2)
-    figure.legend(loc="outside upper left", ncols=max(1, min(columns, len(models), 3)), **options)
+    columns = max(1, min(columns, len(models), 3))
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (math.ceil(len(models) / columns) - 1))
+    figure.legend(loc="outside upper left", ncols=columns, **options)
 
 
 def retention(results: Results) -> list[Plot]:
@@ -124,9 +128,7 @@ def retention(results: Results) -> list[Plot]:
     shown = [(number, model) for number, model in shown if any(f"retention/{task}" in model.facts for task in tasks)]
     if not shown:
         return []
-    figure, axes = canvas(
-        0.9 + 0.2 * len(shown) + 0.24 * len(tasks) * len(shown), xlabel="share of the teacher's score"
-    )
+    figure, axes = canvas(1.1 + 0.24 * len(tasks) * len(shown), xlabel="share of the teacher's score")
     said = []
     for place, (number, model) in enumerate(shown):
         shift = (place - (len(shown) - 1) / 2) * 0.7 / len(shown)

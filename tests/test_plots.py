@@ -96,3 +96,15 @@ def test_a_mean_retention_is_over_the_tasks_that_all_models_have() -> None:
     assert "Mean retention, 2 tasks" in said
     assert "a 0.750" in said
     assert "b 0.800" in said
+
+
+def test_a_long_legend_does_not_squeeze_a_plot() -> None:
+    """With six long names, a row each, the axes are as high as with two short ones."""
+    heights = []
+    for count, name in ((2, "m{}"), (6, "student-with-a-name-of-forty-letters-and-{}")):
+        facts = [{"sst2/accuracy": 0.5 + n / 100, "bytes": 4e6 + n} for n in range(count)]
+        models = [Model(name.format(n), f"/{n}", [], facts[n], []) for n in range(count)]
+        (plot,) = draw(Results(models, []))
+        plot.figure.draw_without_rendering()
+        heights.append(plot.figure.axes[0].get_window_extent().height / plot.figure.dpi)
+    assert heights[1] == pytest.approx(heights[0], rel=0.05)
