@@ -100,7 +100,6 @@ class DistillConfig(TrainConfig):
         metavar="TEXT",
         place=True,
     )
-    workers: int = option("Processes that tokenise the text; they change nothing in it.", 1, min=1)
     streaming: bool = option(
         "Tokenise the text while it is read, with no copy of it on the disk (with --steps).", False
     )

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from distilkit.errors import DistilkitError
-from distilkit.packing import Encoder, Ids, Packer, encode, group
+from distilkit.packing import Encoder, Ids, Packer, group
 from distilkit.progress import track
 from distilkit.rows import Rows, no_space, store
 
@@ -140,14 +140,13 @@ def pack(
     *,
     fingerprint: str = "",
     packing: str = "blocks",
-    workers: int = 1,
     name: str = "the corpus",
 ) -> Dataset:
     """Tokenise documents and lay them out in rows CLS … SEP of at most `seq_length` tokens, as Packer says.
 
     Returns a memory-mapped data set with a column `input_ids`, two bytes a token (four where the vocabulary has more
-    than 65,536), cached by the documents' fingerprint, tokenizer, length and packing; `workers`, the processes that
-    tokenise, change nothing in it. Memory does not grow with the corpus.
+    than 65,536), cached by the documents' fingerprint, tokenizer, length and packing.
+    Memory does not grow with the corpus.
     Raises DistilkitError where the text doesn't fill one block.
     """
     packer = make_packer(tokenizer, seq_length, packing)
@@ -155,9 +154,9 @@ def pack(
 
     def make() -> Iterator[list[Ids]]:
         with track("tokenize", total, unit="documents") as advance:
-            for encoded, count in encode(_groups(documents), packer.encoder, workers):
-                yield packer.rows(encoded)
-                advance(count)
+            for texts in _groups(documents):
+                yield packer.rows(packer.encoder(texts))
+                advance(len(texts))
 
     fingerprint = fingerprint or documents._fingerprint  # noqa: SLF001 - what datasets names its own cache files by
     packed = store(Hasher.hash((fingerprint, packer.key)), packer.encoder.dtype, make)
@@ -169,10 +168,9 @@ def pack(
     return packed
 
 
-def _groups(documents: Dataset | IterableDataset) -> Iterator[tuple[list[str], int]]:
+def _groups(documents: Dataset | IterableDataset) -> Iterator[list[str]]:
     tables = documents.with_format("arrow").iter(1000)
-    for texts in group(text.as_py() for table in tables for text in table["text"]):
-        yield texts, len(texts)
+    return group(text.as_py() for table in tables for text in table["text"])
 
 
 def make_packer(tokenizer: PreTrainedTokenizerBase, seq_length: int, packing: str) -> Packer:

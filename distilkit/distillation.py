@@ -1,7 +1,6 @@
 """`distill`: train a student on text, against its teacher or by masked LM alone."""
 
 from collections.abc import Collection
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -56,16 +55,15 @@ def distill(config: DistillConfig) -> Record:
         cache = fill_cache(config, student, tokenizer, batches, examiner) if config.teacher_cache else None
         if cache:
             batches = CachedBatches(cache, batch_size=config.batch_size, seed=config.seed)
-        with closing(batches):
-            metrics = (calibrate if config.plan else train)(
-                objective,
-                batches,
-                config,
-                out,
-                evaluate=lambda: examiner.examine(student),
-                evaluate_every=config.evaluate_every,
-                label="distill" if config.objective != "mlm" else "masked LM",
-            )
+        metrics = (calibrate if config.plan else train)(
+            objective,
+            batches,
+            config,
+            out,
+            evaluate=lambda: examiner.examine(student),
+            evaluate_every=config.evaluate_every,
+            label="distill" if config.objective != "mlm" else "masked LM",
+        )
         if cache:
             metrics |= cache.metrics(config.batch_size * config.accumulate)
         done = record("distill", config, metrics | {"parameters": float(student.num_parameters())})

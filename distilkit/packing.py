@@ -1,26 +1,13 @@
-"""Text to rows of token ids, in one process or several.
+"""Tokenise texts and pack the token ids into rows."""
 
-Light, because every process that tokenises imports it: nothing but numpy and tokenizers.
-"""
-
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from distilkit.errors import DistilkitError
-
 Ids = npt.NDArray[Any]
-P = TypeVar("P")
 PART = 2**20  # characters that are tokenised at a time, whatever the documents' length: what bounds the memory
 
 
@@ -81,7 +68,7 @@ class Packer:
 
 
 def group(texts: Iterable[str | None]) -> Iterator[list[str]]:
-    """Gather texts until they are long enough to be worth a process's while."""
+    """Gather texts into groups of about PART characters, which are tokenised at a time on all cores."""
     gathered: list[str] = []
     size = 0
     for text in texts:
@@ -92,53 +79,3 @@ def group(texts: Iterable[str | None]) -> Iterator[list[str]]:
             gathered, size = [], 0
     if gathered:
         yield gathered
-
-
-def encode(groups: Iterable[tuple[list[str], P]], encoder: Encoder, workers: int) -> Iterator[tuple[list[Ids], P]]:
-    """Tokenise groups of texts in their order; what comes with a group is handed on with its ids.
-
-    Several workers are processes that go ahead by two groups each.
-    """
-    if workers == 1:
-        for texts, mark in groups:
-            yield encoder(texts), mark
-        return
-    spawn = multiprocessing.get_context("spawn")  # a fork would share torch's threads and locks, and its memory
-    pending: deque[tuple[Future[list[Ids]], P]] = deque()
-    with ProcessPoolExecutor(workers, spawn, _start, (encoder,)) as pool:
-        try:
-            for texts, mark in groups:
-                pending.append((pool.submit(_encode, texts), mark))
-                if len(pending) > 2 * workers:
-                    yield pending[0][0].result(), pending.popleft()[1]
-            while pending:
-                yield pending[0][0].result(), pending.popleft()[1]
-        except BrokenProcessPool:
-            raise DistilkitError(
-                "a process that tokenises was killed, perhaps for its memory: lower --workers"
-            ) from None
-        finally:
-            for future, _ in pending:
-                future.cancel()
-
-
-_encoder: Encoder  # a worker's own
-
-
-def _start(encoder: Encoder) -> None:
-    global _encoder  # noqa: PLW0603 - the only way to hand a worker something once
-    _encoder = encoder
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _encode(texts: list[str]) -> list[Ids]:
-    return _encoder(texts)

@@ -15,7 +15,6 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from distilkit.allocator import keep_freed_memory
 from distilkit.config import TrainConfig
-from distilkit.dropout import draw_masks_in_fours
 from distilkit.errors import DistilkitError
 from distilkit.record import claim
 
@@ -23,11 +22,10 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def open_accelerator(config: TrainConfig) -> Accelerator:
-    """Make the Accelerator: device, processes and precision; CPUs keep freed memory and drop out faster."""
+    """Make the Accelerator: device, processes and precision; on CPUs, freed memory is kept for the next step."""
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise DistilkitError("--precision fp16 needs a GPU: use bf16 or fp32")
     keep_freed_memory()
-    draw_masks_in_fours()
     # it would hold on to the precision, and to the sharding, of this process's last run
     AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
     return Accelerator(

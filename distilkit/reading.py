@@ -24,9 +24,9 @@ def read_batches(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, spli
     if config.streaming:
         packer = corpus.make_packer(tokenizer, config.seq_length, config.packing)
         if config.heldout is None:
-            stream, heldout = set_aside(config.corpus, packer, config.workers)
+            stream, heldout = set_aside(config.corpus, packer)
         else:
-            stream, heldout = RowStream(config.corpus, packer, config.workers), read_heldout(config, tokenizer)
+            stream, heldout = RowStream(config.corpus, packer), read_heldout(config, tokenizer)
         batches: Batches = StreamedBatches(stream, collate, **shape)
     else:
         blocks = pack(config, config.corpus, tokenizer)
@@ -48,7 +48,6 @@ def pack(config: DistillConfig, source: str, tokenizer: PreTrainedTokenizerBase)
             config.seq_length,
             fingerprint=fingerprint,
             packing=config.packing,
-            workers=config.workers,
             name=f"'{source}'",
         )
 

@@ -21,7 +21,7 @@ from distilkit.record import config_json, write_text
 
 KEPT = 2
 MANIFEST = "manifest.json"  # a CRC-32 of each file: a checkpoint whose files don't match is passed over
-MAY_CHANGE = {"resume", "log_every", "log_with", "checkpoint_every", "output", "plan", "workers"}
+MAY_CHANGE = {"resume", "log_every", "log_with", "checkpoint_every", "output", "plan"}
 ROWS = "rows"  # in run.json: what tells the text or rows from others
 RATES = {"lr", "head_lr"}  # may differ with --resume: a run whose loss was not finite needs a lower one
 

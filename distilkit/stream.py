@@ -9,7 +9,7 @@ import torch
 
 from distilkit import corpus
 from distilkit.errors import DistilkitError
-from distilkit.packing import Ids, Packer, encode, group
+from distilkit.packing import Ids, Packer, group
 from distilkit.progress import track
 from distilkit.training import Batches, Collate
 
@@ -46,8 +46,8 @@ class RowStream:
     which a checkpoint keeps, reading goes on without tokenising what lies before it.
     """
 
-    def __init__(self, source: str, packer: Packer, workers: int = 1, *, left_out: int = 0) -> None:
-        self.source, self.packer, self.workers, self.left_out = source, packer, workers, left_out
+    def __init__(self, source: str, packer: Packer, *, left_out: int = 0) -> None:
+        self.source, self.packer, self.left_out = source, packer, left_out
         self.documents = corpus.stream_documents(source)
         self.place = START  # the last one before the rows that were read last
         self.passes = 0  # how often the text's end was reached
@@ -69,12 +69,6 @@ class RowStream:
         rows = [row for part in self._held for row in part.rows]
         return rows[start - self.place["row"] :][:count]
 
-    def close(self) -> None:
-        """End the workers."""
-        if self._parts is not None:
-            self._parts.close()
-            self._parts = None
-
     def _read_part(self) -> None:
         assert self._parts is not None
         self._held.append(next(self._parts))
@@ -92,8 +86,8 @@ class RowStream:
     def _read_from(self, place: Place) -> Generator[Part, None, None]:
         packer = copy.copy(self.packer)
         packer.rest = np.array(place["rest"], dtype=packer.encoder.dtype)
-        for encoded, documents in encode(self._groups(place["documents"]), packer.encoder, self.workers):
-            rows = packer.rows(encoded)
+        for texts, documents in self._groups(place["documents"]):
+            rows = packer.rows(packer.encoder(texts))
             left = min(len(rows), max(0, self.left_out - place["row_of_pass"]))
             yield Part(place, rows[left:])
             row_of_pass = place["row_of_pass"] + len(rows)
@@ -123,7 +117,7 @@ class RowStream:
                 state = None
 
 
-def set_aside(source: str, packer: Packer, workers: int) -> tuple[RowStream, list[dict[str, Ids]]]:
+def set_aside(source: str, packer: Packer) -> tuple[RowStream, list[dict[str, Ids]]]:
     """Set the first rows of a stream aside for the held-out loss; returns (training, held out)."""
     first = RowStream(source, packer)
     heldout = first.read(0, corpus.HELDOUT_BLOCKS)
@@ -132,7 +126,7 @@ def set_aside(source: str, packer: Packer, workers: int) -> tuple[RowStream, lis
             f"corpus '{source}' is too short to set {corpus.HELDOUT_BLOCKS} blocks aside: give --heldout, or leave out "
             "--streaming"
         )
-    return RowStream(source, packer, workers, left_out=len(heldout)), [{"input_ids": row} for row in heldout]
+    return RowStream(source, packer, left_out=len(heldout)), [{"input_ids": row} for row in heldout]
 
 
 class StreamedBatches(Batches):
@@ -150,10 +144,6 @@ class StreamedBatches(Batches):
         if self.stream.packer.packing == "documents":
             self.lengths = torch.tensor([len(row) for row in rows])
         super()._open(epoch)
-
-    def close(self) -> None:
-        """End the workers; whoever asks for a batch afterwards starts others."""
-        self.stream.close()
 
     def state_dict(self) -> Place:
         """Return where a resumed run can begin to read."""

@@ -61,9 +61,6 @@ class Batches(Dataset[dict[str, Tensor]]):
         places = range(0, len(self.rows), max(1, len(self.rows) // 64))
         return f"{len(self.rows)}, {zlib.crc32(repr([self.rows[place] for place in places]).encode()):08x}"
 
-    def close(self) -> None:
-        """End what reads the rows, where something does."""
-
     def _open(self, epoch: int) -> None:
         """Shuffle the rows for an epoch."""
         generator = _generator(self.seed, -1, epoch)

@@ -22,7 +22,6 @@ FLOORS = [
             "alignment",
             "task_loss",
             "training",
-            "dropout",
             "processes",
             "journal",
             "sharding",

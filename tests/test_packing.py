@@ -1,16 +1,11 @@
 """Text to rows of token ids, against the tokenizer called plainly and against arithmetic by hand."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from distilkit import corpus as corpora
 from distilkit import packing
-from distilkit.errors import DistilkitError
-from distilkit.packing import Encoder, Packer, encode, group
+from distilkit.packing import Encoder, Packer, group
 
 CLS, SEP = 2, 3
 
@@ -76,53 +71,3 @@ def test_groups_are_bounded_whatever_the_documents(monkeypatch: pytest.MonkeyPat
         assert [text for texts_of_group in groups for text in texts_of_group] == texts
         assert max(sum(map(len, texts_of_group)) for texts_of_group in groups) < 6400 + max(length, 1)
         assert max(map(len, groups)) <= 6400 // 64
-
-
-def test_workers_give_the_same_rows_in_the_same_order(
-    corpus: Path, tokenizer: PreTrainedTokenizerFast, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three processes write the very file that one writes, under the very name."""
-    monkeypatch.setattr(packing, "PART", 500)
-    documents = corpora.read_documents(str(corpus))
-    files = []
-    for workers in (1, 3):
-        corpora.pack(documents, tokenizer, 32, workers=workers)
-        (file,) = cache.glob("distilkit/*.arrow")
-        files.append((file.name, file.read_bytes()))
-        file.unlink()
-
-    assert files[0] == files[1]
-
-
-def test_workers_do_not_run_far_ahead(encoder: Encoder) -> None:
-    """Two workers have four groups under way, so a stream is read as it is used."""
-    taken = []
-
-    def groups() -> Iterator[tuple[list[str], int]]:
-        for number in range(20):
-            taken.append(number)
-            yield ["some words"], number
-
-    results = encode(groups(), encoder, 2)
-    numbers = [next(results)[1] for _ in range(3)]
-    ahead = len(taken)
-    results.close()
-
-    assert numbers == [0, 1, 2]
-    assert ahead == 7
-
-
-def test_a_killed_worker_is_told_in_one_line(encoder: Encoder) -> None:
-    """Rather than waited for."""
-    import multiprocessing
-
-    def groups() -> Iterator[tuple[list[str], int]]:
-        for number in range(20):
-            if number == 8:
-                for child in multiprocessing.active_children():
-                    child.kill()
-                    child.join()
-            yield ["some words"], number
-
-    with pytest.raises(DistilkitError, match="lower --workers"):
-        list(encode(groups(), encoder, 2))

@@ -82,7 +82,7 @@ def test_a_text_is_tokenised_once(
     tokenizer(["a", "b c"], padding=True, truncation=True, max_length=8)
     made = []
     monkeypatch.setattr(packing.Encoder, "__call__", lambda self, texts: made.append(1) or [])
-    again = corpora.pack(corpora.read_documents(str(corpus)), tokenizer, 32, workers=2)
+    again = corpora.pack(corpora.read_documents(str(corpus)), tokenizer, 32)
 
     assert again[:] == first[:]
     assert not made

@@ -1,17 +1,12 @@
 """A stream against the same text read plainly, and against itself after an interruption."""
 
 import json
-import multiprocessing
-import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -114,15 +109,6 @@ def test_reading_goes_on_from_a_place(source: str, packer: Packer, start: int, m
     assert tokenised < sum(counts) or start < 20
 
 
-def test_workers_change_nothing_in_a_stream(corpus: Path, packer: Packer) -> None:
-    """Three processes give the rows of one, and the places to go on from."""
-    one, three = RowStream(str(corpus), packer), RowStream(str(corpus), packer, 3)
-
-    assert lists(one.read(0, 300)) == lists(three.read(0, 300))
-    assert lists(one.read(300, 9)) == lists(three.read(300, 9))
-    assert one.place == three.place
-
-
 def streamed(
     source: str, tokenizer: PreTrainedTokenizerFast, layout: str = "blocks", length: int = 32
 ) -> StreamedBatches:
@@ -201,7 +187,7 @@ def test_heldout_rows_are_never_trained_on(
     """The stream's first rows are set aside; what is given begins after them, in the second pass over the text too."""
     monkeypatch.setattr(corpora, "HELDOUT_BLOCKS", 9)
     plain = corpora.pack(corpora.read_documents(source), tokenizer, 32)["input_ids"][:]
-    training, heldout = set_aside(source, packer, 1)
+    training, heldout = set_aside(source, packer)
 
     assert lists(row["input_ids"] for row in heldout) == plain[:9]
     assert lists(training.read(0, 2 * len(plain))) == (plain[9:] * 3)[: 2 * len(plain)]
@@ -210,7 +196,7 @@ def test_heldout_rows_are_never_trained_on(
 def test_a_text_too_short_to_set_aside_is_refused(corpus: Path, packer: Packer) -> None:
     """The line names both ways out."""
     with pytest.raises(DistilkitError, match="--heldout, or leave out --streaming"):
-        set_aside(str(corpus), Packer(packer.encoder, 2, 3, 512, "blocks"), 1)
+        set_aside(str(corpus), Packer(packer.encoder, 2, 3, 512, "blocks"))
     with pytest.raises(DistilkitError, match="too short for --streaming"):
         RowStream(str(corpus), packer, left_out=10_000).read(0, 1)
 
@@ -250,7 +236,7 @@ def config(teacher: Path, make_checkpoint: Callable[..., Path], corpus: Path, tm
 def test_a_resumed_run_ends_with_the_same_bits(
     config: DistillConfig, monkeypatch: pytest.MonkeyPatch, layout: Any, tmp_path: Path
 ) -> None:
-    """Broken off in the second buffer and gone on with from its checkpoint, also with other --workers."""
+    """Broken off in the second buffer and gone on with from its checkpoint."""
     config = replace(config, packing=layout)
     distill(replace(config, output=tmp_path / "whole"))
     calls = []
@@ -277,43 +263,3 @@ def test_a_stream_needs_steps(config: DistillConfig) -> None:
         distill(replace(config, steps=None))
 
     assert not config.output.exists()
-
-
-def test_a_finished_run_leaves_no_process(config: DistillConfig) -> None:
-    """The workers, which read ahead without end, are ended with the run that they read for."""
-    distill(replace(config, steps=2, workers=2))
-    until = time.monotonic() + 10  # a busy system may take its time to bury them
-    while (left := list(filter(is_alive, multiprocessing.active_children()))) and time.monotonic() < until:
-        time.sleep(0.05)
-
-    assert not left
-
-
-def is_alive(child: BaseProcess) -> bool:
-    """Ask the system for a process, not the list, which keeps one that something else has waited for."""
-    try:
-        os.kill(int(child.pid or 0), 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def test_a_streamed_text_leaves_no_copy(config: DistillConfig, cache: Path) -> None:
-    """Nothing of the corpus is kept on the disk, neither text nor tokens, but the held-out text's tokens."""
-    distill(replace(config, steps=2))
-
-    assert len(list(cache.glob("distilkit/*.arrow"))) == 1
-    distill(replace(config, steps=2, heldout=None, output=config.output.with_name("other"), seq_length=8))
-    assert len(list(cache.glob("distilkit/*.arrow"))) == 1
-
-
-def test_order_does_not_depend_on_numpy_state(corpus: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Another seed gives another order; the global generators have no say."""
-    first = streamed(str(corpus), tokenizer)[0]
-    np.random.seed(1)  # noqa: NPY002 - the very state that must not matter
-    torch.manual_seed(1)
-    again, other = streamed(str(corpus), tokenizer), streamed(str(corpus), tokenizer)
-    other.seed = 6
-
-    assert same(first, again[0])
-    assert not same(first, other[0])

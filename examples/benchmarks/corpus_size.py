@@ -9,7 +9,7 @@ datasets' cache beside it. CHECKPOINT gives the tokenizer.
 
 Each way is a process of its own. Seconds run from the first read to the first batch of 32 x 128, without Python's
 imports, which are given apart. Memory is the peak of the resident set (VmHWM), which counts files' pages while they are
-mapped, of the process and of each of its workers; `anonymous` is the largest RssAnon seen, sampled, of all together.
+mapped; `anonymous` is the largest RssAnon seen, sampled.
 The cost of a batch is the median of 2,000, fetched at random from the memory map and masked.
 """
 
@@ -30,51 +30,37 @@ from distilkit.rows import Rows
 from distilkit.stream import StreamedBatches, set_aside
 from distilkit.training import Batches
 
-def status(pid):
-    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+def status():
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
-    return {name: int(fields[name].split()[0]) * 1024 for name in ("VmHWM", "RssAnon") if name in fields}
+    return {name: int(fields[name].split()[0]) * 1024 for name in ("VmHWM", "RssAnon")}
 
 def watch():
     while True:
-        children = " ".join(path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/children"))
-        found = {}
-        for pid in [os.getpid(), *map(int, children.split())]:
-            try:
-                found[pid] = status(pid)
-            except FileNotFoundError:
-                pass
-        for pid, values in found.items():
-            peaks[pid] = values.get("VmHWM", peaks.get(pid, 0))  # the last is the highest; at first it is the parent's
-        anonymous.append(sum(values.get("RssAnon", 0) for values in found.values()))
+        anonymous.append(status()["RssAnon"])
         time.sleep(0.1)
 
-text, name, way, workers, packing = sys.argv[1:]
-peaks, anonymous = {}, []
+text, name, way, packing = sys.argv[1:]
+anonymous = []
 threading.Thread(target=watch, daemon=True).start()
 tokenizer = checkpoint.open_tokenizer(name)
 collate = corpus.masked_batch(tokenizer, 0.15)
 started = time.perf_counter()
-result = {"way": way, "workers": int(workers), "packing": packing, "seconds_to_import": started - began}
+result = {"way": way, "packing": packing, "seconds_to_import": started - began}
 if way == "streaming":
     packer = corpus.make_packer(tokenizer, 128, packing)
-    stream, _ = set_aside(text, packer, int(workers))
+    stream, _ = set_aside(text, packer)
     batches = StreamedBatches(stream, collate, batch_size=32, seed=0)
 else:
     documents, fingerprint = corpus.read_once(text)
-    stored = corpus.pack(
-        documents, tokenizer, 128, fingerprint=fingerprint, packing=packing, workers=int(workers)
-    )
+    stored = corpus.pack(documents, tokenizer, 128, fingerprint=fingerprint, packing=packing)
     rows, _ = corpus.split(stored, 0)
     lengths = rows.lengths if packing == "documents" else None
     batches = Batches(rows, collate, batch_size=32, seed=0, lengths=lengths)
 batches[0]
 result["seconds_to_first_batch"] = time.perf_counter() - started
-result["peak_bytes"] = status("self")["VmHWM"]
-workers = [peak for pid, peak in peaks.items() if pid != os.getpid()]
-result["peak_bytes_of_workers"] = workers
-result["peak_bytes_in_all"] = result["peak_bytes"] + sum(workers)
-result["anonymous_bytes_in_all"] = max(anonymous)
+result["peak_bytes"] = status()["VmHWM"]
+result["anonymous_bytes"] = max(anonymous)
 if way != "streaming":
     sizes = [os.path.getsize(file["filename"]) for file in stored.cache_files]
     tokens = int(Rows(stored).lengths.sum(dtype="int64"))
@@ -93,11 +79,10 @@ if way != "streaming":
 print(json.dumps({key: round(v, 3) if isinstance(v, float) else v for key, v in result.items()}))
 """
 WAYS = [
-    ("first", 1, "blocks"),
-    ("second", 1, "blocks"),
-    ("streaming", 1, "blocks"),
-    ("first", 2, "blocks"),
-    ("first", 2, "documents"),
+    ("first", "blocks"),
+    ("second", "blocks"),
+    ("streaming", "blocks"),
+    ("first", "documents"),
 ]
 
 
@@ -142,10 +127,10 @@ def main(workplace: str, checkpoint: str, megabytes: str, sources: list[str]) ->
     text, cache = place / f"{megabytes}.txt", place / "cache"
     if not text.exists():
         write_text(text, int(megabytes) * 10**6, sorted(Path(source) for source in sources))
-    for way, workers, packing in WAYS:
+    for way, packing in WAYS:
         if way == "first":
             shutil.rmtree(cache, ignore_errors=True)
-        words = [str(text), checkpoint, way, str(workers), packing]
+        words = [str(text), checkpoint, way, packing]
         environment = os.environ | {"HF_HOME": str(cache)}
         subprocess.run([sys.executable, "-c", PROGRAM, *words], check=True, env=environment)
 
