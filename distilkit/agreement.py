@@ -75,7 +75,7 @@ def ask(pair: Pair, config: EvalConfig) -> Answers:
     limits = [limit for opened in (student, teacher) if (limit := checkpoint.max_tokens(opened.model)) is not None]
     length = min([config.max_length or trained_length(pair.student), *limits])
     if pair.head == "masked-lm":
-        blocks = corpus.pack(documents, student.tokenizer, length)
+        blocks = corpus.pack_documents(documents, student.tokenizer, length)
         collate = corpus.masked_batch(student.tokenizer, DistillConfig.mask_probability)
         # masked as distill masks its held-out text, whatever --seed
         batches = Batches(blocks, collate, batch_size=config.batch_size, seed=0)

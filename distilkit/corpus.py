@@ -133,7 +133,7 @@ def _read_hub(source: str, streaming: bool) -> Any:
         ) from None
 
 
-def pack(
+def pack_documents(
     documents: Dataset | IterableDataset,
     tokenizer: PreTrainedTokenizerBase,
     seq_length: int,

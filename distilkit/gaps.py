@@ -8,7 +8,7 @@ from distilkit.comparison import headlines
 from distilkit.headline import kept_tasks, subject
 from distilkit.record import Record
 from distilkit.results import Model, Results, parts
-from distilkit.steps import base_of, command_line, steps
+from distilkit.steps import base_of, reproduction_command, steps
 
 WITH_A_TEACHER = (
     *("teacher", "objective", "temperature", "ce_positions", "ce_until", "layer_map", "hidden_loss"),
@@ -76,7 +76,7 @@ def no_retention(results: Results, main: Model) -> list[Gap]:
     )
     compared = teacher.place if teacher else "TEACHER"
     config = {**given, "models": [compared, main.place] if teacher else [main.place], "against": compared}
-    line = command_line(Record(command="eval", config=config, metrics={}, environment={}), _base(results))
+    line = reproduction_command(Record(command="eval", config=config, metrics={}, environment={}), _base(results))
     text = "No eval record against a teacher: what the student keeps is not known."
     return [Gap(text, f"{line} --json > {shlex.quote(_shown(results, main.place))}/eval.json")]
 
@@ -92,7 +92,7 @@ def no_control(results: Results, main: Model) -> list[Gap]:
         if name not in WITH_A_TEACHER and not name.startswith("alpha_")
     }
     config |= {"objective": "mlm", "output": f"{made.config.get('output', main.place)}-control"}
-    line = command_line(Record(command="distill", config=config, metrics={}, environment={}), _base(results))
+    line = reproduction_command(Record(command="distill", config=config, metrics={}, environment={}), _base(results))
     return [
         Gap("No control: whether the teacher helped, or the same training without it does as well, is not known.", line)
     ]
@@ -105,7 +105,7 @@ def one_seed(results: Results, main: Model) -> list[Gap]:
     if tuned is None:
         return []
     config = {**tuned.config, "seeds": 5, "output": f"{tuned.config.get('output', main.place)}-seeds"}
-    line = command_line(Record(command="finetune", config=config, metrics={}, environment={}), _base(results))
+    line = reproduction_command(Record(command="finetune", config=config, metrics={}, environment={}), _base(results))
     return [Gap("One seed a score: how much of a difference is chance is not known.", line)]
 
 

@@ -29,7 +29,7 @@ def read_batches(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, spli
             stream, heldout = RowStream(config.corpus, packer), read_heldout(config, tokenizer)
         batches: Batches = StreamedBatches(stream, collate, **shape)
     else:
-        blocks = pack(config, config.corpus, tokenizer)
+        blocks = pack_corpus(config, config.corpus, tokenizer)
         if config.heldout is None:
             rows, heldout = corpus.split(blocks, split_seed)
         else:
@@ -38,11 +38,11 @@ def read_batches(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, spli
     return batches, Batches(heldout, collate, batch_size=HELDOUT_BATCH, seed=0)
 
 
-def pack(config: DistillConfig, source: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+def pack_corpus(config: DistillConfig, source: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Read text and pack it as the options say."""
     with corpus.readable(source):
         documents, fingerprint = corpus.read_once(source)
-        return corpus.pack(
+        return corpus.pack_documents(
             documents,
             tokenizer,
             config.seq_length,
@@ -54,5 +54,5 @@ def pack(config: DistillConfig, source: str, tokenizer: PreTrainedTokenizerBase)
 
 def read_heldout(config: DistillConfig, tokenizer: PreTrainedTokenizerBase) -> Sequence[dict[str, Any]]:
     """Return the rows of --heldout, as many as are looked at."""
-    blocks = pack(config, str(config.heldout), tokenizer)
+    blocks = pack_corpus(config, str(config.heldout), tokenizer)
     return Rows(blocks, np.arange(min(len(blocks), corpus.HELDOUT_BLOCKS)))

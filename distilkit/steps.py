@@ -35,7 +35,7 @@ def steps(results: Results) -> list[Step]:
             records.append(done)
     records.sort(key=lambda done: done.command in MEASUREMENTS)  # what was measured last was made before
     base = base_of(records)
-    return [Step(title(done), command_line(done, base), outcome(done), done) for done in records]
+    return [Step(title(done), reproduction_command(done, base), outcome(done), done) for done in records]
 
 
 def base_of(records: Iterable[Record]) -> str:
@@ -46,7 +46,7 @@ def base_of(records: Iterable[Record]) -> str:
     return "" if base == os.path.sep else base
 
 
-def command_line(done: Record, base: str = "") -> str:
+def reproduction_command(done: Record, base: str = "") -> str:
     """Spell a record as the command that made it, as typed in the directory `base`.
 
     Options that this version doesn't know are left out; where it can't make sense of the rest, all are spelled as they

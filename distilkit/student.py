@@ -150,7 +150,7 @@ def ranking(config: InitConfig, teacher: PreTrainedModel, tokenizer: PreTrainedT
     documents = corpus.read_documents(str(config.corpus)).shuffle(seed=config.seed)
     sample = documents.select(range(min(len(documents), 50 * SEARCH_BLOCKS)))
     length = min(SEARCH_LENGTH, checkpoint.max_tokens(teacher) or SEARCH_LENGTH)
-    blocks = corpus.pack(sample, tokenizer, length)
+    blocks = corpus.pack_documents(sample, tokenizer, length)
     collate = corpus.masked_batch(tokenizer, 0.15)
     rows = [blocks[i] for i in range(min(len(blocks), SEARCH_BLOCKS))]
     numbered = Batches(rows, collate, batch_size=SEARCH_BATCH, seed=config.seed)

@@ -92,7 +92,7 @@ def test_pack_loses_and_adds_nothing(corpus: Path, prose: list[str], tokenizer: 
     """Blocks are CLS … SEP of one length and hold the documents' tokens in order, SEP between them."""
     from distilkit import corpus as module
 
-    blocks = module.pack(module.read_documents(str(corpus)), tokenizer, 32).with_format("numpy")["input_ids"][:]
+    blocks = module.pack_documents(module.read_documents(str(corpus)), tokenizer, 32).with_format("numpy")["input_ids"][:]
     stream = [token for text in prose for token in (*tokenizer(text, add_special_tokens=False)["input_ids"], 3)]
 
     assert blocks.shape == (len(stream) // 30, 32)
@@ -105,7 +105,7 @@ def test_text_shorter_than_a_block_is_refused(tmp_path: Path, tokenizer: PreTrai
     """The line names the length and the flag."""
     path = write(tmp_path / "a.txt")
     with pytest.raises(DistilkitError, match="--seq-length"):
-        corpus.pack(corpus.read_documents(str(path)), tokenizer, 96)
+        corpus.pack_documents(corpus.read_documents(str(path)), tokenizer, 96)
 
 
 def generators(count: int, seed: int) -> list[torch.Generator]:
@@ -185,9 +185,9 @@ def test_files_read_once_are_packed_alike(corpus: Path, tokenizer: PreTrainedTok
     from distilkit import corpus as module
 
     documents, fingerprint = module.read_once(str(corpus))
-    packed = module.pack(documents, tokenizer, 32, fingerprint=fingerprint)
+    packed = module.pack_documents(documents, tokenizer, 32, fingerprint=fingerprint)
 
-    assert packed[:] == module.pack(module.read_documents(str(corpus)), tokenizer, 32)[:]
+    assert packed[:] == module.pack_documents(module.read_documents(str(corpus)), tokenizer, 32)[:]
     assert module.read_once(str(corpus))[1] == fingerprint
     other = cache / "other.txt"
     other.write_text(corpus.read_text("utf-8") + "one more\n", encoding="utf-8")

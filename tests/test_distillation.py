@@ -56,7 +56,7 @@ def test_heldout_loss_is_the_mean_over_the_masked_tokens(
     """Read before the first update, it is what transformers' own loss gives on the same masked blocks."""
     heldout = distill(replace(config, heldout=config.corpus, steps=5, packing=layout))
     first = json.loads((config.output / "train.jsonl").read_text().splitlines()[0])
-    blocks = corpora.pack(corpora.read_documents(config.corpus), tokenizer, 32, packing=layout)
+    blocks = corpora.pack_documents(corpora.read_documents(config.corpus), tokenizer, 32, packing=layout)
     blocks = blocks.select(range(min(len(blocks), 256)))
     from distilkit.training import Batches
 

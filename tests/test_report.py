@@ -19,7 +19,7 @@ from distilkit.errors import DistilkitError
 from distilkit.record import Record, read_biography, record, write_biography
 from distilkit.report import report
 from distilkit.results import labels, read, scores_of
-from distilkit.steps import command_line
+from distilkit.steps import reproduction_command
 
 
 def run(out: Path, *directories: Path, **options: bool) -> Record:
@@ -350,7 +350,7 @@ def test_models_are_called_by_name_or_by_path_where_names_clash() -> None:
 def test_the_command_in_the_report_makes_the_same_config(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is spelled from a record, when typed again, is the config that the record was made from."""
     config = InitConfig(teacher="some/teacher id", output=Path("/made by/a b"), keep=(0, 3), strategy="last", seed=7)
-    line = command_line(record("init", config, {}))
+    line = reproduction_command(record("init", config, {}))
     typed = []
 
     def init(given: InitConfig) -> Record:
@@ -367,7 +367,7 @@ def test_an_option_of_a_later_version_is_left_out() -> None:
     """It could not be typed here."""
     base = record("init", InitConfig(teacher="t", output=Path("/o")), {})
     newer = dataclasses.replace(base, config={**base.config, "later_option": 3})
-    assert command_line(newer) == command_line(base)
+    assert reproduction_command(newer) == reproduction_command(base)
 
 
 def test_the_command_line_takes_the_options(chain: Path, tmp_path: Path) -> None:

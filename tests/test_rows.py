@@ -78,15 +78,15 @@ def test_a_text_is_tokenised_once(
     corpus: Path, tokenizer: PreTrainedTokenizerFast, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same text, tokenizer, length and packing are found again, whatever the tokenizer did between."""
-    first = corpora.pack(corpora.read_documents(str(corpus)), tokenizer, 32)
+    first = corpora.pack_documents(corpora.read_documents(str(corpus)), tokenizer, 32)
     tokenizer(["a", "b c"], padding=True, truncation=True, max_length=8)
     made = []
     monkeypatch.setattr(packing.Encoder, "__call__", lambda self, texts: made.append(1) or [])
-    again = corpora.pack(corpora.read_documents(str(corpus)), tokenizer, 32)
+    again = corpora.pack_documents(corpora.read_documents(str(corpus)), tokenizer, 32)
 
     assert again[:] == first[:]
     assert not made
     for length, layout in ((48, "blocks"), (32, "documents")):
         with pytest.raises(DistilkitError, match="--seq-length"):
-            corpora.pack(corpora.read_documents(str(corpus)), tokenizer, length, packing=layout)
+            corpora.pack_documents(corpora.read_documents(str(corpus)), tokenizer, length, packing=layout)
         assert made.pop()

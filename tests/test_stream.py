@@ -74,7 +74,7 @@ def test_a_stream_gives_the_rows_of_a_plain_reading(
     source: str, tokenizer: PreTrainedTokenizerFast, layout: str
 ) -> None:
     """Every pass over the text gives the packed data set's rows, in order and from the first token on."""
-    plain = corpora.pack(corpora.read_documents(source), tokenizer, 32, packing=layout)["input_ids"][:]
+    plain = corpora.pack_documents(corpora.read_documents(source), tokenizer, 32, packing=layout)["input_ids"][:]
     read = RowStream(source, corpora.make_packer(tokenizer, 32, layout)).read(0, 2 * len(plain) + 3)
 
     assert lists(read) == plain + plain + plain[:3]
@@ -186,7 +186,7 @@ def test_heldout_rows_are_never_trained_on(
 ) -> None:
     """The stream's first rows are set aside; what is given begins after them, in the second pass over the text too."""
     monkeypatch.setattr(corpora, "HELDOUT_BLOCKS", 9)
-    plain = corpora.pack(corpora.read_documents(source), tokenizer, 32)["input_ids"][:]
+    plain = corpora.pack_documents(corpora.read_documents(source), tokenizer, 32)["input_ids"][:]
     training, heldout = set_aside(source, packer)
 
     assert lists(row["input_ids"] for row in heldout) == plain[:9]

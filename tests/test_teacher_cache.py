@@ -58,7 +58,7 @@ def config(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.fixture
 def blocks(corpus: Path, tokenizer: PreTrainedTokenizerFast) -> Any:
     """The corpus in blocks of 32 tokens."""
-    return corpora.pack(corpora.read_documents(str(corpus)), tokenizer, 32)
+    return corpora.pack_documents(corpora.read_documents(str(corpus)), tokenizer, 32)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ if way == "streaming":
     batches = StreamedBatches(stream, collate, batch_size=32, seed=0)
 else:
     documents, fingerprint = corpus.read_once(text)
-    stored = corpus.pack(documents, tokenizer, 128, fingerprint=fingerprint, packing=packing)
+    stored = corpus.pack_documents(documents, tokenizer, 128, fingerprint=fingerprint, packing=packing)
     rows, _ = corpus.split(stored, 0)
     lengths = rows.lengths if packing == "documents" else None
     batches = Batches(rows, collate, batch_size=32, seed=0, lengths=lengths)
