@@ -9,20 +9,21 @@ import numpy as np
 from distilkit import answers, calibration, checkpoint, corpus, metrics, slices
 from distilkit.answers import Answers
 from distilkit.calibration import Bin
-from distilkit.config import DistillConfig, EvalConfig
 from distilkit.errors import DistilkitError
+from distilkit.files import is_writable, write_text
 from distilkit.labels import output_names
+from distilkit.options.distill import DistillOptions
+from distilkit.options.tasks import EvalOptions
 from distilkit.pairs import Opened, Pair, find_pair, match, trained_length
 from distilkit.processes import is_main_process
 from distilkit.progress import warn
-from distilkit.record import is_writable, write_text
 from distilkit.slices import Slice
 from distilkit.training import Batches
 
 EXAMPLES = 5  # of each slice
 
 
-def agree(config: EvalConfig) -> dict[str, float]:
+def agree(config: EvalOptions) -> dict[str, float]:
     """Compare every checkpoint with its teacher on --agreement's text; write what --examples and --plot name.
 
     With several checkpoints, a metric's name begins with the checkpoint's position.
@@ -45,7 +46,7 @@ def agree(config: EvalConfig) -> dict[str, float]:
     return merged
 
 
-def check_files(config: EvalConfig) -> None:
+def check_files(config: EvalOptions) -> None:
     """Refuse --examples and --plot where they could not be written or would replace a file."""
     for flag, name in (("--examples", config.examples), ("--plot", config.plot)):
         if name and not name.parent.is_dir():
@@ -58,7 +59,7 @@ def check_files(config: EvalConfig) -> None:
         calibration.check_picture(config.plot)
 
 
-def write_files(config: EvalConfig, examples: list[dict[str, Any]], curves: dict[str, Sequence[Bin]]) -> None:
+def write_files(config: EvalOptions, examples: list[dict[str, Any]], curves: dict[str, Sequence[Bin]]) -> None:
     """Write the examples, a JSON object a line, and the picture of reliability."""
     if config.examples:
         write_text(config.examples, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in examples))
@@ -68,7 +69,7 @@ def write_files(config: EvalConfig, examples: list[dict[str, Any]], curves: dict
         warn("a number has no confidence that --plot could show: nothing is drawn")
 
 
-def ask(pair: Pair, config: EvalConfig) -> Answers:
+def ask(pair: Pair, config: EvalOptions) -> Answers:
     """Open a checkpoint and its teacher, and ask both about the text."""
     documents = corpus.read_documents(str(config.agreement))
     student, teacher = pair.open()
@@ -76,7 +77,7 @@ def ask(pair: Pair, config: EvalConfig) -> Answers:
     length = min([config.max_length or trained_length(pair.student), *limits])
     if pair.head == "masked-lm":
         blocks = corpus.pack_documents(documents, student.tokenizer, length)
-        collate = corpus.masked_batch(student.tokenizer, DistillConfig.mask_probability)
+        collate = corpus.masked_batch(student.tokenizer, DistillOptions.mask_probability)
         # masked as distill masks its held-out text, whatever --seed
         batches = Batches(blocks, collate, batch_size=config.batch_size, seed=0)
         found = answers.at_masked_tokens(student.model, teacher.model, student.tokenizer, batches)

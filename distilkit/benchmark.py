@@ -19,9 +19,9 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
 from distilkit import checkpoint
-from distilkit.config import BenchConfig
 from distilkit.errors import DistilkitError
-from distilkit.options import flag
+from distilkit.options.bench import BenchOptions
+from distilkit.options.declare import flag
 from distilkit.progress import Advance, track
 from distilkit.record import Record, record
 
@@ -55,7 +55,7 @@ class Cell:
         return f"{self.device}/{self.precision}/b{self.batch}/l{self.length}"
 
 
-def bench(config: BenchConfig) -> Record:
+def bench(config: BenchOptions) -> Record:
     """Measure parameters, size, latency, throughput, memory and speed-up of checkpoints, side by side.
 
     A classifier or question answerer is timed as a whole. Any other checkpoint is timed as its encoder: a vocabulary
@@ -138,7 +138,7 @@ def threads(wanted: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def measure(contenders: Sequence[Contender], cell: Cell, config: BenchConfig, advance: Advance) -> dict[str, float]:
+def measure(contenders: Sequence[Contender], cell: Cell, config: BenchOptions, advance: Advance) -> dict[str, float]:
     """Return all models' metrics in a cell."""
     try:
         models = [contender.timed.to(cell.device) for contender in contenders]

@@ -13,12 +13,21 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from distilkit import __version__, options
-from distilkit import config as configs
+from distilkit import __version__
 from distilkit.errors import DistilkitError
+from distilkit.gates import parse_gate, unmet_gates
+from distilkit.options import declare
+from distilkit.options import recipes as configs
+from distilkit.options.bench import BenchOptions
+from distilkit.options.declare import build, fields_of, flag, shown_default
+from distilkit.options.distill import DistillOptions
+from distilkit.options.init import InitOptions
+from distilkit.options.report import DemoOptions, ReportOptions
+from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit.options.training import CommonOptions
 from distilkit.progress import is_first_process
-from distilkit.record import Record, json_text, parse_gate, unmet
-from distilkit.tables import next_command, readable, tabulate
+from distilkit.record import Record
+from distilkit.screen import show
 
 app = typer.Typer(
     name="distilkit",
@@ -31,7 +40,7 @@ app = typer.Typer(
 )
 
 
-def command(config_class: type[configs.CommonConfig]) -> Callable[[Callable[[Any], Record]], Callable[..., None]]:
+def command(config_class: type[CommonOptions]) -> Callable[[Callable[[Any], Record]], Callable[..., None]]:
     """Register a function from config to Record as the command that its config class describes."""
 
     def register(run: Callable[[Any], Record]) -> Callable[..., None]:
@@ -51,7 +60,7 @@ def command(config_class: type[configs.CommonConfig]) -> Callable[[Callable[[Any
 
 def signature(config_class: type) -> inspect.Signature:
     """Make the signature that typer reads from a config class's fields, with --json and --recipe."""
-    parameters = [_parameter(item, kind) for item, kind in options.fields_of(config_class)]
+    parameters = [_parameter(item, kind) for item, kind in fields_of(config_class)]
     common = {
         "json": (bool, typer.Option("--json", help="Print exactly one JSON document, the record, on stdout.")),
         "recipe": (
@@ -78,14 +87,14 @@ def _parameter(item: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
         argument = Annotated[words, typer.Argument(help=meta["help"], metavar=meta["metavar"])]
         required = item.default is dataclasses.MISSING
         return _keyword(item.name, argument, inspect.Parameter.empty if required else None)
-    settings: dict[str, Any] = {"help": meta["help"] + options.shown_default(item), "metavar": meta["metavar"]}
+    settings: dict[str, Any] = {"help": meta["help"] + shown_default(item), "metavar": meta["metavar"]}
     if kind in (int, float):
         settings |= {"min": meta["min"], "max": meta["max"]}
     if get_origin(kind) is tuple:
         repeated = meta["metavar"] is None  # typed once an entry, not as one list
         kind, parser = (list[str], None) if repeated else (object, _list_of(get_args(kind)[0]))
         settings |= {"parser": parser}
-    names = ([meta["short"]] if meta["short"] else []) + [options.flag(item.name)]
+    names = ([meta["short"]] if meta["short"] else []) + [flag(item.name)]
     return _keyword(item.name, Annotated[kind | None, typer.Option(*names, **settings)], None)
 
 
@@ -104,7 +113,7 @@ def _list_of(kind: Any) -> Callable[[str], tuple[Any, ...]]:
 
 def execute(
     name: str,
-    config_class: type[configs.CommonConfig],
+    config_class: type[CommonOptions],
     run: Callable[[Any], Record],
     typed: dict[str, Any],
     *,
@@ -115,10 +124,10 @@ def execute(
     typed = {key: tuple(value) if isinstance(value, list) else value for key, value in typed.items()}
     typed = {key: value for key, value in typed.items() if value not in (None, ())}
     table = configs.read_recipe(recipe, name) if recipe else {}
-    missing = options.missing(config_class, typed, table)
+    missing = declare.missing(config_class, typed, table)
     if missing:
         raise typer.BadParameter(f"missing option '{missing[0]}'")
-    config = options.build(config_class, typed, table)
+    config = build(config_class, typed, table)
     requirements: tuple[str, ...] = getattr(config, "require", ())
     for gate in requirements:  # a gate that can't be read should not cost an evaluation
         parse_gate(gate)
@@ -127,7 +136,7 @@ def execute(
     if not is_first_process():
         return 0
     show(done, as_json=as_json)
-    failures = unmet(requirements, done.metrics)
+    failures = unmet_gates(requirements, done.metrics)
     for line in failures:
         print(f"distilkit: gate not met: {line}", file=sys.stderr)
     return 3 if failures else 0
@@ -151,26 +160,6 @@ def with_exit_codes(work: Callable[[], int]) -> None:
     raise typer.Exit(code)
 
 
-def show(done: Record, *, as_json: bool) -> None:
-    """Print a record on stdout: as one JSON document, or as a table."""
-    if as_json:
-        print(json_text(done.to_json()))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    for header, rows in tabulate(done):
-        table = Table(*header, box=None, pad_edge=False)
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for row in rows:
-            table.add_row(*(readable(cell) for cell in row))
-        console.print(table)
-    if command := next_command(done):
-        print(f"next: {command}", file=sys.stderr)
-
-
 @app.callback()
 def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
@@ -188,50 +177,50 @@ def main(
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 
 
-@command(configs.InitConfig)
-def init(config: configs.InitConfig) -> Record:
+@command(InitOptions)
+def init(config: InitOptions) -> Record:
     from distilkit import student
 
     return student.init(config)
 
 
-@command(configs.DistillConfig)
-def distill(config: configs.DistillConfig) -> Record:
+@command(DistillOptions)
+def distill(config: DistillOptions) -> Record:
     from distilkit import distillation
 
     return distillation.distill(config)
 
 
-@command(configs.FinetuneConfig)
-def finetune(config: configs.FinetuneConfig) -> Record:
+@command(FinetuneOptions)
+def finetune(config: FinetuneOptions) -> Record:
     from distilkit import finetuning
 
     return finetuning.finetune(config)
 
 
-@command(configs.EvalConfig)
-def eval_(config: configs.EvalConfig) -> Record:
+@command(EvalOptions)
+def eval_(config: EvalOptions) -> Record:
     from distilkit import evaluation
 
     return evaluation.evaluate(config)
 
 
-@command(configs.BenchConfig)
-def bench(config: configs.BenchConfig) -> Record:
+@command(BenchOptions)
+def bench(config: BenchOptions) -> Record:
     from distilkit import benchmark
 
     return benchmark.bench(config)
 
 
-@command(configs.ReportConfig)
-def report(config: configs.ReportConfig) -> Record:
+@command(ReportOptions)
+def report(config: ReportOptions) -> Record:
     from distilkit import report as reports
 
     return reports.report(config)
 
 
-@command(configs.DemoConfig)
-def demo(config: configs.DemoConfig) -> Record:
+@command(DemoOptions)
+def demo(config: DemoOptions) -> Record:
     from distilkit import demo as demos
 
     return demos.demo(config, say=lambda line: print(line, file=sys.stderr, flush=True))

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from distilkit.formatting import format_percent, format_score
 from distilkit.results import Model, Results, differences, flaws, scores_of
 from distilkit.tasks import TASKS
 
@@ -116,7 +117,7 @@ def scores(results: Results) -> Table:
             if (task, metric) not in headlines([model]):
                 kept, beside = Cell(""), [Cell("") for _ in controls]
             what = Cell(TASK_NAMES.get(task, task), metric_name(metric))
-            score = score_text(model.facts[name]), bounds(model, name, "min", "max", score_text)
+            score = format_score(model.facts[name]), bounds(model, name, "min", "max", format_score)
             rows.append([Cell(model.name), what, *map(Cell, (*score, kept.text, kept.note)), *beside])
     tested = [name for name in TASK_NAMES if any(name in model.tested for model in results.models)]
     others = f"; of {' and '.join(TASK_NAMES[name] for name in tested)} on test rows" if tested else ""
@@ -199,13 +200,13 @@ def _number(model: Model, name: str, scale: float, form: str, unit: str = "") ->
 
 def _score(model: Model, name: str) -> Cell:
     value = model.facts.get(name)
-    return Cell("" if value is None else score_text(value), bounds(model, name, "min", "max", score_text))
+    return Cell("" if value is None else format_score(value), bounds(model, name, "min", "max", format_score))
 
 
 def _retention(model: Model, task: str) -> Cell:
     kept = model.facts.get(f"retention/{task}")
-    note = bounds(model, f"retention/{task}", "low", "high", percent)
-    return Cell("" if kept is None else percent(kept), note)
+    note = bounds(model, f"retention/{task}", "low", "high", format_percent)
+    return Cell("" if kept is None else format_percent(kept), note)
 
 
 def _difference(apart: tuple[float, float, float] | None) -> Cell:
@@ -225,13 +226,3 @@ def bounds(model: Model, name: str, low: str, high: str, spell: Callable[[float]
     """Spell the two bounds of a metric, "" where a record has none."""
     ends = [model.facts.get(f"{name}/{end}") for end in (low, high)]
     return "" if None in ends else " to ".join(spell(end) for end in ends if end is not None)
-
-
-def score_text(value: float) -> str:
-    """Spell a score: SQuAD's are percentages in the records, the others shares."""
-    return f"{value:.3f}" if abs(value) <= 1 else f"{value:.2f}"
-
-
-def percent(share: float) -> str:
-    """Spell a share as a percentage."""
-    return f"{share:.1%}"

@@ -18,20 +18,18 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer, PreTrainedT
 
 from distilkit import checkpoint
 from distilkit.benchmark import bench
-from distilkit.config import (
-    BenchConfig,
-    CommonConfig,
-    DemoConfig,
-    DistillConfig,
-    EvalConfig,
-    FinetuneConfig,
-    InitConfig,
-)
 from distilkit.distillation import distill
 from distilkit.evaluation import evaluate
+from distilkit.files import claim, write_text
 from distilkit.finetuning import finetune
-from distilkit.options import spell
-from distilkit.record import Record, claim, json_text, record, write_biography, write_text
+from distilkit.options.bench import BenchOptions
+from distilkit.options.declare import command_line
+from distilkit.options.distill import DistillOptions
+from distilkit.options.init import InitOptions
+from distilkit.options.report import DemoOptions
+from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit.options.training import CommonOptions
+from distilkit.record import Record, json_text, record, write_biography
 from distilkit.student import init
 
 # Which part of the library a paragraph documents; the language reference is the part "language".
@@ -50,7 +48,7 @@ HELDOUT_SHARE, VALIDATION_SHARE = 0.05, 0.15
 MODELS = ("teacher", "student", "control")
 
 
-def demo(config: DemoConfig, say: Callable[[str], None]) -> Record:
+def demo(config: DemoOptions, say: Callable[[str], None]) -> Record:
     """Train a small teacher from nothing, distil it, and measure it beside its student and a control.
 
     `say` is given a line before each step: the command that does the same.
@@ -62,7 +60,7 @@ def demo(config: DemoConfig, say: Callable[[str], None]) -> Record:
         write_untrained(out)
         done = {}
         for name, command, step in steps(out, config.seed):
-            say(f"\n$ {spell(command.__name__.replace('evaluate', 'eval'), step)}")
+            say(f"\n$ {command_line(command.__name__.replace('evaluate', 'eval'), step)}")
             done[name] = command(step)
             if name in ("eval", "bench"):  # they write no checkpoint to keep their record in
                 write_text(out / f"{name}.json", json_text(done[name].to_json()))
@@ -72,32 +70,32 @@ def demo(config: DemoConfig, say: Callable[[str], None]) -> Record:
     return summary
 
 
-def steps(out: Path, seed: int) -> Iterator[tuple[str, Callable[[Any], Record], CommonConfig]]:
+def steps(out: Path, seed: int) -> Iterator[tuple[str, Callable[[Any], Record], CommonOptions]]:
     """Yield the chain: a name, a command and its config."""
     corpus: dict[str, Any] = {
         "corpus": f"{out}/corpus.txt", "heldout": f"{out}/heldout.txt", "seq_length": 64, "seed": seed,
         "evaluate_every": 175, "max_grad_norm": 1.0,
     }  # fmt: skip
-    teacher = DistillConfig(
+    teacher = DistillOptions(
         student=f"{out}/untrained", objective="mlm", steps=350, lr=2e-3, output=out / "teacher", **corpus
     )
     yield "teacher", distill, teacher
-    yield "init", init, InitConfig(teacher=f"{out}/teacher", output=out / "extracted", seed=seed)
+    yield "init", init, InitOptions(teacher=f"{out}/teacher", output=out / "extracted", seed=seed)
     trained: dict[str, Any] = corpus | {"student": f"{out}/extracted", "steps": 120}
-    yield "student", distill, DistillConfig(output=out / "student", **trained)
-    yield "control", distill, DistillConfig(output=out / "control", objective="mlm", **trained)
+    yield "student", distill, DistillOptions(output=out / "student", **trained)
+    yield "control", distill, DistillOptions(output=out / "control", objective="mlm", **trained)
     task: dict[str, Any] = {
         "task": "custom", "data": out, "text": ("text",), "label": "label", "max_length": 64, "seed": seed,
     }  # fmt: skip
     for model in MODELS:
-        tuned = FinetuneConfig(model=f"{out}/{model}", output=out / f"{model}-tuned", lr=5e-4, epochs=1.0, **task)
+        tuned = FinetuneOptions(model=f"{out}/{model}", output=out / f"{model}-tuned", lr=5e-4, epochs=1.0, **task)
         yield f"{model}-tuned", finetune, tuned
     tuned_models = tuple(f"{out}/{model}-tuned" for model in MODELS)
-    yield "eval", evaluate, EvalConfig(models=tuned_models, against=tuned_models[0], **task)
+    yield "eval", evaluate, EvalOptions(models=tuned_models, against=tuned_models[0], **task)
     yield (
         "bench",
         bench,
-        BenchConfig(models=tuned_models, devices=("cpu",), batch_sizes=(1,), seq_lengths=(64,), seed=seed),
+        BenchOptions(models=tuned_models, devices=("cpu",), batch_sizes=(1,), seq_lengths=(64,), seed=seed),
     )
 
 

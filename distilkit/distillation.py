@@ -8,13 +8,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint
-from distilkit.config import DistillConfig
 from distilkit.curve import draw_run
 from distilkit.errors import DistilkitError
 from distilkit.examiner import Examiner
 from distilkit.manifest import cache_seed, describe
 from distilkit.memory import shortage_named
 from distilkit.objectives import PARTS, WEIGHTS, CachedDistillation, Distillation
+from distilkit.options.distill import DistillOptions
 from distilkit.pairing import check_length, map_layers, open_teacher, teacher_name
 from distilkit.plan import calibrate
 from distilkit.processes import claimed, device, is_main_process, scratch, state
@@ -26,7 +26,7 @@ from distilkit.tracker import check_tracker
 from distilkit.training import Batches, train
 
 
-def distill(config: DistillConfig) -> Record:
+def distill(config: DistillOptions) -> Record:
     """Train a student on a corpus and write it with its record; `heldout_loss` is its masked-LM loss on unseen text."""
     check_tracker(config.log_with)
     if config.streaming and not config.steps:
@@ -75,7 +75,7 @@ def distill(config: DistillConfig) -> Record:
     return done
 
 
-def make_objective(config: DistillConfig, student: PreTrainedModel, teacher: PreTrainedModel | None) -> Distillation:
+def make_objective(config: DistillOptions, student: PreTrainedModel, teacher: PreTrainedModel | None) -> Distillation:
     """Build what --objective and the weights ask for."""
     given = {part: getattr(config, f"alpha_{part}") for part in PARTS}
     weights = WEIGHTS[config.objective] | {part: weight for part, weight in given.items() if weight is not None}
@@ -101,7 +101,7 @@ def make_objective(config: DistillConfig, student: PreTrainedModel, teacher: Pre
     )
 
 
-def check_cacheable(config: DistillConfig, parts: Collection[str]) -> None:
+def check_cacheable(config: DistillOptions, parts: Collection[str]) -> None:
     """Refuse a --teacher-cache for losses that need more of the teacher than its answers at masked tokens."""
     if "ce" not in parts:
         raise DistilkitError("without soft targets there are no answers to keep: leave out --teacher-cache")
@@ -117,7 +117,7 @@ def check_cacheable(config: DistillConfig, parts: Collection[str]) -> None:
 
 
 def fill_cache(
-    config: DistillConfig,
+    config: DistillOptions,
     student: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     batches: Batches,

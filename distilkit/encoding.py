@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint
-from distilkit.config import TaskConfig
 from distilkit.labels import target
+from distilkit.options.tasks import TaskOptions
 from distilkit.progress import warn
 from distilkit.tasks import Task
 
@@ -34,13 +34,13 @@ def input_names(model: PreTrainedModel) -> tuple[str, ...]:
     return tuple(name for name in INPUTS if name in takes)
 
 
-def window_length(task: Task, config: TaskConfig, *models: PreTrainedModel) -> int:
+def window_length(task: Task, config: TaskOptions, *models: PreTrainedModel) -> int:
     """Return the tokens per example: --max-length or the task's, no more than every model has positions for."""
     limits = [limit for limit in map(checkpoint.max_tokens, models) if limit is not None]
     return min([config.max_length or task.max_length, *limits])
 
 
-def say_cut(task: Task, config: TaskConfig, length: int) -> None:
+def say_cut(task: Task, config: TaskOptions, length: int) -> None:
     """Warn where a model has positions for fewer tokens than asked for."""
     if length < (wanted := config.max_length or task.max_length):
         warn(f"--max-length {wanted} is more than the model has positions for: rows are cut to {length} tokens")

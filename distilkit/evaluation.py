@@ -10,14 +10,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint, encoding, labels, task_data, tasks
 from distilkit.agreement import agree
-from distilkit.config import EvalConfig, FinetuneConfig
 from distilkit.errors import DistilkitError
+from distilkit.files import UNWRITABLE, is_writable
 from distilkit.inference import predict
-from distilkit.options import flag
-from distilkit.predictions import COLLAPSED, Answers, Said, read_answers
+from distilkit.options.declare import flag
+from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit.predictions import Answers, Said, read_answers
 from distilkit.processes import device
 from distilkit.progress import is_first_process, warn
-from distilkit.record import UNWRITABLE, Record, is_writable, record
+from distilkit.record import COLLAPSED, Record, record
 from distilkit.retention import TEACHER, Result, compare
 from distilkit.tasks import Task
 
@@ -28,7 +29,7 @@ FOR_TASKS = (
 )
 
 
-def evaluate(config: EvalConfig) -> Record:
+def evaluate(config: EvalOptions) -> Record:
     """Score every checkpoint, and compare with --against and --control; or score a prediction file of SQuAD's.
 
     With --agreement, compare it with its teacher on plain text (agreement.agree), besides or instead.
@@ -69,7 +70,7 @@ def evaluate(config: EvalConfig) -> Record:
     return record("eval", config, scores | agreed, device=str(device()), **about)
 
 
-def _check_agreement(config: EvalConfig) -> None:
+def _check_agreement(config: EvalOptions) -> None:
     if not config.agreement and (config.examples or config.plot):
         raise DistilkitError("--examples and --plot go with --agreement: give it a text")
     if config.agreement and not config.models:
@@ -78,7 +79,7 @@ def _check_agreement(config: EvalConfig) -> None:
         _refuse(config, FOR_TASKS, "--task, which is not given: give one, or leave it out")
 
 
-def _check(config: EvalConfig, chosen: Sequence[Task]) -> None:
+def _check(config: EvalOptions, chosen: Sequence[Task]) -> None:
     if not chosen:
         return
     if config.control and not config.against:
@@ -108,13 +109,13 @@ def _check_directories(name: str, chosen: Sequence[Task]) -> None:
         )
 
 
-def _refuse(config: EvalConfig, names: Sequence[str], reason: str) -> None:
+def _refuse(config: EvalOptions, names: Sequence[str], reason: str) -> None:
     for name in names:
         if getattr(config, name) not in (None, ()):
             raise DistilkitError(f"{flag(name)} is for {reason}")
 
 
-def _check_kinds(names: Sequence[str], task: Task, config: EvalConfig) -> None:
+def _check_kinds(names: Sequence[str], task: Task, config: EvalOptions) -> None:
     """Raise DistilkitError where models of a custom task were trained for different kinds of labels."""
     kinds = {name: labels.of_model(task, checkpoint.open_config(name), config.kind).kind for name in names}
     for name in names:
@@ -140,7 +141,7 @@ def _make(directory: Path, files: Sequence[str]) -> None:
             raise DistilkitError(f"--write-predictions '{directory / file}' is already there: choose another folder")
 
 
-def score_file(task: Task, config: EvalConfig) -> dict[str, float]:
+def score_file(task: Task, config: EvalOptions) -> dict[str, float]:
     """Score a published prediction file, without a model."""
     rows = task_data.read_validation(task, config.data)[task.name]
     golds = {row["id"]: row["answers"]["text"] for row in rows.select_columns(["id", "answers"])}
@@ -150,7 +151,7 @@ def score_file(task: Task, config: EvalConfig) -> dict[str, float]:
     return {f"{task.name}/{name}": value for name, value in answers.score().items() if name != COLLAPSED}
 
 
-def score_checkpoint(name: str, chosen: Sequence[Task], config: EvalConfig, out: Path | None = None) -> Result:
+def score_checkpoint(name: str, chosen: Sequence[Task], config: EvalOptions, out: Path | None = None) -> Result:
     """Score a checkpoint on a task, or the directory name/<task> on each of several, with their averages.
 
     `out` is a directory for prediction files.
@@ -200,7 +201,7 @@ def score(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     splits: dict[str, Dataset],
-    config: EvalConfig | FinetuneConfig,
+    config: EvalOptions | FinetuneOptions,
     *,
     order: list[int] | None = None,
     name: str = "the model",

@@ -10,16 +10,15 @@ from accelerate.utils import set_seed
 
 from distilkit import checkpoint, evaluation, task_data, tasks
 from distilkit.best import Best
-from distilkit.config import FinetuneConfig
 from distilkit.curve import draw_run
 from distilkit.errors import DistilkitError, DivergedError
 from distilkit.jobs import Job, open_student, prepare
 from distilkit.memory import shortage_named
-from distilkit.options import flag
-from distilkit.predictions import COLLAPSED
+from distilkit.options.declare import flag
+from distilkit.options.tasks import FinetuneOptions
 from distilkit.processes import claimed, device, is_main_process, state, stop_signal
 from distilkit.progress import warn
-from distilkit.record import Record, config_json, read_biography, record, write_biography
+from distilkit.record import COLLAPSED, Record, config_json, read_biography, record, write_biography
 from distilkit.snapshot import MAY_CHANGE, RATES, defaults, remove_snapshots
 from distilkit.tasks import Task
 from distilkit.tracker import check_tracker
@@ -28,7 +27,7 @@ from distilkit.training import train
 TEACHERS = {"alpha_ce", "alpha_task", "alpha_hidden", "alpha_attention", "hidden_loss", "layer_map", "temperature"}
 
 
-def finetune(config: FinetuneConfig) -> Record:
+def finetune(config: FinetuneOptions) -> Record:
     """Train a checkpoint on a task, score it on the validation rows, and write it with its record.
 
     `--task glue` makes nine of them, each in its own directory under the output.
@@ -39,14 +38,14 @@ def finetune(config: FinetuneConfig) -> Record:
     return finetune_task(chosen[0], settle(chosen[0], config)) if len(chosen) == 1 else finetune_all(chosen, config)
 
 
-def _check_teacher(config: FinetuneConfig) -> None:
+def _check_teacher(config: FinetuneOptions) -> None:
     """Raise DistilkitError for an option about the teacher where there is none."""
     for item in fields(config) if config.teacher is None else ():
         if item.name in TEACHERS and getattr(config, item.name) != item.default:
             raise DistilkitError(f"{flag(item.name)} is about a teacher: give one as --teacher, or leave it out")
 
 
-def settle(task: Task, config: FinetuneConfig) -> FinetuneConfig:
+def settle(task: Task, config: FinetuneOptions) -> FinetuneOptions:
     """Fill in what was not given: the task's settings, and which weights to keep.
 
     The best ones are chosen by the rows that are scored, which must not be a test split.
@@ -55,7 +54,7 @@ def settle(task: Task, config: FinetuneConfig) -> FinetuneConfig:
     return replace(tasks.settle(task, config), keep=config.keep or ("last" if tests else "best"))
 
 
-def finetune_all(chosen: list[Task], config: FinetuneConfig) -> Record:
+def finetune_all(chosen: list[Task], config: FinetuneOptions) -> Record:
     """Train a checkpoint on several tasks, each from the start, in OUTPUT/<task>; OUTPUT's record has the averages.
 
     Raises DivergedError, after the other tasks, where one of them diverged: `--resume` takes another rate for that one.
@@ -94,7 +93,7 @@ def _is_score(task: Task, name: str) -> bool:
     return name.partition("/")[0] in {prefix for prefix, _ in task.splits}
 
 
-def _for_task(config: FinetuneConfig, task: Task) -> FinetuneConfig:
+def _for_task(config: FinetuneOptions, task: Task) -> FinetuneOptions:
     return replace(
         config,
         task=task.name,
@@ -104,7 +103,7 @@ def _for_task(config: FinetuneConfig, task: Task) -> FinetuneConfig:
     )
 
 
-def finetune_task(task: Task, config: FinetuneConfig) -> Record:
+def finetune_task(task: Task, config: FinetuneOptions) -> Record:
     """Train a checkpoint on one task with one seed or several."""
     _check_seeds(config)
     with claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]" if config.seeds == 1 else "*/*"):
@@ -115,7 +114,7 @@ def finetune_task(task: Task, config: FinetuneConfig) -> Record:
             return run_seeds(job, config)
 
 
-def _check_seeds(config: FinetuneConfig) -> None:
+def _check_seeds(config: FinetuneOptions) -> None:
     """Raise DistilkitError where the run to go on with had other seeds: what they came to would be lost."""
     mine = {_of_seed(config, seed).name for seed in _seeds(config)} if config.seeds > 1 else set()
     others = sorted({path.name for path in config.output.glob("seed-*")} - mine)
@@ -124,15 +123,15 @@ def _check_seeds(config: FinetuneConfig) -> None:
         raise DistilkitError(f"'{config.output}' {was}: --resume needs the same --seed and --seeds")
 
 
-def _seeds(config: FinetuneConfig) -> range:
+def _seeds(config: FinetuneOptions) -> range:
     return range(config.seed, config.seed + config.seeds)
 
 
-def _of_seed(config: FinetuneConfig, seed: int) -> Path:
+def _of_seed(config: FinetuneOptions, seed: int) -> Path:
     return config.output / f"seed-{seed}"
 
 
-def run(job: Job, config: FinetuneConfig) -> Record:
+def run(job: Job, config: FinetuneOptions) -> Record:
     """Train with one seed, scoring on the way, and write the model with its record."""
     out = config.output
     set_seed(config.seed)  # the fresh head's weights
@@ -164,7 +163,7 @@ def run(job: Job, config: FinetuneConfig) -> Record:
     return done
 
 
-def readings(config: FinetuneConfig, per_epoch: int) -> int:
+def readings(config: FinetuneOptions, per_epoch: int) -> int:
     """Return the updates between two evaluations, 0 for one at the end alone."""
     if config.evaluate_every is None and config.keep == "last" and config.patience is None:
         return 0
@@ -179,7 +178,7 @@ def _device() -> dict[str, str]:
     return {"device": str(device())}
 
 
-def run_seeds(job: Job, config: FinetuneConfig) -> Record:
+def run_seeds(job: Job, config: FinetuneOptions) -> Record:
     """Train with several seeds, in seed-<n> each, and keep the one with the median headline score.
 
     Every metric is a median over the seeds, of an even number the lower one, with /min and /max beside it. A seed that
@@ -211,7 +210,7 @@ def run_seeds(job: Job, config: FinetuneConfig) -> Record:
     return done
 
 
-def _run_one(job: Job, config: FinetuneConfig) -> Record:
+def _run_one(job: Job, config: FinetuneOptions) -> Record:
     with claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]"):
         return run(job, config)
 
@@ -233,7 +232,7 @@ def _promote(source: Path, out: Path) -> None:
             path.replace(out / path.name)
 
 
-def finished(config: FinetuneConfig, may_change: set[str] = MAY_CHANGE) -> Record | None:
+def finished(config: FinetuneOptions, may_change: set[str] = MAY_CHANGE) -> Record | None:
     """Return the record of a run that was already finished under its output, None where it has to be made.
 
     Raises DistilkitError where it was made with other options than those that may change.

@@ -4,11 +4,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from distilkit.comparison import TASK_NAMES, bounds, percent, settings, spoken
+from distilkit.comparison import TASK_NAMES, bounds, settings, spoken
+from distilkit.formatting import format_millions, format_percent
 from distilkit.measurements import position
-from distilkit.predictions import COLLAPSED
+from distilkit.record import COLLAPSED
 from distilkit.results import Model, Results, differences
-from distilkit.steps import duration, millions
+from distilkit.steps import duration
 
 SURE = "the control was trained without a teacher, and 95 % intervals decide"
 
@@ -89,7 +90,11 @@ def size(results: Results, model: Model) -> list[Tile]:
     if not small or not large:
         return []
     change = "smaller" if small <= large else "larger"
-    return [Tile(f"{abs(1 - small / large):.0%}", change, f"{millions(small)} of {millions(large)} parameters")]
+    return [
+        Tile(
+            f"{abs(1 - small / large):.0%}", change, f"{format_millions(small)} of {format_millions(large)} parameters"
+        )
+    ]
 
 
 def speed(results: Results, model: Model) -> list[Tile]:
@@ -121,16 +126,16 @@ def retention(results: Results, model: Model) -> list[Tile]:
         without = "retention/wnli" in model.facts
         worst = min(kept, key=lambda task: kept[task])
         detail = f"mean of {len(kept)} tasks{', without WNLI' if without else ''}"
-        detail += f"; least on {task_name(worst)}: {percent(kept[worst])}"
-        return [Tile(percent(fmean(kept.values())), f"of {teacher}'s scores kept", detail)]
+        detail += f"; least on {task_name(worst)}: {format_percent(kept[worst])}"
+        return [Tile(format_percent(fmean(kept.values())), f"of {teacher}'s scores kept", detail)]
     return [
         Tile(
-            percent(value),
+            format_percent(value),
             f"of {teacher}'s score kept",
             ", interval ".join(filter(None, [task_name(task), interval])) + (f"; {flaw}" if flaw else ""),
         )
         for task, value in kept.items()
-        for interval in [bounds(model, f"retention/{task}", "low", "high", percent)]
+        for interval in [bounds(model, f"retention/{task}", "low", "high", format_percent)]
         for flaw in ["every row gets the same answer" if f"{task}/{COLLAPSED}" in model.facts else ""]
     ]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import encoding, labels, losses, squad
-from distilkit.config import EvalConfig, FinetuneConfig
 from distilkit.errors import DivergedError
+from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.predictions import Answers, Predictions, Said
 from distilkit.processes import device
 from distilkit.progress import track
@@ -25,7 +25,7 @@ def predict(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     rows: Dataset,
-    config: EvalConfig | FinetuneConfig,
+    config: EvalOptions | FinetuneOptions,
     *,
     order: list[int] | None = None,
     name: str = "the model",
@@ -61,7 +61,7 @@ def _predict_spans(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     rows: Dataset,
-    config: EvalConfig | FinetuneConfig,
+    config: EvalOptions | FinetuneOptions,
     name: str,
 ) -> Answers:
     inputs = encoding.input_names(model)

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint, encoding, labels, squad, task_data, tasks
 from distilkit.alignment import Alignment
-from distilkit.config import FinetuneConfig
 from distilkit.errors import DistilkitError
+from distilkit.options.tasks import FinetuneOptions
 from distilkit.pairing import map_layers
 from distilkit.task_loss import TaskLoss
 from distilkit.tasks import Task
@@ -42,14 +42,14 @@ class Job:
     teacher: Teacher | None = None
     about: dict[str, str] = field(default_factory=dict)  # for the record
 
-    def batches(self, config: FinetuneConfig) -> Batches:
+    def batches(self, config: FinetuneOptions) -> Batches:
         """Return the run's batches, rows of about the same length together."""
         own = self.teacher.tokenizer if self.teacher and self.teacher.prefix else None
         collate = encoding.collator(self.tokenizer, own, OWN)
         lengths = encoding.lengths(self.rows)
         return Batches(self.rows, collate, batch_size=config.batch_size, seed=config.seed, lengths=lengths)
 
-    def objective(self, student: PreTrainedModel, config: FinetuneConfig) -> TaskLoss:
+    def objective(self, student: PreTrainedModel, config: FinetuneOptions) -> TaskLoss:
         """Return what to minimise."""
         teacher, more = self.teacher, dict[str, Any]()
         if teacher:
@@ -63,7 +63,7 @@ class Job:
         return TaskLoss(student, self.task.kind, self.inputs, **more)
 
 
-def prepare(task: Task, config: FinetuneConfig) -> Job:
+def prepare(task: Task, config: FinetuneOptions) -> Job:
     """Read and check all that a run needs, the teacher included, and encode the rows to train on.
 
     Raises DistilkitError where the teacher has other labels than the student, or, for spans, another tokenizer.
@@ -96,13 +96,13 @@ def prepare(task: Task, config: FinetuneConfig) -> Job:
     return Job(task, tokenizer, encoded, splits, inputs, teacher, about)
 
 
-def inner(config: FinetuneConfig) -> dict[str, float]:
+def inner(config: FinetuneOptions) -> dict[str, float]:
     """Return the weights of what compares the inside of the models, {} where nothing does."""
     weights = {"hidden": config.alpha_hidden, "attention": config.alpha_attention}
     return {part: weight for part, weight in weights.items() if weight}
 
 
-def open_student(task: Task, config: FinetuneConfig) -> PreTrainedModel:
+def open_student(task: Task, config: FinetuneOptions) -> PreTrainedModel:
     """Open the checkpoint with a head of the task's size, fresh unless it has one."""
     names = task.labels or (("LABEL_0", "LABEL_1") if task.kind == "span" else ("LABEL_0",))
     changes: dict[str, Any] = {
@@ -113,7 +113,7 @@ def open_student(task: Task, config: FinetuneConfig) -> PreTrainedModel:
     return checkpoint.open_model(config.model, tasks.HEADS[task.kind], new_head=True, **changes)
 
 
-def open_teacher(task: Task, config: FinetuneConfig, tokenizer: PreTrainedTokenizerBase) -> Teacher:
+def open_teacher(task: Task, config: FinetuneOptions, tokenizer: PreTrainedTokenizerBase) -> Teacher:
     """Open the teacher, whose outputs are matched to the task's labels by name."""
     name = str(config.teacher)
     model = checkpoint.open_model(name, tasks.HEADS[task.kind])
@@ -133,7 +133,7 @@ def encode(
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
     inputs: tuple[str, ...],
-    config: FinetuneConfig,
+    config: FinetuneOptions,
     *models: PreTrainedModel,
 ) -> Dataset:
     """Tokenise rows to train on, no longer than every model that reads them has positions for."""
@@ -144,6 +144,6 @@ def encode(
     return encoding.encode(rows, task, tokenizer, inputs, length, config.long)
 
 
-def _own(rows: Dataset, task: Task, teacher: Teacher, config: FinetuneConfig) -> Dataset:
+def _own(rows: Dataset, task: Task, teacher: Teacher, config: FinetuneOptions) -> Dataset:
     encoded = encode(rows, task, teacher.tokenizer, teacher.inputs, config, teacher.model)
     return encoded.remove_columns("labels").rename_columns({name: OWN + name for name in teacher.inputs})

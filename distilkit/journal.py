@@ -10,12 +10,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from distilkit.config import TrainConfig
 from distilkit.divergence import WINDOW, Divergence
 from distilkit.errors import DivergedError
+from distilkit.files import write_text
 from distilkit.memory import peak_memory
+from distilkit.options.training import TrainOptions
 from distilkit.progress import aside, warn
-from distilkit.record import write_text
 from distilkit.snapshot import drop_after, snapshots
 from distilkit.tracker import close_tracker, open_tracker
 
@@ -25,7 +25,7 @@ NO_PART = {"step", "lr", "tokens", "seconds", "tokens_per_second"}  # of a line:
 class Journal:
     """The lines of one run so far, those of an interrupted run included."""
 
-    def __init__(self, out: Path, accelerator: Accelerator, config: TrainConfig, done: int) -> None:
+    def __init__(self, out: Path, accelerator: Accelerator, config: TrainOptions, done: int) -> None:
         self.path, self.accelerator, self.config = out / "train.jsonl", accelerator, config
         self.pending: list[tuple[int, float, list[dict[str, Tensor]]]] = []
         self.losses = self.examined = ""  # the newest of both kinds of lines in words

@@ -16,10 +16,11 @@ from transformers import PreTrainedTokenizerBase
 
 import distilkit
 from distilkit.checkpoint import weights_hash
-from distilkit.config import DistillConfig
 from distilkit.errors import DistilkitError
-from distilkit.options import flag
-from distilkit.record import UNWRITABLE, json_text
+from distilkit.files import UNWRITABLE
+from distilkit.options.declare import flag
+from distilkit.options.distill import DistillOptions
+from distilkit.record import json_text
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -34,7 +35,7 @@ MADE_FOR = {  # what else has to be the same
 
 
 def describe(
-    config: DistillConfig,
+    config: DistillOptions,
     teacher: str,
     tokenizer: PreTrainedTokenizerBase,
     vocabulary: int,
@@ -57,7 +58,7 @@ def describe(
     }
 
 
-def cache_seed(config: DistillConfig) -> int:
+def cache_seed(config: DistillOptions) -> int:
     """Return the seed of held-out text and static masks: with a cache, that of the run which made it, else --seed."""
     if config.teacher_cache is None:
         return config.seed

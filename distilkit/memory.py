@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
+from distilkit.options.training import TrainOptions
 from distilkit.snapshot import snapshots
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # a container's limit; "max" where it has none
@@ -34,7 +34,7 @@ def total_memory(device: torch.device) -> int:
 
 
 @contextmanager
-def shortage_named(config: TrainConfig, out: Path) -> Iterator[None]:
+def shortage_named(config: TrainOptions, out: Path) -> Iterator[None]:
     """Turn running out of memory into one line that names the options to change."""
     try:
         yield
@@ -55,7 +55,7 @@ def is_shortage(error: Exception) -> bool:
     return any(words in str(error).lower() for words in REFUSALS)  # RuntimeError is all that torch's CPU side raises
 
 
-def remedies(config: TrainConfig) -> list[str]:
+def remedies(config: TrainOptions) -> list[str]:
     """List what would take less memory, that with the least effect on the result first."""
     found = []
     if config.batch_size > 1:
@@ -69,7 +69,7 @@ def remedies(config: TrainConfig) -> list[str]:
     return [*found, f"lower --{length.replace('_', '-')}" + (f" (now {now})" if now else "")]
 
 
-def asks_everywhere(config: TrainConfig) -> bool:
+def asks_everywhere(config: TrainOptions) -> bool:
     """Say whether soft targets are matched at every token, not only at masked ones."""
     weight = getattr(config, "alpha_ce", None)
     asked = bool(weight) if weight is not None else getattr(config, "objective", "") == "triple"

@@ -6,12 +6,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint, vocabulary
-from distilkit.config import DistillConfig
 from distilkit.errors import DistilkitError
+from distilkit.options.distill import DistillOptions
 from distilkit.record import read_biography, remembered_teacher
 
 
-def teacher_name(config: DistillConfig) -> str:
+def teacher_name(config: DistillOptions) -> str:
     """Return the teacher that --teacher or the student's biography names."""
     name = config.teacher or remembered_teacher(config.student)
     if name is None:
@@ -24,7 +24,7 @@ def teacher_name(config: DistillConfig) -> str:
 
 
 def open_teacher(
-    config: DistillConfig, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    config: DistillOptions, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedModel:
     """Open the teacher, and refuse one that doesn't fit."""
     name = teacher_name(config)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from distilkit.config import TrainConfig
 from distilkit.memory import total_memory
 from distilkit.objectives import Objective
+from distilkit.options.training import TrainOptions
 from distilkit.processes import device, state
 from distilkit.training import Batches, count_updates, train
 
@@ -22,7 +22,7 @@ FEWEST, MOST = 5, 100  # of them, whatever they take
 def calibrate(
     objective: Objective,
     batches: Batches,
-    config: TrainConfig,
+    config: TrainOptions,
     out: Path,
     *,
     evaluate: Callable[[], dict[str, float]],
@@ -74,7 +74,7 @@ class Look:
         return {}
 
 
-def shorten(config: TrainConfig, count: int, *, compile: bool) -> TrainConfig:
+def shorten(config: TrainOptions, count: int, *, compile: bool) -> TrainOptions:
     """Return a config for so many updates that leave nothing behind."""
     return replace(
         config, steps=count, log_every=1, checkpoint_every=count + 1, resume=False, log_with=None, compile=compile

@@ -8,9 +8,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distilkit.comparison import FEW, TASK_NAMES, headlines, metric_name, percent, speed_cell, spoken
+from distilkit.comparison import FEW, TASK_NAMES, headlines, metric_name, speed_cell, spoken
 from distilkit.curve import points
 from distilkit.errors import DistilkitError
+from distilkit.formatting import format_percent
 from distilkit.headline import kept_tasks
 from distilkit.results import Model, Results
 from distilkit.tasks import TASKS
@@ -140,8 +141,8 @@ def retention(results: Results) -> list[Plot]:
             axes.plot([low, high], [row + shift] * 2, color=look(number)["color"], linewidth=1.4)
             axes.plot([kept], [row + shift], linestyle="", markersize=6, label=label, **look(number))
             label = "_"
-            interval = f" ({percent(low)} to {percent(high)})" if low != high else ""
-            said.append(f"{model.name} {percent(kept)}{interval} on {TASK_NAMES.get(task, task)}")
+            interval = f" ({format_percent(low)} to {format_percent(high)})" if low != high else ""
+            said.append(f"{model.name} {format_percent(kept)}{interval} on {TASK_NAMES.get(task, task)}")
     axes.axvline(1.0, color=INK, linewidth=1, linestyle="--")
     axes.set_yticks(range(len(tasks)), [TASK_NAMES.get(task, task) for task in tasks])
     axes.set_ylim(len(tasks) - 0.5, -0.5)

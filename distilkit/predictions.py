@@ -13,10 +13,10 @@ import numpy as np
 
 from distilkit import metrics
 from distilkit.errors import DistilkitError
-from distilkit.record import json_text, write_text
+from distilkit.files import write_text
+from distilkit.record import COLLAPSED, json_text
 from distilkit.tasks import SCALE, Task
 
-COLLAPSED = "collapsed"  # a mark beside the scores: the same answer to every row
 WORDS = ("mnli", "qnli", "rte")  # whose labels GLUE's leaderboard wants by name
 
 

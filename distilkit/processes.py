@@ -14,14 +14,14 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from distilkit.allocator import keep_freed_memory
-from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
-from distilkit.record import claim
+from distilkit.files import claim
+from distilkit.options.training import TrainOptions
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def open_accelerator(config: TrainConfig) -> Accelerator:
+def open_accelerator(config: TrainOptions) -> Accelerator:
     """Make the Accelerator: device, processes and precision; on CPUs, freed memory is kept for the next step."""
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise DistilkitError("--precision fp16 needs a GPU: use bf16 or fp32")

@@ -8,7 +8,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from distilkit import corpus
-from distilkit.config import DistillConfig
+from distilkit.options.distill import DistillOptions
 from distilkit.rows import Rows
 from distilkit.stream import RowStream, StreamedBatches, set_aside
 from distilkit.training import Batches
@@ -16,7 +16,9 @@ from distilkit.training import Batches
 HELDOUT_BATCH = 32  # fixed, so that held-out masks are the same whatever the run
 
 
-def read_batches(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, split_seed: int) -> tuple[Batches, Batches]:
+def read_batches(
+    config: DistillOptions, tokenizer: PreTrainedTokenizerBase, split_seed: int
+) -> tuple[Batches, Batches]:
     """Return the masked batches to train on and those held out, drawn by a seed where they come from the same text."""
     collate = corpus.masked_batch(tokenizer, config.mask_probability)
     shape = {"batch_size": config.batch_size, "seed": config.seed}
@@ -38,7 +40,7 @@ def read_batches(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, spli
     return batches, Batches(heldout, collate, batch_size=HELDOUT_BATCH, seed=0)
 
 
-def pack_corpus(config: DistillConfig, source: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+def pack_corpus(config: DistillOptions, source: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Read text and pack it as the options say."""
     with corpus.readable(source):
         documents, fingerprint = corpus.read_once(source)
@@ -52,7 +54,7 @@ def pack_corpus(config: DistillConfig, source: str, tokenizer: PreTrainedTokeniz
         )
 
 
-def read_heldout(config: DistillConfig, tokenizer: PreTrainedTokenizerBase) -> Sequence[dict[str, Any]]:
+def read_heldout(config: DistillOptions, tokenizer: PreTrainedTokenizerBase) -> Sequence[dict[str, Any]]:
     """Return the rows of --heldout, as many as are looked at."""
     blocks = pack_corpus(config, str(config.heldout), tokenizer)
     return Rows(blocks, np.arange(min(len(blocks), corpus.HELDOUT_BLOCKS)))

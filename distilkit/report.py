@@ -2,18 +2,19 @@
 
 from distilkit.card import cards
 from distilkit.comparison import overview, scores, speeds
-from distilkit.config import ReportConfig
 from distilkit.errors import DistilkitError
+from distilkit.files import claim, write_text
 from distilkit.gaps import Gap, gaps
+from distilkit.options.report import ReportOptions
 from distilkit.plots import Plot, draw, save
 from distilkit.progress import warn
-from distilkit.record import Record, claim, record, write_biography, write_text
+from distilkit.record import Record, record, write_biography
 from distilkit.render import Content, html, markdown
 from distilkit.results import Results, read
 from distilkit.steps import steps
 
 
-def report(config: ReportConfig) -> Record:
+def report(config: ReportOptions) -> Record:
     """Write report.html, report.md and the plots; with --card, a README.md into each checkpoint too.
 
     The record's metrics are those of the models, each with the model's position in front.

@@ -12,10 +12,10 @@ from safetensors import SafetensorError, safe_open
 
 from distilkit import checkpoint
 from distilkit.errors import DistilkitError
+from distilkit.files import BIOGRAPHY
 from distilkit.measurements import MEASUREMENTS, controls, is_at, metrics_of, named, position, saved_records
-from distilkit.predictions import COLLAPSED
 from distilkit.progress import warn
-from distilkit.record import BIOGRAPHY, Record, read_biography
+from distilkit.record import COLLAPSED, Record, read_biography
 from distilkit.task_data import TESTED
 from distilkit.tasks import TASKS
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 from datasets import Dataset
 
 from distilkit.errors import DistilkitError
+from distilkit.files import sync
 from distilkit.packing import Ids
-from distilkit.snapshot import sync
 
 
 def store(key: str, dtype: np.dtype[Any], make: Callable[[], Iterable[list[Ids]]]) -> Dataset:

@@ -9,9 +9,9 @@ from accelerate.utils import DistributedType, parse_flag_from_env
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
 from distilkit.objectives import Objective
+from distilkit.options.training import TrainOptions
 from distilkit.progress import warn
 from distilkit.stack import find_stack
 
@@ -23,7 +23,7 @@ class Sharding:
     Raises DistilkitError for ways of cutting up a model that the training loop can't be trusted with.
     """
 
-    def __init__(self, accelerator: Accelerator, objective: Objective, config: TrainConfig) -> None:
+    def __init__(self, accelerator: Accelerator, objective: Objective, config: TrainOptions) -> None:
         self.kind = accelerator.distributed_type
         self.is_on = self.kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         self.student, self.device = objective.student, accelerator.device
@@ -70,7 +70,7 @@ def prepare_fsdp(accelerator: Accelerator, objective: Objective) -> None:
     cast(Any, objective)._no_split_modules = sorted({type(layer).__name__ for layer in layers})  # noqa: SLF001
 
 
-def prepare_deepspeed(plugin: Any, config: TrainConfig) -> None:
+def prepare_deepspeed(plugin: Any, config: TrainOptions) -> None:
     """Give DeepSpeed, which makes the update itself, the loop's clipping, and no accumulation of its own."""
     if plugin.zero_stage > 2:
         raise DistilkitError("ZeRO's stage 3 cuts through the loss's own view of a model: take stage 2, or FSDP")

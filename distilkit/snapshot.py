@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import zlib
 from dataclasses import MISSING, fields
@@ -13,11 +12,12 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch.optim.lr_scheduler import LambdaLR
 
-from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
-from distilkit.options import flag
+from distilkit.files import sync, write_text
+from distilkit.options.declare import flag
+from distilkit.options.training import TrainOptions
 from distilkit.progress import warn
-from distilkit.record import config_json, write_text
+from distilkit.record import config_json
 
 KEPT = 2
 MANIFEST = "manifest.json"  # a CRC-32 of each file: a checkpoint whose files don't match is passed over
@@ -79,15 +79,6 @@ def is_whole(directory: Path) -> bool:
         return False
 
 
-def sync(path: Path) -> None:
-    """Wait until a file or directory is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def remove_snapshots(out: Path) -> None:
     """Delete a finished run's checkpoints."""
     for path in (*out.glob("checkpoint-*"), out / "run.json"):
@@ -107,7 +98,7 @@ def step_of(path: Path) -> int:
 
 
 def restore(
-    accelerator: Accelerator, scheduler: LambdaLR, out: Path, config: TrainConfig, updates: int, rows: str
+    accelerator: Accelerator, scheduler: LambdaLR, out: Path, config: TrainOptions, updates: int, rows: str
 ) -> int:
     """Load the newest whole checkpoint where --resume asks for it; returns the number of its update, 0 at the start.
 
@@ -144,7 +135,7 @@ def restore(
     return step_of(found[-1])
 
 
-def defaults(config: TrainConfig) -> dict[str, Any]:
+def defaults(config: TrainOptions) -> dict[str, Any]:
     """Return what each option is where it is not given."""
     return {item.name: item.default for item in fields(config) if item.default is not MISSING}
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distilkit.comparison import headlines, score_text
-from distilkit.config import COMMANDS
+from distilkit.comparison import headlines
 from distilkit.errors import DistilkitError
+from distilkit.formatting import format_millions, format_score
 from distilkit.measurements import MEASUREMENTS
-from distilkit.options import build, fields_of, flag, spell
+from distilkit.options.declare import build, command_line, fields_of, flag
+from distilkit.options.recipes import COMMANDS
 from distilkit.record import PACKAGES, Record
 from distilkit.results import Model, Results
 from distilkit.tasks import TASKS
@@ -58,7 +59,7 @@ def reproduction_command(done: Record, base: str = "") -> str:
         if config_class is None:
             raise DistilkitError(f"no command '{done.command}'")
         known = {item.name for item, _ in fields_of(config_class)}
-        return spell(done.command, build(config_class, {}, {k: v for k, v in config.items() if k in known}))
+        return command_line(done.command, build(config_class, {}, {k: v for k, v in config.items() if k in known}))
     except (DistilkitError, TypeError):  # a record of another version
         words = [word for name, value in config.items() for word in (flag(name), str(value))]
         return shlex.join(["distilkit", done.command, *words])
@@ -86,7 +87,7 @@ def outcome(done: Record) -> str:
         said.append(f"kept layers {done.environment['kept_layers']}")
     if "student/parameters" in metrics and "teacher/parameters" in metrics:
         said.append(
-            f"{millions(metrics['student/parameters'])} of {millions(metrics['teacher/parameters'])} parameters"
+            f"{format_millions(metrics['student/parameters'])} of {format_millions(metrics['teacher/parameters'])} parameters"
         )
     if "max_difference" in metrics:
         said.append(f"largest difference in the proof {metrics['max_difference']:.2g}")
@@ -100,7 +101,7 @@ def outcome(done: Record) -> str:
         said += [f"{word} {metrics[name]:.3f}" for name, word in LOSSES.items() if name in metrics]
     if done.command == "finetune":
         model = Model("", "", [], metrics, [])
-        said += [f"{task} {metric} {score_text(metrics[f'{task}/{metric}'])}" for task, metric in headlines([model])]
+        said += [f"{task} {metric} {format_score(metrics[f'{task}/{metric}'])}" for task, metric in headlines([model])]
     said += [f"{name} {done.environment[name]}" for name in ("device", "threads") if name in done.environment]
     return ", ".join(said)
 
@@ -125,11 +126,6 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} s"
-
-
-def millions(count: float) -> str:
-    """Spell a number of parameters."""
-    return f"{count / 1e6:,.1f}M"
 
 
 def machines(done: Sequence[Step]) -> list[tuple[dict[str, str], list[int]]]:

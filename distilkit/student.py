@@ -10,11 +10,12 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import checkpoint, corpus, distilbert, selection, vocabulary
-from distilkit.config import InitConfig
 from distilkit.errors import DistilkitError
+from distilkit.files import claim
 from distilkit.layers import listed, share
+from distilkit.options.init import InitOptions
 from distilkit.proof import EXACT, prove
-from distilkit.record import Record, claim, read_biography, record, write_biography
+from distilkit.record import Record, read_biography, record, write_biography
 from distilkit.selection import STRATEGIES, Candidate, Gauge, near
 from distilkit.stack import find_stack, is_shared
 from distilkit.training import Batches
@@ -31,7 +32,7 @@ class Student(NamedTuple):
     kept_ids: list[int] | None
 
 
-def init(config: InitConfig) -> Record:
+def init(config: InitOptions) -> Record:
     """Extract a student from a teacher, save it, reload it and compare, then write its record."""
     check_options(config)
     teacher = checkpoint.open_as_saved(config.teacher, allow_pickle=config.allow_pickle)
@@ -66,7 +67,7 @@ def init(config: InitConfig) -> Record:
 
 
 def verify(
-    config: InitConfig, teacher: PreTrainedModel, student: Student, shorter: PreTrainedModel, kept: Sequence[int]
+    config: InitOptions, teacher: PreTrainedModel, student: Student, shorter: PreTrainedModel, kept: Sequence[int]
 ) -> float:
     """Return the proof's largest difference.
 
@@ -90,7 +91,7 @@ def verify(
     )
 
 
-def check_options(config: InitConfig) -> None:
+def check_options(config: InitOptions) -> None:
     """Refuse options that do not go together."""
     if config.strategy == "search" and (config.corpus is None or config.keep is not None):
         raise DistilkitError("--strategy search measures on text and chooses itself: give --corpus and no --keep")
@@ -98,7 +99,7 @@ def check_options(config: InitConfig) -> None:
         raise DistilkitError("--vocabulary N counts tokens: give the text to count them in as --corpus")
 
 
-def refuse_shared(config: InitConfig, teacher: PreTrainedModel) -> None:
+def refuse_shared(config: InitOptions, teacher: PreTrainedModel) -> None:
     """Refuse to halve, unasked, a stack whose layers are one and the same."""
     stack = find_stack(teacher)
     if is_shared(stack) and config.layers is None and config.keep is None:
@@ -108,7 +109,7 @@ def refuse_shared(config: InitConfig, teacher: PreTrainedModel) -> None:
         )
 
 
-def convert(config: InitConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Student:
+def convert(config: InitOptions, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Student:
     """Give a shortened teacher the architecture and the vocabulary that the student is to have."""
     kept_ids = None
     if config.architecture == "distilbert":
@@ -119,7 +120,7 @@ def convert(config: InitConfig, model: PreTrainedModel, tokenizer: PreTrainedTok
     return Student(model, tokenizer, kept_ids)
 
 
-def fewer_tokens(config: InitConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, list[int]]:
+def fewer_tokens(config: InitOptions, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, list[int]]:
     """Return the tokenizer of --vocabulary and the ids that it kept.
 
     Raises DistilkitError where it would split the text of --vocabulary TEXT in another way.
@@ -142,7 +143,7 @@ def fewer_tokens(config: InitConfig, tokenizer: PreTrainedTokenizerBase) -> tupl
     return smaller, kept
 
 
-def ranking(config: InitConfig, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[Candidate]:
+def ranking(config: InitOptions, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[Candidate]:
     """Measure the strategies on --corpus, best first."""
     if checkpoint.head_of(teacher.config) != "masked-lm":
         raise DistilkitError("--strategy search needs a masked-LM head to measure with: name another --strategy")
@@ -158,7 +159,7 @@ def ranking(config: InitConfig, teacher: PreTrainedModel, tokenizer: PreTrainedT
     return selection.search(Gauge(teacher, batches), depth, wanted_layers(config, depth))
 
 
-def choose(config: InitConfig, depth: int) -> list[int]:
+def choose(config: InitOptions, depth: int) -> list[int]:
     """Return the teacher's layers that the student keeps, in order.
 
     Raises DistilkitError for layers that the teacher doesn't have, or no choice that leaves fewer than it has.
@@ -173,7 +174,7 @@ def choose(config: InitConfig, depth: int) -> list[int]:
     return STRATEGIES[config.strategy](depth, wanted_layers(config, depth))
 
 
-def wanted_layers(config: InitConfig, depth: int) -> int:
+def wanted_layers(config: InitOptions, depth: int) -> int:
     """Return how many layers the student has: --layers, else half the teacher's."""
     layers = config.layers or max(1, depth // 2)
     if layers > depth:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from distilkit import checkpoint
-from distilkit.config import EvalConfig, FinetuneConfig, TaskConfig
 from distilkit.errors import DistilkitError
-from distilkit.options import flag
+from distilkit.options.declare import flag
+from distilkit.options.tasks import EvalOptions, FinetuneOptions, TaskOptions
 from distilkit.record import read_biography
 
-C = TypeVar("C", EvalConfig, FinetuneConfig)
+C = TypeVar("C", EvalOptions, FinetuneOptions)
 V = TypeVar("V", bound=Any)
 Kind = Literal["classification", "multi-label", "regression", "span"]
 HEADS: dict[Kind, checkpoint.Head] = {
@@ -128,7 +128,7 @@ SCALE = {"stsb": (0.0, 5.0)}  # what a number may be, where that is known
 HUB_NAME = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?::([\w.-]+))?")
 
 
-def resolve(config: TaskConfig) -> list[Task]:
+def resolve(config: TaskOptions) -> list[Task]:
     """Return the tasks that --task names: one, nine for `glue`, or a custom one made of --text and --label.
 
     A custom task has neither kind nor labels yet: they come from the training rows (labels.learn) or from the model.
@@ -150,7 +150,7 @@ def resolve(config: TaskConfig) -> list[Task]:
     return [TASKS[config.task]]
 
 
-def _custom(config: TaskConfig) -> Task:
+def _custom(config: TaskOptions) -> Task:
     if not config.text or len(config.text) > 2 or not config.label or config.data is None:
         raise DistilkitError("--task custom needs --data, --label and one or two --text columns: give all three")
     task = Task(
@@ -163,7 +163,7 @@ def _custom(config: TaskConfig) -> Task:
     return replace(task, dataset=name.group(1), subset=name.group(2))
 
 
-def settle(task: Task, config: FinetuneConfig) -> FinetuneConfig:
+def settle(task: Task, config: FinetuneOptions) -> FinetuneOptions:
     """Return a config with the task's own value for every setting that was not given.
 
     Raises DistilkitError where --long is given for rows of two texts.
@@ -171,7 +171,7 @@ def settle(task: Task, config: FinetuneConfig) -> FinetuneConfig:
     return _fill(task, config, {})
 
 
-def as_trained(task: Task, config: EvalConfig, directory: str) -> EvalConfig:
+def as_trained(task: Task, config: EvalOptions, directory: str) -> EvalOptions:
     """Return a config to score a checkpoint with: what is not given is as it was trained, else as the task has it."""
     records = [done.config for done in read_biography(directory) if done.command == "finetune"]
     trained = records[-1] if records and records[-1]["task"] == task.name else {}

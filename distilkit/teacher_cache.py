@@ -24,10 +24,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilkit.allocator import keep_freed_memory
 from distilkit.corpus import mask_tokens
 from distilkit.errors import DistilkitError
+from distilkit.files import sync
 from distilkit.manifest import claim, fingerprint, read_manifest, save_manifest, writing
 from distilkit.processes import DTYPES, device, is_main_process
 from distilkit.progress import say, track
-from distilkit.snapshot import sync
 from distilkit.states import logits_at
 from distilkit.training import Batches
 

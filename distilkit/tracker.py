@@ -5,8 +5,8 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.tracking import filter_trackers, get_available_trackers
 
-from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
+from distilkit.options.training import TrainOptions
 from distilkit.record import config_json
 
 PROJECT = "distilkit"
@@ -18,7 +18,7 @@ def check_tracker(name: str | None) -> None:
         raise DistilkitError(f"--log-with {name} needs a package that is missing: pip install {name}")
 
 
-def open_tracker(accelerator: Accelerator, config: TrainConfig, out: Path, done: int) -> None:
+def open_tracker(accelerator: Accelerator, config: TrainOptions, out: Path, done: int) -> None:
     """Start what --log-with names, so that accelerator.log reaches it; nothing where it isn't given."""
     check_tracker(config.log_with)
     if config.log_with is None:

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import get_linear_schedule_with_warmup
 
 from distilkit.best import Best
-from distilkit.config import TrainConfig
 from distilkit.journal import Journal
 from distilkit.objectives import Objective
+from distilkit.options.training import TrainOptions
 from distilkit.processes import DTYPES, agreed, open_accelerator, stop_signal
 from distilkit.progress import track
 from distilkit.sharding import Sharding
@@ -80,7 +80,7 @@ def _generator(*numbers: int) -> torch.Generator:
 def train(
     objective: Objective,
     batches: Batches,
-    config: TrainConfig,
+    config: TrainOptions,
     out: Path,
     *,
     evaluate: Callable[[], dict[str, float]] | None = None,
@@ -141,7 +141,7 @@ def train(
 
 
 def make_optimizer(
-    objective: nn.Module, config: TrainConfig, updates: int
+    objective: nn.Module, config: TrainOptions, updates: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """Make AdamW and its schedule."""
     groups = parameter_groups(objective, config)
@@ -154,7 +154,7 @@ def update(
     objective: Objective,
     wrapped: nn.Module,
     optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
+    config: TrainOptions,
     batches: list[dict[str, Tensor]],
 ) -> list[dict[str, Tensor]]:
     """Make one update from micro-batches that are ready() and return their parts of its losses.
@@ -206,14 +206,14 @@ def compile_bodies(objective: nn.Module) -> None:
             model.base_model.forward = torch.compile(model.base_model.forward)
 
 
-def count_updates(batches: Batches, config: TrainConfig, processes: int) -> int:
+def count_updates(batches: Batches, config: TrainOptions, processes: int) -> int:
     """Return how many updates --steps or --epochs come to."""
     if config.steps:
         return config.steps
     return max(1, math.ceil(config.epochs * batches.per_epoch / (config.accumulate * processes)))
 
 
-def parameter_groups(objective: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+def parameter_groups(objective: nn.Module, config: TrainOptions) -> list[dict[str, Any]]:
     """Group the trained parameters: head or body (--head-lr), with weight decay or (biases, norms) without."""
     base = getattr(getattr(objective, "student", None), "base_model", objective)
     body = {id(parameter) for parameter in base.parameters()}
@@ -233,7 +233,7 @@ def parameter_groups(objective: nn.Module, config: TrainConfig) -> list[dict[str
 
 
 def load(
-    objective: Objective, batches: Batches, steps: range, config: TrainConfig, accelerator: Accelerator
+    objective: Objective, batches: Batches, steps: range, config: TrainOptions, accelerator: Accelerator
 ) -> DataLoader[Any]:
     """Return a loader of the micro-batches that this process takes in those updates, in order and ready()."""
     world, rank = accelerator.num_processes, accelerator.process_index

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from distilkit.config import COMMANDS, CommonConfig, recipe_names
-from distilkit.options import fields_of, flag
+from distilkit.options.declare import fields_of, flag
+from distilkit.options.recipes import COMMANDS, recipe_names
+from distilkit.options.training import CommonOptions
 
 PAGE = Path(__file__).parent / "cli.md"
 HEADER = """# Commands
@@ -38,7 +39,7 @@ def page() -> str:
     return "\n".join([HEADER, *sections, RECIPES.format(names=", ".join(f"`{name}`" for name in recipe_names()))])
 
 
-def section(name: str, config_class: type[CommonConfig]) -> str:
+def section(name: str, config_class: type[CommonOptions]) -> str:
     """Describe a command: usage, what it does, its arguments, and its options by panel."""
     fields = fields_of(config_class)
     arguments = [item.metadata for item, _ in fields if item.metadata.get("positional")]

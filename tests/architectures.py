@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from distilkit.config import InitConfig
 from distilkit.errors import DistilkitError
+from distilkit.options.init import InitOptions
 from distilkit.student import init
 
 NAMES: list[str] = sorted(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
@@ -116,7 +116,7 @@ def try_init(model_type: str, place: Path) -> Row:
     name, note, keep = MODEL_FOR_MASKED_LM_MAPPING_NAMES[model_type], "", None
 
     def halve(**options: Any) -> float:
-        done = init(InitConfig(teacher=str(place / "teacher"), output=place / "student", **options))
+        done = init(InitOptions(teacher=str(place / "teacher"), output=place / "student", **options))
         return done.metrics["max_difference"]
 
     try:

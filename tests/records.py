@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from distilkit.config import BenchConfig, DistillConfig, EvalConfig, FinetuneConfig, InitConfig
+from distilkit.options.bench import BenchOptions
+from distilkit.options.distill import DistillOptions
+from distilkit.options.init import InitOptions
+from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.record import Record, record, write_biography
 
 LINES = [
@@ -24,7 +27,7 @@ def write_chain(root: Path) -> Path:
     extracted = [
         record(
             "init",
-            InitConfig(teacher="some/teacher", output=root / "extracted", seed=7),
+            InitOptions(teacher="some/teacher", output=root / "extracted", seed=7),
             {"teacher/layers": 4.0, "student/layers": 2.0, "max_difference": 0.0},
             head="masked-lm",
         )
@@ -32,7 +35,7 @@ def write_chain(root: Path) -> Path:
     write_model(root / "extracted", 100_000, extracted)
     biographies: dict[str, list[Record]] = {"teacher": []}
     for name, objective in (("student", "triple"), ("control", "mlm")):
-        config = DistillConfig(
+        config = DistillOptions(
             student=str(root / "extracted"), corpus=str(root / "words.txt"), output=root / name, lr=1e-3,
             objective=objective, temperature=2.0 if objective == "mlm" else 3.0,
         )  # fmt: skip
@@ -43,7 +46,7 @@ def write_chain(root: Path) -> Path:
     places = tuple(str(root / f"{name}-tuned") for name in ("teacher", "student", "control"))
     for place, (name, seeds) in zip(places, {"teacher": 1, "student": 3, "control": 1}.items(), strict=True):
         model = str(root / name) if biographies[name] else "some/teacher"
-        tuned = FinetuneConfig(model=model, output=Path(place), task="mrpc", data=root / "mrpc", seeds=seeds)
+        tuned = FinetuneOptions(model=model, output=Path(place), task="mrpc", data=root / "mrpc", seeds=seeds)
         spread = {"mrpc/f1/min": 0.814, "mrpc/f1/max": 0.852} if seeds > 1 else {}
         done = record("finetune", tuned, {"seconds": 30.0, **spread}, device="cpu")
         write_model(Path(place), 200_000 if name == "teacher" else 100_000, [*biographies[name], done])
@@ -56,13 +59,13 @@ def write_chain(root: Path) -> Path:
         "1/difference/mrpc/control/high": 0.085,
         "2/mrpc/f1": 0.792, "2/mrpc/accuracy": 0.71, "2/retention/mrpc": 0.90,
     }  # fmt: skip
-    evaluated = EvalConfig(models=places, against=places[0], control=(places[2],), task="mrpc", data=root / "mrpc")
+    evaluated = EvalOptions(models=places, against=places[0], control=(places[2],), task="mrpc", data=root / "mrpc")
     save(root / "eval.json", record("eval", evaluated, scores, device="cpu"))
     speeds: dict[str, float] = {"1/speedup": 1.6, "2/speedup": 2.0}
     for i, (milliseconds, parameters) in enumerate(((8.0, 2e5), (5.0, 1e5), (4.0, 1e5))):
         speeds |= {f"{i}/parameters": parameters, f"{i}/bytes": 4 * parameters}
         speeds |= {f"{i}/cpu/fp32/b1/l64/latency_ms_p50": milliseconds}
-    save(root / "bench.json", record("bench", BenchConfig(models=places), speeds, threads="2"))
+    save(root / "bench.json", record("bench", BenchOptions(models=places), speeds, threads="2"))
     return root
 
 

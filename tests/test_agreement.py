@@ -18,10 +18,12 @@ from transformers import (
 )
 
 from distilkit import agreement, answers, calibration, pairs, slices
-from distilkit.config import DistillConfig, EvalConfig, InitConfig
 from distilkit.distillation import distill
 from distilkit.errors import DistilkitError
 from distilkit.evaluation import evaluate
+from distilkit.options.distill import DistillOptions
+from distilkit.options.init import InitOptions
+from distilkit.options.tasks import EvalOptions
 from distilkit.record import Record, write_biography
 from distilkit.student import init
 
@@ -30,7 +32,7 @@ NAMES = {0: "ham", 1: "spam", 2: "eggs & bacon"}
 
 
 def compared(*models: Path, on: Path, **options: object) -> dict[str, float]:
-    return evaluate(EvalConfig(models=tuple(map(str, models)), agreement=str(on), **options)).metrics  # type: ignore[arg-type]
+    return evaluate(EvalOptions(models=tuple(map(str, models)), agreement=str(on), **options)).metrics  # type: ignore[arg-type]
 
 
 def probabilities(directory: Path, texts: list[str], family: str = "bert") -> np.ndarray:
@@ -177,9 +179,9 @@ def test_masked_tokens_by_hand(tokenizer: PreTrainedTokenizerFast, make_checkpoi
 
 def test_masked_as_distill_masks(teacher: Path, lines: Path, tmp_path: Path) -> None:
     """On the same held-out text `agreement` is distill's heldout_agreement; the teacher is the remembered one."""
-    init(InitConfig(teacher=str(teacher), output=tmp_path / "start", layers=2))
+    init(InitOptions(teacher=str(teacher), output=tmp_path / "start", layers=2))
     trained = distill(
-        DistillConfig(
+        DistillOptions(
             student=str(tmp_path / "start"),
             output=tmp_path / "student",
             corpus=str(lines),
@@ -201,7 +203,7 @@ def test_a_student_with_fewer_tokens(teacher: Path, lines: Path, tmp_path: Path)
     """The teacher is asked about the kept tokens alone; with all layers kept the two then say the same."""
     text = tmp_path / "text.txt"
     text.write_text("the value is an object or a string\n" * 20, encoding="utf-8")
-    init(InitConfig(teacher=str(teacher), output=tmp_path / "student", layers=4, vocabulary=str(text)))
+    init(InitOptions(teacher=str(teacher), output=tmp_path / "student", layers=4, vocabulary=str(text)))
     found = compared(tmp_path / "student", on=text, max_length=16)
 
     assert found["agreement"] == 1.0
@@ -266,7 +268,7 @@ def test_refuses_before_anything_is_compared(
 ) -> None:
     """What else is wrong with the command is said first, and no file is written."""
     with pytest.raises(DistilkitError, match=message):
-        evaluate(EvalConfig(agreement=str(lines), examples=tmp_path / "worst.jsonl", **options))
+        evaluate(EvalOptions(agreement=str(lines), examples=tmp_path / "worst.jsonl", **options))
     assert not (tmp_path / "worst.jsonl").exists()
 
 
@@ -319,7 +321,7 @@ def test_refuses_models_of_two_kinds(
     with pytest.raises(DistilkitError, match=r"no folder '.*nowhere' for --plot"):
         compared(teacher, on=lines, against=str(teacher), plot=lines.parent / "nowhere" / "x.svg")
     with pytest.raises(DistilkitError, match="--examples and --plot go with --agreement"):
-        evaluate(EvalConfig(models=("m",), task="sst2", examples=Path("x")))
+        evaluate(EvalOptions(models=("m",), task="sst2", examples=Path("x")))
 
 
 def test_refuses_another_vocabulary(make_checkpoint: Callable[..., Path], teacher: Path, lines: Path) -> None:

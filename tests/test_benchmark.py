@@ -12,8 +12,8 @@ from transformers import AutoModel, AutoModelForQuestionAnswering, AutoModelForS
 
 from distilkit import benchmark
 from distilkit.benchmark import Cell, Contender, bench
-from distilkit.config import BenchConfig
 from distilkit.errors import DistilkitError
+from distilkit.options.bench import BenchOptions
 
 CELL = Cell("cpu", "fp32", 4, 16)
 V, P, H, FF, LAYERS = 400, 96, 32, 64, 4
@@ -58,13 +58,13 @@ def contest(monkeypatch: pytest.MonkeyPatch, clock: Clock, **seconds: float) -> 
     monkeypatch.setattr(benchmark, "peak_memory", lambda *_: 0)
     sleepers = [Sleeper(name, each, clock) for name, each in seconds.items()]
     contenders = [Contender(model.name, model, model) for model in sleepers]
-    config = BenchConfig(models=tuple(seconds), runs=5)
+    config = BenchOptions(models=tuple(seconds), runs=5)
     return benchmark.measure(contenders, CELL, config, lambda *_: None)
 
 
-def quick(*models: Path, **changes: object) -> BenchConfig:
+def quick(*models: Path, **changes: object) -> BenchOptions:
     settings = {"devices": ("cpu",), "batch_sizes": (2,), "seq_lengths": (16,), "runs": 2} | changes
-    return BenchConfig(models=tuple(map(str, models)), **settings)
+    return BenchOptions(models=tuple(map(str, models)), **settings)
 
 
 def test_sizes_are_those_of_the_architecture(teacher: Path) -> None:

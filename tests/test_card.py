@@ -6,14 +6,17 @@ import pytest
 from huggingface_hub import ModelCard
 from records import write_model
 
-from distilkit.config import DistillConfig, FinetuneConfig, InitConfig, ReportConfig
 from distilkit.errors import DistilkitError
+from distilkit.options.distill import DistillOptions
+from distilkit.options.init import InitOptions
+from distilkit.options.report import ReportOptions
+from distilkit.options.tasks import FinetuneOptions
 from distilkit.record import record
 from distilkit.report import report
 
 
 def write_cards(out: Path, *directories: Path, force: bool = False) -> None:
-    report(ReportConfig(directories=tuple(map(str, directories)), output=out, card=True, force=force))
+    report(ReportOptions(directories=tuple(map(str, directories)), output=out, card=True, force=force))
 
 
 def test_metadata_are_read_back_as_the_hub_does(chain: Path, tmp_path: Path) -> None:
@@ -54,8 +57,8 @@ def test_the_text_says_how_it_was_made_and_what_it_is_not(chain: Path, tmp_path:
 
 def test_hub_corpora_are_data_sets_and_local_teachers_no_base_model(tmp_path: Path) -> None:
     """A corpus name:config of the hub is listed by its name; a path means nothing to the hub and stays out."""
-    made = InitConfig(teacher=str(tmp_path), output=tmp_path / "a")
-    trained = DistillConfig(student="/s", corpus="wikimedia/wikipedia:20231101.en", output=tmp_path / "a")
+    made = InitOptions(teacher=str(tmp_path), output=tmp_path / "a")
+    trained = DistillOptions(student="/s", corpus="wikimedia/wikipedia:20231101.en", output=tmp_path / "a")
     write_model(tmp_path / "a", 10, [record("init", made, {}), record("distill", trained, {})])
     write_cards(tmp_path / "out", tmp_path / "a")
     data = ModelCard.load(tmp_path / "a/README.md").data
@@ -67,7 +70,7 @@ def test_hub_corpora_are_data_sets_and_local_teachers_no_base_model(tmp_path: Pa
 def test_a_custom_task_is_listed_by_the_name_of_its_data(tmp_path: Path) -> None:
     """What is nowhere on the hub has the name of its folder; a score that is no number is left out."""
     options = {"task": "custom", "data": tmp_path / "tickets", "text": ("t",), "label": "l"}
-    tuned = FinetuneConfig(model="org/base", output=tmp_path / "a", **options)
+    tuned = FinetuneOptions(model="org/base", output=tmp_path / "a", **options)
     metrics = {"custom/accuracy": 0.75, "custom/f1_macro": float("nan")}
     write_model(tmp_path / "a", 10, [record("finetune", tuned, metrics)])
     write_cards(tmp_path / "out", tmp_path / "a")
@@ -107,7 +110,7 @@ def test_cards_are_for_what_distilkit_made_and_was_asked_for(chain: Path, tmp_pa
 def test_names_are_escaped_in_metadata_and_text(tmp_path: Path) -> None:
     """YAML's and Markdown's own signs in a name come back as they were."""
     name = "a: b # {x} *c* <d> | 'e"
-    write_model(tmp_path / name, 10, [record("init", InitConfig(teacher="org/base", output=tmp_path / name), {})])
+    write_model(tmp_path / name, 10, [record("init", InitOptions(teacher="org/base", output=tmp_path / name), {})])
     write_cards(tmp_path / "out", tmp_path / name)
     card = ModelCard.load(tmp_path / name / "README.md")
     assert card.data.model_name in (name, None)  # huggingface_hub reads it back only where there are scores
@@ -116,7 +119,7 @@ def test_names_are_escaped_in_metadata_and_text(tmp_path: Path) -> None:
 
 def test_a_task_teacher_is_no_parent_and_test_rows_are_named(tmp_path: Path) -> None:
     """The base model is what was trained; IMDb's scores on its test rows are said to be that."""
-    tuned = FinetuneConfig(model="org/base", teacher="org/expert", task="imdb", output=tmp_path / "a")
+    tuned = FinetuneOptions(model="org/base", teacher="org/expert", task="imdb", output=tmp_path / "a")
     done = record("finetune", tuned, {"imdb/accuracy": 0.9, "loss/max": 0.3}, scored_on_test_rows="imdb")
     write_model(tmp_path / "a", 10, [done])
     write_cards(tmp_path / "out", tmp_path / "a")
@@ -128,7 +131,7 @@ def test_a_task_teacher_is_no_parent_and_test_rows_are_named(tmp_path: Path) -> 
 
 def test_a_collapse_is_said(tmp_path: Path) -> None:
     """A retention of 100 % may be that of one answer to every row."""
-    tuned = FinetuneConfig(model="org/base", task="rte", output=tmp_path / "a")
+    tuned = FinetuneOptions(model="org/base", task="rte", output=tmp_path / "a")
     marks = {"rte/accuracy": 0.5, "rte/collapsed": 1.0}
     write_model(tmp_path / "a", 10, [record("finetune", tuned, marks)])
     write_cards(tmp_path / "out", tmp_path / "a")

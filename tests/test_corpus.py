@@ -92,7 +92,9 @@ def test_pack_loses_and_adds_nothing(corpus: Path, prose: list[str], tokenizer: 
     """Blocks are CLS … SEP of one length and hold the documents' tokens in order, SEP between them."""
     from distilkit import corpus as module
 
-    blocks = module.pack_documents(module.read_documents(str(corpus)), tokenizer, 32).with_format("numpy")["input_ids"][:]
+    blocks = module.pack_documents(module.read_documents(str(corpus)), tokenizer, 32).with_format("numpy")["input_ids"][
+        :
+    ]
     stream = [token for text in prose for token in (*tokenizer(text, add_special_tokens=False)["input_ids"], 3)]
 
     assert blocks.shape == (len(stream) // 30, 32)

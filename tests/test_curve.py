@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from distilkit.config import DistillConfig
 from distilkit.curve import PICTURE, draw_run, points
 from distilkit.distillation import distill
+from distilkit.options.distill import DistillOptions
 
 
 def lines(count: int) -> list[dict[str, float]]:
@@ -95,7 +95,7 @@ def test_distill_leaves_its_curve(
     out = tmp_path / "out"
     student = str(make_checkpoint("bert", 2))
     distill(
-        DistillConfig(student=student, teacher=str(teacher), corpus=str(corpus), output=out, steps=3, seq_length=32)
+        DistillOptions(student=student, teacher=str(teacher), corpus=str(corpus), output=out, steps=3, seq_length=32)
     )
 
     assert "held-out agreement" in titles((out / PICTURE).read_text(encoding="utf-8"))

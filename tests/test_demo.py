@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from distilkit import demo as module
 from distilkit.cli import app
-from distilkit.config import COMMANDS, DemoConfig, ReportConfig
+from distilkit.options.recipes import COMMANDS
+from distilkit.options.report import DemoOptions, ReportOptions
 from distilkit.record import Record, read_biography
 from distilkit.report import report
 
@@ -29,7 +30,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record, list[st
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "steps", short)
-        record = module.demo(DemoConfig(output=out), say=said.append)
+        record = module.demo(DemoOptions(output=out), say=said.append)
     return out, record, said
 
 
@@ -61,7 +62,7 @@ def test_every_directory_is_a_checkpoint(ran: tuple[Path, Record, list[str]]) ->
 def test_a_report_of_the_directory_has_scores_and_speeds(ran: tuple[Path, Record, list[str]], tmp_path: Path) -> None:
     """What eval and bench found lies beside the models, where report looks for it."""
     out, summary, _ = ran
-    metrics = report(ReportConfig(directories=(str(out),), output=tmp_path / "report")).metrics
+    metrics = report(ReportOptions(directories=(str(out),), output=tmp_path / "report")).metrics
     for figure in ("custom/accuracy", "cpu/fp32/b1/l64/latency_ms_p50"):
         ours = {value for name, value in metrics.items() if name.partition("/")[2] == figure}
         theirs = {value for name, value in summary.metrics.items() if figure.endswith(name.partition("/")[2])}

@@ -19,16 +19,16 @@ from transformers import (
 )
 
 from distilkit import distilbert
-from distilkit.config import InitConfig
 from distilkit.errors import DistilkitError
 from distilkit.layers import share
+from distilkit.options.init import InitOptions
 from distilkit.student import init
 
 IDS = torch.randint(5, 400, (2, 30), generator=torch.Generator().manual_seed(0))
 
 
 def make(teacher: Path, out: Path, **options: object) -> Path:
-    init(InitConfig(teacher=str(teacher), output=out, architecture="distilbert", **options))  # type: ignore[arg-type]
+    init(InitOptions(teacher=str(teacher), output=out, architecture="distilbert", **options))  # type: ignore[arg-type]
     return out
 
 
@@ -50,7 +50,7 @@ def test_parameters_are_the_published_ones() -> None:
 def test_it_computes_what_the_bert_student_does(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     """Logits on one segment are those of the student that stays a BERT, whose token types are not 0."""
     teacher = make_checkpoint("bert", 4)
-    init(InitConfig(teacher=str(teacher), output=tmp_path / "same"))
+    init(InitOptions(teacher=str(teacher), output=tmp_path / "same"))
     make(teacher, tmp_path / "distilbert")
     same, student = (AutoModelForMaskedLM.from_pretrained(tmp_path / name).eval() for name in ("same", "distilbert"))
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_a_teacher_in_half_precision_is_rounded(make_checkpoint: Callable[..., P
     half.save_pretrained(tmp_path / "half")
     for path in make_checkpoint("bert", 4).glob("*tok*"):
         shutil.copy(path, tmp_path / "half")
-    done = init(InitConfig(teacher=str(tmp_path / "half"), output=tmp_path / "out", architecture="distilbert"))
+    done = init(InitOptions(teacher=str(tmp_path / "half"), output=tmp_path / "out", architecture="distilbert"))
     assert 0 < done.metrics["max_difference"] < 0.1
 
 
@@ -85,7 +85,7 @@ def test_embeddings_equal_the_teacher_s(make_checkpoint: Callable[..., Path], tm
 def test_other_heads(make_checkpoint: Callable[..., Path], tmp_path: Path, auto: type) -> None:
     """A question-answering head stays; a bare encoder loses its pooler only."""
     teacher = make_checkpoint("bert", 4, auto=auto)
-    init(InitConfig(teacher=str(teacher), output=tmp_path / "same"))
+    init(InitOptions(teacher=str(teacher), output=tmp_path / "same"))
     make(teacher, tmp_path / "distilbert")
     same, student = (auto.from_pretrained(tmp_path / name).eval() for name in ("same", "distilbert"))  # type: ignore[attr-defined]
     with torch.no_grad():

@@ -12,18 +12,19 @@ from transformers import AutoModel, AutoModelForMaskedLM, BertModel, PreTrainedT
 
 from distilkit import corpus as corpora
 from distilkit import losses
-from distilkit.config import DistillConfig, InitConfig
 from distilkit.distillation import distill, make_objective
 from distilkit.errors import DistilkitError
+from distilkit.options.distill import DistillOptions
+from distilkit.options.init import InitOptions
 from distilkit.record import read_biography
 from distilkit.student import init
 
 
 @pytest.fixture
-def config(teacher: Path, corpus: Path, tmp_path: Path) -> DistillConfig:
+def config(teacher: Path, corpus: Path, tmp_path: Path) -> DistillOptions:
     """A dozen updates of the teacher's two-layer student."""
-    init(InitConfig(teacher=str(teacher), output=tmp_path / "student"))
-    return DistillConfig(
+    init(InitOptions(teacher=str(teacher), output=tmp_path / "student"))
+    return DistillOptions(
         student=str(tmp_path / "student"),
         corpus=str(corpus),
         output=tmp_path / "out",
@@ -34,7 +35,7 @@ def config(teacher: Path, corpus: Path, tmp_path: Path) -> DistillConfig:
 
 
 @pytest.mark.parametrize("positions", ["all", "masked"])
-def test_distilling_lowers_every_part(config: DistillConfig, positions: str) -> None:
+def test_distilling_lowers_every_part(config: DistillOptions, positions: str) -> None:
     """The teacher comes from the biography; ce and cosine fall; the result is a plain checkpoint with two records."""
     record = distill(replace(config, ce_positions=positions, steps=40, lr=2e-3, alpha_mlm=0.0))  # type: ignore[arg-type]
     updates = [json.loads(line) for line in (config.output / "train.jsonl").read_text().splitlines()]
@@ -51,7 +52,7 @@ def test_distilling_lowers_every_part(config: DistillConfig, positions: str) -> 
 
 @pytest.mark.parametrize("layout", ["blocks", "documents"])
 def test_heldout_loss_is_the_mean_over_the_masked_tokens(
-    config: DistillConfig, tokenizer: PreTrainedTokenizerFast, layout: Literal["blocks", "documents"]
+    config: DistillOptions, tokenizer: PreTrainedTokenizerFast, layout: Literal["blocks", "documents"]
 ) -> None:
     """Read before the first update, it is what transformers' own loss gives on the same masked blocks."""
     heldout = distill(replace(config, heldout=config.corpus, steps=5, packing=layout))
@@ -72,7 +73,7 @@ def test_heldout_loss_is_the_mean_over_the_masked_tokens(
     assert heldout.metrics["heldout_loss"] != first["heldout_loss"]
 
 
-def test_masked_lm_alone_learns_frequent_words(config: DistillConfig) -> None:
+def test_masked_lm_alone_learns_frequent_words(config: DistillOptions) -> None:
     """Without a teacher the loss starts near that of a random model and falls."""
     record = distill(replace(config, objective="mlm", steps=60, lr=3e-3))
     first = json.loads((config.output / "train.jsonl").read_text().splitlines()[0])
@@ -81,7 +82,7 @@ def test_masked_lm_alone_learns_frequent_words(config: DistillConfig) -> None:
     assert record.metrics["heldout_loss"] < first["heldout_loss"] - 0.5
 
 
-def test_bare_encoder_needs_a_new_head(make_checkpoint: Callable[..., Path], config: DistillConfig) -> None:
+def test_bare_encoder_needs_a_new_head(make_checkpoint: Callable[..., Path], config: DistillOptions) -> None:
     """A checkpoint without a masked-LM head is refused by name, and trained when --new-head says so."""
     bare = make_checkpoint("bert", 2, auto=AutoModel)
     asked = replace(config, student=str(bare), objective="mlm")
@@ -93,7 +94,7 @@ def test_bare_encoder_needs_a_new_head(make_checkpoint: Callable[..., Path], con
     assert (config.output / "distilkit.json").exists()
 
 
-def test_head_rate_moves_the_head_only(config: DistillConfig) -> None:
+def test_head_rate_moves_the_head_only(config: DistillOptions) -> None:
     """With --lr 0 the body stays bit by bit while --head-lr trains the head's transform."""
     distill(replace(config, lr=0.0, head_lr=1e-2))
     before, after = (AutoModelForMaskedLM.from_pretrained(d).state_dict() for d in (config.student, config.output))
@@ -106,13 +107,13 @@ def test_head_rate_moves_the_head_only(config: DistillConfig) -> None:
     )
 
 
-def test_teacher_without_head_is_refused(make_checkpoint: Callable[..., Path], config: DistillConfig) -> None:
+def test_teacher_without_head_is_refused(make_checkpoint: Callable[..., Path], config: DistillOptions) -> None:
     """Its vocabulary logits would be noise."""
     with pytest.raises(DistilkitError, match="no trained masked-LM head"):
         distill(replace(config, teacher=str(make_checkpoint("bert", 4, auto=AutoModel))))
 
 
-def test_identical_teacher_is_refused(config: DistillConfig) -> None:
+def test_identical_teacher_is_refused(config: DistillOptions) -> None:
     """There is nothing to learn from oneself."""
     with pytest.raises(DistilkitError, match="identical weights"):
         distill(replace(config, teacher=config.student))
@@ -121,7 +122,7 @@ def test_identical_teacher_is_refused(config: DistillConfig) -> None:
 
 
 def test_other_vocabulary_is_refused(
-    make_checkpoint: Callable[..., Path], config: DistillConfig, tokenizer: PreTrainedTokenizerFast
+    make_checkpoint: Callable[..., Path], config: DistillOptions, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     """Same size, other tokens."""
     other = make_checkpoint("bert", 4)
@@ -133,7 +134,7 @@ def test_other_vocabulary_is_refused(
 
 
 def test_other_width_is_refused_unless_the_cosine_is_off(
-    make_checkpoint: Callable[..., Path], config: DistillConfig
+    make_checkpoint: Callable[..., Path], config: DistillOptions
 ) -> None:
     """Logits compare whatever the widths; last hidden states don't."""
     narrow = make_checkpoint("bert", 2, hidden_size=16)
@@ -143,19 +144,19 @@ def test_other_width_is_refused_unless_the_cosine_is_off(
     distill(replace(config, student=str(narrow), teacher=config.student, alpha_cos=0.0))
 
 
-def test_unknown_teacher_is_asked_for(make_checkpoint: Callable[..., Path], config: DistillConfig) -> None:
+def test_unknown_teacher_is_asked_for(make_checkpoint: Callable[..., Path], config: DistillOptions) -> None:
     """A student without a biography doesn't say what it was made from."""
     with pytest.raises(DistilkitError, match="name the teacher with --teacher"):
         distill(replace(config, student=str(make_checkpoint("bert", 2, auto=AutoModelForMaskedLM))))
 
 
-def test_too_long_blocks_are_refused(config: DistillConfig) -> None:
+def test_too_long_blocks_are_refused(config: DistillOptions) -> None:
     """The model's positions bound --seq-length."""
     with pytest.raises(DistilkitError, match="--seq-length 97 is longer than the model's 96 positions"):
         distill(replace(config, seq_length=97))
 
 
-def test_directory_in_use_is_refused(config: DistillConfig) -> None:
+def test_directory_in_use_is_refused(config: DistillOptions) -> None:
     """What lies there stays."""
     config.output.mkdir()
     (config.output / "notes.txt").write_text("mine")
@@ -165,7 +166,7 @@ def test_directory_in_use_is_refused(config: DistillConfig) -> None:
     assert (config.output / "notes.txt").read_text() == "mine"
 
 
-def test_bare_model_class_is_what_auto_model_reads(config: DistillConfig) -> None:
+def test_bare_model_class_is_what_auto_model_reads(config: DistillOptions) -> None:
     """A distilled student opens as a plain encoder too."""
     distill(config)
 
@@ -174,7 +175,7 @@ def test_bare_model_class_is_what_auto_model_reads(config: DistillConfig) -> Non
 
 @pytest.mark.parametrize(("name", "function"), [("mse", losses.hidden), ("cosine", losses.cosine)])
 def test_hidden_loss_is_the_one_asked_for(
-    config: DistillConfig, make_checkpoint: Callable[..., Path], name: Literal["mse", "cosine"], function: object
+    config: DistillOptions, make_checkpoint: Callable[..., Path], name: Literal["mse", "cosine"], function: object
 ) -> None:
     """--hidden-loss reaches the comparison of hidden states."""
     student, teacher = (AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", layers)) for layers in (2, 4))
@@ -186,12 +187,12 @@ def test_hidden_loss_is_the_one_asked_for(
 def test_compiled_bodies_learn_the_same(make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:
     """--compile changes how the updates are computed, not what they come to."""
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    init(InitConfig(teacher=str(make_checkpoint("bert", 4, **still)), output=tmp_path / "student"))
+    init(InitOptions(teacher=str(make_checkpoint("bert", 4, **still)), output=tmp_path / "student"))
     weights = []
     for compiled in (False, True):
         output = tmp_path / str(compiled)
         distill(
-            DistillConfig(
+            DistillOptions(
                 student=str(tmp_path / "student"), corpus=str(corpus), output=output, steps=4, batch_size=4,
                 seq_length=32, compile=compiled,
             )

@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 
 from distilkit import __version__
-from distilkit.config import COMMANDS, recipe_names
-from distilkit.options import fields_of, flag
+from distilkit.options.declare import fields_of, flag
+from distilkit.options.recipes import COMMANDS, recipe_names
 
 ROOT = Path(__file__).parent.parent
 CLI = ROOT / "docs/cli.md"

@@ -15,13 +15,13 @@ from transformers import (
 )
 
 from distilkit import checkpoint, encoding, tasks
-from distilkit.config import EvalConfig
+from distilkit.options.tasks import EvalOptions
 
 SST2, MNLI, IMDB = (tasks.TASKS[name] for name in ("sst2", "mnli", "imdb"))
 
 
-def config(**options: object) -> EvalConfig:
-    return EvalConfig(models=("m",), **options)  # type: ignore[arg-type]
+def config(**options: object) -> EvalOptions:
+    return EvalOptions(models=("m",), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

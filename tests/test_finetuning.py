@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from distilkit import evaluation, finetuning, tasks
-from distilkit.config import EvalConfig, FinetuneConfig
 from distilkit.errors import DistilkitError
+from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.record import read_biography
 from distilkit.task_loss import TaskLoss
 
@@ -51,9 +51,9 @@ def sst2(tmp_path_factory: pytest.TempPathFactory, prose: list[str]) -> Path:
 
 
 @pytest.fixture
-def config(teacher: Path, sst2: Path, tmp_path: Path) -> FinetuneConfig:
+def config(teacher: Path, sst2: Path, tmp_path: Path) -> FinetuneOptions:
     """Ten updates on the easy SST-2, from a masked-LM checkpoint."""
-    return FinetuneConfig(
+    return FinetuneOptions(
         model=str(teacher),
         task="sst2",
         data=sst2,
@@ -65,7 +65,7 @@ def config(teacher: Path, sst2: Path, tmp_path: Path) -> FinetuneConfig:
     )
 
 
-def test_learns_and_writes_a_checkpoint(config: FinetuneConfig) -> None:
+def test_learns_and_writes_a_checkpoint(config: FinetuneOptions) -> None:
     """An easy task is learnt, and the output is a checkpoint with named labels that scores what was reported."""
     done = finetuning.finetune(replace(config, steps=60))
     assert done.metrics["sst2/accuracy"] == 1.0
@@ -74,23 +74,23 @@ def test_learns_and_writes_a_checkpoint(config: FinetuneConfig) -> None:
     model, tokenizer = CLASSIFIER.from_pretrained(config.output), AutoTokenizer.from_pretrained(config.output)
     assert model.config.id2label == {0: "negative", 1: "positive"}
     assert len(tokenizer) == model.config.vocab_size
-    again = evaluation.evaluate(EvalConfig(models=(str(config.output),), task="sst2", data=config.data, max_length=32))
+    again = evaluation.evaluate(EvalOptions(models=(str(config.output),), task="sst2", data=config.data, max_length=32))
     assert again.metrics["sst2/accuracy"] == done.metrics["sst2/accuracy"]
     assert not list(config.output.glob("checkpoint-*"))
 
 
-def test_custom_labels_are_kept(config: FinetuneConfig, prose: list[str], tmp_path: Path) -> None:
+def test_custom_labels_are_kept(config: FinetuneOptions, prose: list[str], tmp_path: Path) -> None:
     """A custom task's strings become the model's labels, so that eval needs no list of them."""
     data = write_rows(tmp_path / "mine" / "train.jsonl", sentences(prose, ("spam", "ham")))
     write_rows(data / "validation.jsonl", sentences(prose, ("spam", "ham")))
     custom = {"task": "custom", "data": data, "text": ("sentence",), "label": "label"}
     done = finetuning.finetune(replace(config, steps=60, **custom))
     assert CLASSIFIER.from_pretrained(config.output).config.id2label == {0: "ham", 1: "spam"}
-    again = evaluation.evaluate(EvalConfig(models=(str(config.output),), max_length=32, **custom))
+    again = evaluation.evaluate(EvalOptions(models=(str(config.output),), max_length=32, **custom))
     assert again.metrics["custom/accuracy"] == done.metrics["custom/accuracy"] == 1.0
 
 
-def test_seeds_keep_the_median_run(config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_keep_the_median_run(config: FinetuneOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Metrics are medians with their range, the kept weights are the median run's, and nothing else is left."""
     scores, kept = iter([0.9, 0.1, 0.5]), {}
 
@@ -107,11 +107,11 @@ def test_seeds_keep_the_median_run(config: FinetuneConfig, monkeypatch: pytest.M
     assert [entry.command for entry in read_biography(config.output)] == ["finetune"]
 
 
-def test_seeds_resume_skips_finished_runs(config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_resume_skips_finished_runs(config: FinetuneOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """After an interruption in the second of two seeds, --resume makes only the second, and refuses other options."""
     run, ran = finetuning.run, []
 
-    def interrupted(job: finetuning.Job, one: FinetuneConfig) -> Any:
+    def interrupted(job: finetuning.Job, one: FinetuneOptions) -> Any:
         ran.append(one.seed)
         if len(ran) == 2:
             raise KeyboardInterrupt
@@ -131,7 +131,7 @@ def test_seeds_resume_skips_finished_runs(config: FinetuneConfig, monkeypatch: p
 
 
 def test_a_signal_in_a_seeds_last_evaluation_stops_the_next(
-    config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch
+    config: FinetuneOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGTERM comes once: the seed that it finds finished is kept, the next one ends at its first update."""
     score, scored = evaluation.score, []
@@ -153,7 +153,7 @@ def test_a_signal_in_a_seeds_last_evaluation_stops_the_next(
     assert finetuning.finetune(replace(many, resume=True)).metrics["updates"] == 2
 
 
-def test_resume_gives_the_uninterrupted_run(config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_gives_the_uninterrupted_run(config: FinetuneOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that failed after a checkpoint goes on to the very weights of one that did not."""
     straight = replace(config, output=config.output.with_name("straight"))
     finetuning.finetune(straight)
@@ -174,7 +174,7 @@ def test_resume_gives_the_uninterrupted_run(config: FinetuneConfig, monkeypatch:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_failed_run_leaves_nothing(config: FinetuneConfig) -> None:
+def test_a_failed_run_leaves_nothing(config: FinetuneOptions) -> None:
     """Validation rows are read before anything is trained; without them no output directory stays behind."""
     data = config.output.with_name("half")
     write_rows(data / "train.jsonl", [{"sentence": "a", "label": 1}])
@@ -184,7 +184,7 @@ def test_a_failed_run_leaves_nothing(config: FinetuneConfig) -> None:
 
 
 def test_learns_from_a_teacher_that_names_labels_in_another_order(
-    config: FinetuneConfig, make_checkpoint: Callable[..., Path]
+    config: FinetuneOptions, make_checkpoint: Callable[..., Path]
 ) -> None:
     """With --alpha-task 0 the student takes on the teacher's answers, label by label."""
     good = finetuning.finetune(replace(config, steps=60, output=config.output.with_name("good")))
@@ -201,7 +201,7 @@ def test_learns_from_a_teacher_that_names_labels_in_another_order(
     assert line["loss"] == pytest.approx(line["ce"])
 
 
-def test_refuses_teachers_of_other_labels(config: FinetuneConfig, make_checkpoint: Callable[..., Path]) -> None:
+def test_refuses_teachers_of_other_labels(config: FinetuneOptions, make_checkpoint: Callable[..., Path]) -> None:
     """A teacher with other labels is refused by name before anything is trained."""
     other = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "joy", 1: "fear"})
     with pytest.raises(DistilkitError, match="predicts joy, fear, but sst2 has negative, positive"):
@@ -210,7 +210,7 @@ def test_refuses_teachers_of_other_labels(config: FinetuneConfig, make_checkpoin
 
 
 def test_squad_with_a_teacher(
-    config: FinetuneConfig, make_checkpoint: Callable[..., Path], prose: list[str], tmp_path: Path
+    config: FinetuneOptions, make_checkpoint: Callable[..., Path], prose: list[str], tmp_path: Path
 ) -> None:
     """SQuAD trains on windows of long contexts, here a DistilBERT beside a BERT, and is scored from 0 to 100."""
     context = " ".join(prose[:6])
@@ -227,7 +227,7 @@ def test_squad_with_a_teacher(
 
 
 @pytest.fixture
-def glue(config: FinetuneConfig, make_checkpoint: Callable[..., Path], tmp_path: Path) -> FinetuneConfig:
+def glue(config: FinetuneOptions, make_checkpoint: Callable[..., Path], tmp_path: Path) -> FinetuneOptions:
     """An update on each of GLUE's tasks, of a one-layer model and made-up rows."""
     for task in tasks.GLUE:
         rows = [dict.fromkeys(task.text, f"the value {n}") | {"label": n % max(2, len(task.labels))} for n in range(6)]
@@ -237,10 +237,10 @@ def glue(config: FinetuneConfig, make_checkpoint: Callable[..., Path], tmp_path:
     return replace(config, task="glue", data=tmp_path / "glue", steps=1, batch_size=2, model=model)
 
 
-def test_glue_trains_nine(glue: FinetuneConfig) -> None:
+def test_glue_trains_nine(glue: FinetuneOptions) -> None:
     """`--task glue` makes nine checkpoints and a record with the averages, which eval finds again."""
     done = finetuning.finetune(glue)
-    again = evaluation.evaluate(EvalConfig(models=(str(glue.output),), task="glue", data=glue.data, max_length=32))
+    again = evaluation.evaluate(EvalOptions(models=(str(glue.output),), task="glue", data=glue.data, max_length=32))
     scores = {name: value for name, value in done.metrics.items() if not name.endswith("/collapsed")}
     assert scores == pytest.approx(again.metrics, abs=1e-4)
     assert all((glue.output / task.name / "distilkit.json").is_file() for task in tasks.GLUE)
@@ -249,11 +249,11 @@ def test_glue_trains_nine(glue: FinetuneConfig) -> None:
     assert json.loads((glue.output / "mrpc" / "distilkit.json").read_text())[-1]["config"]["lr"] == 3e-3  # as given
 
 
-def test_glue_goes_on_without_repeating_finished_tasks(glue: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_glue_goes_on_without_repeating_finished_tasks(glue: FinetuneOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted in the third of nine tasks, --resume trains the third and those after it, and no task twice."""
     run, ran = finetuning.run, []
 
-    def interrupted(job: Any, one: FinetuneConfig) -> Any:
+    def interrupted(job: Any, one: FinetuneOptions) -> Any:
         ran.append(job.task.name)
         if len(ran) == 3:
             raise KeyboardInterrupt
@@ -268,12 +268,12 @@ def test_glue_goes_on_without_repeating_finished_tasks(glue: FinetuneConfig, mon
 
 
 def test_a_task_that_diverges_does_not_stop_the_others(
-    glue: FinetuneConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    glue: FinetuneOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The other eight are made; --resume with a lower rate makes the ninth alone, and the averages."""
     run, ran = finetuning.run, []
 
-    def troubled(job: Any, one: FinetuneConfig) -> Any:
+    def troubled(job: Any, one: FinetuneOptions) -> Any:
         ran.append(job.task.name)
         high = job.task.name == "mrpc" and one.lr != 1e-3
         return run(job, replace(one, lr=1e30, steps=3, log_every=1) if high else one)
@@ -299,7 +299,7 @@ def test_a_task_that_diverges_does_not_stop_the_others(
         ({"layer_map": (1, 1)}, "--layer"),
     ],
 )
-def test_what_is_about_a_teacher_needs_one(config: FinetuneConfig, options: dict[str, Any], flag: str) -> None:
+def test_what_is_about_a_teacher_needs_one(config: FinetuneOptions, options: dict[str, Any], flag: str) -> None:
     """It would change nothing, and the record would say that it was so made."""
     with pytest.raises(DistilkitError, match=f"{flag}.* is about a teacher: give one as --teacher"):
         finetuning.finetune(replace(config, **options))
@@ -319,7 +319,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[torch
 
 @pytest.mark.parametrize(("keep", "kept"), [("best", 1), ("last", 2)])
 def test_keeps_the_best_evaluations_weights(
-    config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch, keep: Any, kept: int
+    config: FinetuneOptions, monkeypatch: pytest.MonkeyPatch, keep: Any, kept: int
 ) -> None:
     """Scored every 4 of 12 updates, the weights with the best score are saved, and theirs is the score reported."""
     seen = scripted(monkeypatch, [0.5, 0.9, 0.7])
@@ -330,14 +330,14 @@ def test_keeps_the_best_evaluations_weights(
     assert [(line["step"], line["sst2/accuracy"]) for line in readings] == [(4, 0.5), (8, 0.9), (12, 0.7)]
 
 
-def test_patience_ends_a_run(config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_ends_a_run(config: FinetuneOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --patience 2 an epoch each of 4 updates is scored until two in turn are no better than the best."""
     scripted(monkeypatch, [0.6, 0.5, 0.6, 0.9])
     done = finetuning.finetune(replace(config, steps=40, patience=2))
     assert (done.metrics["updates"], done.metrics["kept_evaluation"]) == (12, 1)
 
 
-def test_resume_keeps_the_best_of_before(config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_keeps_the_best_of_before(config: FinetuneOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """A best evaluation before the interruption is still the one that is kept after it."""
     seen, forward, calls = scripted(monkeypatch, [0.9, 0.1, 0.2]), TaskLoss.forward, iter(range(100))
 
@@ -355,7 +355,7 @@ def test_resume_keeps_the_best_of_before(config: FinetuneConfig, monkeypatch: py
     assert torch.equal(CLASSIFIER.from_pretrained(config.output).classifier.weight, seen[0])
 
 
-def test_nothing_is_chosen_by_a_test_split(config: FinetuneConfig, prose: list[str], tmp_path: Path) -> None:
+def test_nothing_is_chosen_by_a_test_split(config: FinetuneOptions, prose: list[str], tmp_path: Path) -> None:
     """Where only a test split is scored, the last weights are kept, after one evaluation; else the best."""
     rows = [{"text": row["sentence"], "label": row["label"]} for row in sentences(prose)]
     data = write_rows(tmp_path / "imdb" / "train.jsonl", rows)
@@ -367,12 +367,12 @@ def test_nothing_is_chosen_by_a_test_split(config: FinetuneConfig, prose: list[s
 
 
 def test_seeds_that_diverge_or_collapse_are_named(
-    config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    config: FinetuneOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One seed's loss is no number, another's answers are all the same: the others go on, and both are named."""
     run = finetuning.run
 
-    def troubled(job: Any, one: FinetuneConfig) -> Any:
+    def troubled(job: Any, one: FinetuneOptions) -> Any:
         return run(job, replace(one, lr={1: 1e30, 2: 1.0, 3: 3e-3}[one.seed]))
 
     monkeypatch.setattr(finetuning, "run", troubled)
@@ -386,7 +386,7 @@ def test_seeds_that_diverge_or_collapse_are_named(
     assert not list(config.output.glob("seed-*"))
 
 
-def test_seeds_that_all_diverge_are_an_error(config: FinetuneConfig) -> None:
+def test_seeds_that_all_diverge_are_an_error(config: FinetuneOptions) -> None:
     """Where no seed came to anything, nothing is written."""
     with pytest.raises(DistilkitError, match="all 2 seeds diverged on sst2: lower --lr"):
         finetuning.finetune(replace(config, lr=1e30, seeds=2, log_every=1))

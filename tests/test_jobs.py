@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from distilkit import evaluation, finetuning, jobs, tasks
-from distilkit.config import EvalConfig, FinetuneConfig
 from distilkit.errors import DistilkitError
+from distilkit.options.tasks import EvalOptions, FinetuneOptions
 
 CLASSIFIER = AutoModelForSequenceClassification
 WORDS = ("return the value", "raise an error if", "see the module")
@@ -44,9 +44,9 @@ def samples(prose: list[str], label: Callable[[int], dict[str, Any]], text: str 
 
 
 @pytest.fixture
-def config(teacher: Path, tmp_path: Path) -> FinetuneConfig:
+def config(teacher: Path, tmp_path: Path) -> FinetuneOptions:
     """Updates enough to learn an easy custom task."""
-    return FinetuneConfig(
+    return FinetuneOptions(
         model=str(teacher),
         task="custom",
         data=tmp_path / "data",
@@ -62,10 +62,10 @@ def config(teacher: Path, tmp_path: Path) -> FinetuneConfig:
     )
 
 
-def scored(config: FinetuneConfig) -> dict[str, float]:
+def scored(config: FinetuneOptions) -> dict[str, float]:
     """Score an output as somebody would who only knows its rows."""
     given = {name: getattr(config, name) for name in ("task", "data", "text", "label")}
-    return evaluation.evaluate(EvalConfig(models=(str(config.output),), **given)).metrics
+    return evaluation.evaluate(EvalOptions(models=(str(config.output),), **given)).metrics
 
 
 CUSTOM: dict[str, tuple[str, str, Callable[[int], dict[str, Any]], str, dict[int, str]]] = {
@@ -78,7 +78,7 @@ CUSTOM: dict[str, tuple[str, str, Callable[[int], dict[str, Any]], str, dict[int
 
 
 @pytest.mark.parametrize("case", CUSTOM)
-def test_your_own_rows(config: FinetuneConfig, prose: list[str], case: str) -> None:
+def test_your_own_rows(config: FinetuneOptions, prose: list[str], case: str) -> None:
     """Every kind of label in every kind of file is learnt, named in the model, and scored alike without --kind."""
     ending, label, make, metric, names = CUSTOM[case]
     for split in ("train", "validation"):
@@ -93,7 +93,7 @@ def test_your_own_rows(config: FinetuneConfig, prose: list[str], case: str) -> N
     assert again == pytest.approx({name: value for name, value in done.metrics.items() if name in again})
 
 
-def test_a_pair_of_columns(config: FinetuneConfig, prose: list[str]) -> None:
+def test_a_pair_of_columns(config: FinetuneOptions, prose: list[str]) -> None:
     """Two --text columns become two segments."""
     rows = [{"a": prose[n][:20], "b": WORDS[n % 2], "label": n % 2} for n in range(24)]
     for split in ("train", "validation"):
@@ -102,7 +102,7 @@ def test_a_pair_of_columns(config: FinetuneConfig, prose: list[str]) -> None:
 
 
 @pytest.mark.parametrize("long", ["head", "head-tail", "windows"])
-def test_long_reviews(config: FinetuneConfig, prose: list[str], long: Any) -> None:
+def test_long_reviews(config: FinetuneOptions, prose: list[str], long: Any) -> None:
     """What a long review ends with is seen by head-tail and windows, not by head, in training as in eval."""
     filler = "the " * 40
     rows = [{"text": filler + WORDS[n % 2], "label": n % 2} for n in range(16)]
@@ -136,7 +136,7 @@ def other_tokenizer(prose: list[str]) -> PreTrainedTokenizerFast:
 
 @pytest.mark.parametrize("case", ["names", "lists", "floats"])
 def test_a_teacher_of_another_family_width_and_tokenizer(
-    config: FinetuneConfig,
+    config: FinetuneOptions,
     make_checkpoint: Callable[..., Path],
     other_tokenizer: PreTrainedTokenizerFast,
     prose: list[str],
@@ -155,7 +155,7 @@ def test_a_teacher_of_another_family_width_and_tokenizer(
 
 
 def test_spans_need_the_students_tokenizer(
-    config: FinetuneConfig, make_checkpoint: Callable[..., Path], other_tokenizer: PreTrainedTokenizerFast
+    config: FinetuneOptions, make_checkpoint: Callable[..., Path], other_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     """A span lies at other tokens for a teacher with another tokenizer: one line says so before anything is trained."""
     row = {"id": "1", "question": "who?", "context": "Ann left.", "answers": {"text": ["Ann"], "answer_start": [0]}}
@@ -169,7 +169,7 @@ def test_spans_need_the_students_tokenizer(
     assert not config.output.exists()
 
 
-def test_xmod_is_given_a_language(config: FinetuneConfig, teacher: Path, prose: list[str]) -> None:
+def test_xmod_is_given_a_language(config: FinetuneOptions, teacher: Path, prose: list[str]) -> None:
     """X-MOD does not run without a language: fine-tuning and scoring give it its first."""
     tiny = {"vocab_size": 400, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
     xmod = XmodConfig(
@@ -185,7 +185,7 @@ def test_xmod_is_given_a_language(config: FinetuneConfig, teacher: Path, prose: 
     assert again == {name: done.metrics[name] for name in again}
 
 
-def test_rows_of_about_the_same_length_share_a_batch(config: FinetuneConfig, prose: list[str]) -> None:
+def test_rows_of_about_the_same_length_share_a_batch(config: FinetuneOptions, prose: list[str]) -> None:
     """A job's batches are grouped by length: they hold less padding than batches of rows in random order."""
     rows = [{"text": "value " * (1 + n % 20), "label": n % 2} for n in range(120)]
     for split in ("train", "validation"):
@@ -200,7 +200,7 @@ def test_rows_of_about_the_same_length_share_a_batch(config: FinetuneConfig, pro
 
 
 def test_hidden_states_of_a_wider_task_teacher(
-    config: FinetuneConfig,
+    config: FinetuneOptions,
     make_checkpoint: Callable[..., Path],
     other_tokenizer: PreTrainedTokenizerFast,
     prose: list[str],

@@ -7,11 +7,11 @@ import pytest
 from datasets import Dataset
 
 from distilkit import labels, tasks
-from distilkit.config import EvalConfig
 from distilkit.errors import DistilkitError
+from distilkit.options.tasks import EvalOptions
 
 SST2, STSB, MNLI = (tasks.TASKS[name] for name in ("sst2", "stsb", "mnli"))
-[CUSTOM] = tasks.resolve(EvalConfig(models=("m",), task="custom", text=("title",), label="kind", data=Path("data")))
+[CUSTOM] = tasks.resolve(EvalOptions(models=("m",), task="custom", text=("title",), label="kind", data=Path("data")))
 TAGS = replace(CUSTOM, kind="multi-label", labels=("a", "b", "c"))
 
 

@@ -9,15 +9,17 @@ import pytest
 import torch
 
 from distilkit import memory
-from distilkit.config import DistillConfig, FinetuneConfig, TrainConfig
 from distilkit.errors import DistilkitError
 from distilkit.memory import remedies, shortage_named, total_memory
+from distilkit.options.distill import DistillOptions
+from distilkit.options.tasks import FinetuneOptions
+from distilkit.options.training import TrainOptions
 
 CPU = torch.device("cpu")
 
 
-def config(**options: object) -> DistillConfig:
-    return DistillConfig(student="s", corpus="c", output=Path("o"), **options)  # type: ignore[arg-type]
+def config(**options: object) -> DistillOptions:
+    return DistillOptions(student="s", corpus="c", output=Path("o"), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_the_options_named_are_those_that_help(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     batch, masked = "lower --batch-size (now 32) and raise --accumulate to match", "give --ce-positions masked"
     length = "lower --seq-length (now 128)"
-    finetune = FinetuneConfig(model="m", task="sst2", output=Path("o"), batch_size=32)
+    finetune = FinetuneOptions(model="m", task="sst2", output=Path("o"), batch_size=32)
 
     assert remedies(config()) == [batch, masked, length]
     assert remedies(config(batch_size=1, ce_positions="masked")) == [length]
@@ -109,4 +111,4 @@ def test_a_real_shortage(make_checkpoint: object, teacher: Path, corpus: Path, t
 
 def test_a_config_without_an_objective() -> None:
     """train() may be given the options of training alone."""
-    assert remedies(TrainConfig())[0].startswith("lower --batch-size")
+    assert remedies(TrainOptions())[0].startswith("lower --batch-size")

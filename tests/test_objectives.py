@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AlbertConfig, AlbertForMaskedLM, AutoModelForMaskedLM, PreTrainedModel
 
-from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
 from distilkit.layers import extract
 from distilkit.objectives import WEIGHTS, Distillation
+from distilkit.options.training import TrainOptions
 from distilkit.processes import open_accelerator
 from distilkit.training import make_optimizer, update
 
@@ -211,7 +211,7 @@ def test_nothing_in_an_update_waits_for_a_gpu(berts: tuple[Models, Models], name
     """From batches that were made ready to the optimizer's step (transformers itself looks at a padding mask)."""
     (student, teacher), _ = berts
     objective = Distillation(student, None if name == "mlm" else teacher, WEIGHTS[name], layer_map=[1, 3])
-    accelerator, config = open_accelerator(TrainConfig()), TrainConfig(lr=1e-3, accumulate=2)
+    accelerator, config = open_accelerator(TrainOptions()), TrainOptions(lr=1e-3, accumulate=2)
     optimizer, _ = make_optimizer(objective, config, 10)
     batch = padded_batch(0)
     del batch["attention_mask"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from distilkit import __version__
-from distilkit.config import recipe_names
+from distilkit.options.recipes import recipe_names
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -94,7 +94,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     """Modules, py.typed, recipes, templates and the licence are in it; tests and caches are not."""
     found = set(zipfile.ZipFile(wheel).namelist())
     modules = {f"distilkit/{path.name}" for path in (ROOT / "distilkit").glob("*.py")}
-    recipes = {f"distilkit/recipes/{name}.toml" for name in recipe_names()}
+    recipes = {f"distilkit/options/recipes/{name}.toml" for name in recipe_names()}
     templates = {f"distilkit/templates/{path.name}" for path in (ROOT / "distilkit/templates").iterdir()}
     info = f"distilkit-{__version__}.dist-info"
     own = {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from distilkit import metrics
-from distilkit.config import EvalConfig
 from distilkit.evaluation import evaluate
+from distilkit.options.tasks import EvalOptions
 
 DATA = Path(os.environ.get("DISTILKIT_DATA", ""))
 PARITY = DATA / "parity"
@@ -43,7 +43,9 @@ def test_squad_predictions(case: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "validation.json.gz").symlink_to((DATA / case["dataset"]).absolute())
     said = gzip.decompress((PARITY / case["predictions"]).read_bytes())
     (tmp_path / "predictions.json").write_bytes(said)
-    found = evaluate(EvalConfig(models=(), task=task, data=tmp_path, predictions=tmp_path / "predictions.json")).metrics
+    found = evaluate(
+        EvalOptions(models=(), task=task, data=tmp_path, predictions=tmp_path / "predictions.json")
+    ).metrics
     expected = {
         f"{task}/{renamed(name)}": value for name, value in case["expected"].items() if not name.endswith("total")
     }

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from distilkit import plan
 from distilkit.cli import app
-from distilkit.config import DistillConfig
+from distilkit.formatting import format_duration
+from distilkit.options.distill import DistillOptions
 from distilkit.plan import calibrate
-from distilkit.tables import duration
 
 Words = Callable[..., list[str]]
 
@@ -73,7 +73,7 @@ def test_the_plan_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """Updates of half a second each: 3 to see that, 24 in twelve seconds, then multiplied to 1,000."""
     made: list[Any] = []
 
-    def train(objective: Any, batches: Any, config: DistillConfig, out: Path, *, evaluate: Any, label: str) -> Any:
+    def train(objective: Any, batches: Any, config: DistillOptions, out: Path, *, evaluate: Any, label: str) -> Any:
         made.append(config)
         evaluate()
         evaluate()
@@ -87,7 +87,7 @@ def test_the_plan_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(plan, "train", train)
     looked: list[int] = []
-    config = DistillConfig(student="s", corpus="c", output=tmp_path, steps=1000, accumulate=2, compile=True)
+    config = DistillOptions(student="s", corpus="c", output=tmp_path, steps=1000, accumulate=2, compile=True)
     found = calibrate(
         None,  # type: ignore[arg-type]
         Ten(),  # type: ignore[arg-type]
@@ -119,4 +119,4 @@ def test_the_plan_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
     """The two largest units."""
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words

@@ -14,9 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distilkit.config import DistillConfig, FinetuneConfig, InitConfig
 from distilkit.distillation import distill
 from distilkit.finetuning import finetune
+from distilkit.options.distill import DistillOptions
+from distilkit.options.init import InitOptions
+from distilkit.options.tasks import FinetuneOptions
 from distilkit.student import init
 
 RUN = {"steps": 50, "seq_length": 16, "lr": 1e-3, "evaluate_every": 25, "checkpoint_every": 20}
@@ -27,7 +29,7 @@ def student(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[
     """Two layers of four, without dropout, which every process draws for itself."""
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     output = tmp_path_factory.mktemp("processes") / "student"
-    init(InitConfig(teacher=str(make_checkpoint("bert", 4, **still)), output=output))
+    init(InitOptions(teacher=str(make_checkpoint("bert", 4, **still)), output=output))
     return output
 
 
@@ -69,7 +71,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
     done = launch(2, *command, "-o", tmp_path / "two", sharded=sharded)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"]["updates"] == 50
-    distill(DistillConfig(student=str(student), corpus=str(corpus), output=tmp_path / "one", batch_size=16, **RUN))
+    distill(DistillOptions(student=str(student), corpus=str(corpus), output=tmp_path / "one", batch_size=16, **RUN))
 
     two, one = losses(tmp_path / "two"), losses(tmp_path / "one")
     assert [line["step"] for line in two] == [line["step"] for line in one]
@@ -118,7 +120,7 @@ def test_two_processes_fine_tune_as_one_with_twice_the_batch(
         "-o", tmp_path / "two", sharded=sharded,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    one = finetune(FinetuneConfig(**settings, accumulate=2, output=tmp_path / "one"))
+    one = finetune(FinetuneOptions(**settings, accumulate=2, output=tmp_path / "one"))
 
     scores = json.loads(done.stdout)["metrics"]
     assert scores["custom/accuracy"] == one.metrics["custom/accuracy"]

@@ -9,17 +9,10 @@ import pytest
 
 from distilkit import __version__
 from distilkit.errors import DistilkitError
-from distilkit.options import argument
-from distilkit.record import (
-    Record,
-    claim,
-    parse_gate,
-    read_biography,
-    record,
-    remembered_teacher,
-    unmet,
-    write_biography,
-)
+from distilkit.files import claim
+from distilkit.gates import parse_gate, unmet_gates
+from distilkit.options.declare import argument
+from distilkit.record import Record, read_biography, record, remembered_teacher, write_biography
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +175,7 @@ METRICS = {"sst2/accuracy": 0.9, "1/speedup": 1.5, "2/speedup": 2.5}
 )
 def test_gates_compare_every_metric_that_they_name(gate: str, failing: list[str]) -> None:
     """A name without its prefix means every metric that ends in it; each one that fails is told with its value."""
-    lines = unmet((gate,), METRICS)
+    lines = unmet_gates((gate,), METRICS)
     assert lines == [f"{gate}: {name} is {METRICS[name]:.6g}" for name in failing]
 
 
@@ -216,7 +209,7 @@ COMPARED = {
 )
 def test_a_gate_on_retention_means_every_task(gate: str, failing: list[str]) -> None:
     """`retention` is every task's and no interval's bound; teachers and controls are gated by full name only."""
-    assert unmet((gate,), COMPARED) == [f"{gate}: {name} is {COMPARED[name]:.6g}" for name in failing]
+    assert unmet_gates((gate,), COMPARED) == [f"{gate}: {name} is {COMPARED[name]:.6g}" for name in failing]
 
 
 def test_a_teacher_without_a_score_meets_no_gate() -> None:
@@ -224,8 +217,8 @@ def test_a_teacher_without_a_score_meets_no_gate() -> None:
     metrics = {"retention/sst2": 0.99, "difference/sst2/teacher": -0.01, "difference/cola/teacher": 0.0}
 
     lines = ["retention>=0.9: there is no retention/cola, the teacher's score is 0 or less"]
-    assert unmet(("retention>=0.9",), metrics) == lines
-    assert unmet(("retention/sst2>=0.9",), metrics) == []
+    assert unmet_gates(("retention>=0.9",), metrics) == lines
+    assert unmet_gates(("retention/sst2>=0.9",), metrics) == []
 
 
 @pytest.mark.parametrize("gate", ["", "accuracy", "accuracy=0.9", "accuracy>=", ">=0.9", "accuracy>=high", "a>=1e"])
@@ -235,7 +228,9 @@ def test_a_gate_that_cannot_be_read_is_refused(gate: str) -> None:
         parse_gate(gate)
 
 
-@pytest.mark.parametrize("check", [lambda: unmet(("peedup>=1",), METRICS), lambda: unmet(("speedup>=1",), {})])
+@pytest.mark.parametrize(
+    "check", [lambda: unmet_gates(("peedup>=1",), METRICS), lambda: unmet_gates(("speedup>=1",), {})]
+)
 def test_a_gate_that_names_no_metric_is_refused(check: Callable[[], object]) -> None:
     """Else a misspelt gate would always be met."""
     with pytest.raises(DistilkitError, match="names no metric"):

@@ -9,7 +9,9 @@ from jinja2 import UndefinedError
 from records import save, write_model
 
 from distilkit import plots
-from distilkit.config import BenchConfig, InitConfig, ReportConfig
+from distilkit.options.bench import BenchOptions
+from distilkit.options.init import InitOptions
+from distilkit.options.report import ReportOptions
 from distilkit.plots import COLORS
 from distilkit.record import record
 from distilkit.render import GLYPHS, MARKDOWN, escape, fence
@@ -47,7 +49,7 @@ class Page(HTMLParser):
 
 
 def make(out: Path, *directories: Path) -> tuple[str, Page]:
-    report(ReportConfig(directories=tuple(map(str, directories)), output=out))
+    report(ReportOptions(directories=tuple(map(str, directories)), output=out))
     text = (out / "report.html").read_text(encoding="utf-8")
     return text, Page(text)
 
@@ -142,10 +144,10 @@ def test_plots_have_no_colour_but_the_page_s(chain: Path, tmp_path: Path) -> Non
 )
 def test_any_name_is_shown_as_it_is(name: str, tmp_path: Path) -> None:
     """Markup in a name is text on the page and in report.md, in tables, plots, headline and commands."""
-    made = InitConfig(teacher=f"hub/{name}", output=tmp_path / name)
+    made = InitOptions(teacher=f"hub/{name}", output=tmp_path / name)
     write_model(tmp_path / name, 1000, [record("init", made, {"student/parameters": 1e3, "teacher/parameters": 2e3})])
     metrics = {"0/cpu/fp32/b1/l8/latency_ms_p50": 3.0, "0/parameters": 1e3}
-    save(tmp_path / name / "bench.json", record("bench", BenchConfig(models=(str(tmp_path / name),)), metrics))
+    save(tmp_path / name / "bench.json", record("bench", BenchOptions(models=(str(tmp_path / name),)), metrics))
     text, page = make(tmp_path / "out", tmp_path / name)
     assert "script" not in {tag for tag, _ in page.elements}
     assert ("h1", name.replace("\x1b", "�")) in page.texts

@@ -14,8 +14,11 @@ from typer.testing import CliRunner
 
 from distilkit import student
 from distilkit.cli import app
-from distilkit.config import BenchConfig, EvalConfig, FinetuneConfig, InitConfig, ReportConfig
 from distilkit.errors import DistilkitError
+from distilkit.options.bench import BenchOptions
+from distilkit.options.init import InitOptions
+from distilkit.options.report import ReportOptions
+from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.record import Record, read_biography, record, write_biography
 from distilkit.report import report
 from distilkit.results import labels, read, scores_of
@@ -23,7 +26,7 @@ from distilkit.steps import reproduction_command
 
 
 def run(out: Path, *directories: Path, **options: bool) -> Record:
-    return report(ReportConfig(directories=tuple(map(str, directories)), output=out, **options))
+    return report(ReportOptions(directories=tuple(map(str, directories)), output=out, **options))
 
 
 def table(out: Path, title: str = "Models") -> list[dict[str, str]]:
@@ -60,7 +63,7 @@ def test_a_checkpoint_a_task_is_one_model(tmp_path: Path) -> None:
     for name, scores in (("teacher", (0.88, 0.7)), ("student", (0.836, 0.63))):
         for task, metric, score in zip(("mrpc", "rte"), ("f1", "accuracy"), scores, strict=True):
             place = tmp_path / name / task
-            tuned = FinetuneConfig(model="some/model", output=place, task=task, seeds=3)
+            tuned = FinetuneOptions(model="some/model", output=place, task=task, seeds=3)
             found = {
                 f"{task}/{metric}": score,
                 f"{task}/{metric}/min": score - 0.01,
@@ -71,9 +74,9 @@ def test_a_checkpoint_a_task_is_one_model(tmp_path: Path) -> None:
     measured.mkdir()
     for task, kept in (("mrpc", 0.95), ("rte", 0.9)):
         pair = tuple(str(tmp_path / name / task) for name in ("teacher", "student"))
-        evaluated = EvalConfig(models=pair, against=pair[0], task=task)
+        evaluated = EvalOptions(models=pair, against=pair[0], task=task)
         save(measured / f"eval-{task}.json", record("eval", evaluated, {f"1/retention/{task}": kept}))
-    timed = BenchConfig(models=tuple(str(tmp_path / name / "rte") for name in ("teacher", "student")))
+    timed = BenchOptions(models=tuple(str(tmp_path / name / "rte") for name in ("teacher", "student")))
     save(measured / "bench.json", record("bench", timed, {"1/speedup": 1.6}))
 
     run(tmp_path / "out", tmp_path / "teacher", tmp_path / "student", measured)
@@ -135,7 +138,7 @@ def test_commands_stand_once_in_an_order_to_run_them_again(chain: Path, tmp_path
 
 def test_from_an_init_alone_there_is_a_report_that_says_what_is_missing(tmp_path: Path) -> None:
     """One record gives sizes from its own metrics; no plot is made or mentioned; commands for the rest are named."""
-    made = InitConfig(teacher="some/teacher", output=tmp_path / "a")
+    made = InitOptions(teacher="some/teacher", output=tmp_path / "a")
     (tmp_path / "a").mkdir()
     sizes = {"teacher/parameters": 4e6, "student/parameters": 3e6}
     write_biography(tmp_path / "a", [record("init", made, sizes)])
@@ -203,7 +206,7 @@ def test_an_eval_of_one_model_tells_of_its_teacher_and_its_control_too(chain: Pa
         "control/retention/mrpc": 0.778, "difference/mrpc/control": 0.1, "difference/mrpc/control/low": 0.02,
         "difference/mrpc/control/high": 0.18, "difference/mrpc/teacher": -0.1,
     }  # fmt: skip
-    evaluated = EvalConfig(models=(places[1],), against=places[0], control=(places[2],), task="mrpc")
+    evaluated = EvalOptions(models=(places[1],), against=places[0], control=(places[2],), task="mrpc")
     save(chain / "student-tuned/eval.json", record("eval", evaluated, scores))
     run(tmp_path / "out", chain / "student-tuned")
     rows = {row["Model"].partition(" ")[0]: row for row in table(tmp_path / "out")}
@@ -242,7 +245,7 @@ def test_seeds_that_diverged_or_collapsed_are_named(
     tmp_path: Path, task: str, metrics: dict[str, float], said: str
 ) -> None:
     """A median says nothing of them, so the table does."""
-    tuned = FinetuneConfig(model="some/model", output=tmp_path / "a", task=task, seeds=3)
+    tuned = FinetuneOptions(model="some/model", output=tmp_path / "a", task=task, seeds=3)
     write_model(tmp_path / "a", 10, [record("finetune", tuned, metrics)])
     run(tmp_path / "out", tmp_path / "a")
     assert said in (tmp_path / "out/report.md").read_text()
@@ -250,11 +253,11 @@ def test_seeds_that_diverged_or_collapsed_are_named(
 
 def test_wnli_is_no_part_of_the_mean(tmp_path: Path) -> None:
     """Three tasks kept at 80, 90 and 150 %, the last WNLI: the headline says 85 %, and what it leaves out."""
-    born = InitConfig(teacher="some/teacher", output=tmp_path / "student")
+    born = InitOptions(teacher="some/teacher", output=tmp_path / "student")
     write_model(tmp_path / "student", 10, [record("init", born, {})])
     places = (str(tmp_path / "teacher"), str(tmp_path / "student"))
     for task, kept in {"cola": 0.8, "sst2": 0.9, "wnli": 1.5}.items():
-        evaluated = EvalConfig(models=places, against=places[0], task=task)
+        evaluated = EvalOptions(models=places, against=places[0], task=task)
         save(tmp_path / "student" / f"eval-{task}.json", record("eval", evaluated, {f"1/retention/{task}": kept}))
     run(tmp_path / "out", tmp_path / "student")
     line = "- **85.0%** of teacher's scores kept: mean of 2 tasks, without WNLI; least on CoLA: 80.0%"
@@ -265,10 +268,10 @@ def test_a_moved_model_s_figures_are_its_own(tmp_path: Path) -> None:
     """Checkpoints called by their task are told apart by the directory above."""
     places = []
     for name, score in (("teacher", 0.9), ("student", 0.8)):
-        tuned = FinetuneConfig(model="some/model", output=tmp_path / name / "sst2", task="sst2")
+        tuned = FinetuneOptions(model="some/model", output=tmp_path / name / "sst2", task="sst2")
         write_model(tmp_path / name / "sst2", 10, [record("finetune", tuned, {"sst2/accuracy": score})])
         places.append(tmp_path / name / "sst2")
-    timed = BenchConfig(models=("/gone/teacher/sst2", "/gone/student/sst2"))
+    timed = BenchOptions(models=("/gone/teacher/sst2", "/gone/student/sst2"))
     save(places[0] / "bench.json", record("bench", timed, {"0/speedup": 1.0, "1/speedup": 2.0}))
     assert [model.facts["speedup"] for model in read([str(place) for place in places]).models] == [1.0, 2.0]
 
@@ -349,11 +352,11 @@ def test_models_are_called_by_name_or_by_path_where_names_clash() -> None:
 
 def test_the_command_in_the_report_makes_the_same_config(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is spelled from a record, when typed again, is the config that the record was made from."""
-    config = InitConfig(teacher="some/teacher id", output=Path("/made by/a b"), keep=(0, 3), strategy="last", seed=7)
+    config = InitOptions(teacher="some/teacher id", output=Path("/made by/a b"), keep=(0, 3), strategy="last", seed=7)
     line = reproduction_command(record("init", config, {}))
     typed = []
 
-    def init(given: InitConfig) -> Record:
+    def init(given: InitOptions) -> Record:
         typed.append(given)
         return record("init", given, {})
 
@@ -365,7 +368,7 @@ def test_the_command_in_the_report_makes_the_same_config(monkeypatch: pytest.Mon
 
 def test_an_option_of_a_later_version_is_left_out() -> None:
     """It could not be typed here."""
-    base = record("init", InitConfig(teacher="t", output=Path("/o")), {})
+    base = record("init", InitOptions(teacher="t", output=Path("/o")), {})
     newer = dataclasses.replace(base, config={**base.config, "later_option": 3})
     assert reproduction_command(newer) == reproduction_command(base)
 
@@ -383,7 +386,7 @@ def test_the_command_line_takes_the_options(chain: Path, tmp_path: Path) -> None
 def test_only_scores_are_scores(tmp_path: Path) -> None:
     """Ranges of losses, counts and agreement are facts of a model, but no tasks."""
     facts = {"loss/min": 0.1, "loss/max": 0.3, "kept_evaluation/max": 1.0, "agreement/kl": 0.2, "sst2/collapsed": 1.0}
-    tuned = FinetuneConfig(model="some/model", output=tmp_path / "a", task="sst2", seeds=3)
+    tuned = FinetuneOptions(model="some/model", output=tmp_path / "a", task="sst2", seeds=3)
     write_model(tmp_path / "a", 10, [record("finetune", tuned, {**facts, "sst2/accuracy": 0.5})])
     assert [list(scores_of(model)) for model in read([str(tmp_path / "a")]).models] == [[("sst2", "accuracy")]]
 
@@ -393,11 +396,11 @@ def test_a_speed_up_is_against_the_first_of_its_own_bench(tmp_path: Path) -> Non
     pairs = {"one": ("teacher", "student"), "two": ("other", "tiny")}
     for first, second in pairs.values():
         for name in (first, second):
-            born = InitConfig(teacher="some/teacher", output=tmp_path / name)
+            born = InitOptions(teacher="some/teacher", output=tmp_path / name)
             write_model(tmp_path / name, 10, [record("init", born, {})] if name == "student" else [])
     for name, pair in pairs.items():
         (tmp_path / name).mkdir()
-        timed = BenchConfig(models=tuple(str(tmp_path / model) for model in pair))
+        timed = BenchOptions(models=tuple(str(tmp_path / model) for model in pair))
         save(tmp_path / name / "bench.json", record("bench", timed, {"1/speedup": 2.0}))
     run(tmp_path / "out", *(tmp_path / name for name in ("student", "one", "two")))
     assert "- **2.00×** as fast as teacher" in (tmp_path / "out/report.md").read_text()
@@ -407,9 +410,9 @@ def test_a_custom_task_s_column_is_the_headline_of_its_kind(tmp_path: Path) -> N
     """Of several labels at once micro F1, whose retention it is; a number's task is a column apart."""
     scores = {"custom/f1_micro": 0.6, "custom/f1_macro": 0.5, "custom/accuracy": 0.2}
     for name, label, found in (("several", "tags", scores), ("number", "score", {"custom/pearson": 0.7})):
-        tuned = FinetuneConfig(model="some/model", output=tmp_path / name, task="custom", label=label)
+        tuned = FinetuneOptions(model="some/model", output=tmp_path / name, task="custom", label=label)
         write_model(tmp_path / name, 10, [record("finetune", tuned, found)])
-    evaluated = EvalConfig(models=(str(tmp_path / "several"),), against="some/teacher", task="custom", label="tags")
+    evaluated = EvalOptions(models=(str(tmp_path / "several"),), against="some/teacher", task="custom", label="tags")
     save(tmp_path / "several/eval.json", record("eval", evaluated, {**scores, "retention/custom": 0.9}))
     run(tmp_path / "out", tmp_path / "several", tmp_path / "number")
     rows = {row["Model"]: row for row in table(tmp_path / "out")}

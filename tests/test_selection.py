@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
-from distilkit.config import InitConfig
 from distilkit.errors import DistilkitError
+from distilkit.options.init import InitOptions
 from distilkit.selection import STRATEGIES, Gauge, near, search
 from distilkit.student import init
 
@@ -67,7 +67,7 @@ def test_search_drops_the_cheapest_layer_each_time(model: PreTrainedModel) -> No
 def test_search_by_command_records_the_table(teacher: Path, corpus: Path, tmp_path: Path) -> None:
     """The student has the layers of the first row; every row is in the record."""
     done = init(
-        InitConfig(teacher=str(teacher), output=tmp_path / "s", strategy="search", corpus=str(corpus), layers=2)
+        InitOptions(teacher=str(teacher), output=tmp_path / "s", strategy="search", corpus=str(corpus), layers=2)
     )
     agreement = {name: done.metrics[f"strategies/{name}/agreement"] for name in (*STRATEGIES, "search")}
     best = [
@@ -82,7 +82,7 @@ def test_search_by_command_records_the_table(teacher: Path, corpus: Path, tmp_pa
 def test_search_needs_text(teacher: Path, tmp_path: Path) -> None:
     """Without --corpus there is nothing to measure on."""
     with pytest.raises(DistilkitError, match="give --corpus"):
-        init(InitConfig(teacher=str(teacher), output=tmp_path / "s", strategy="search"))
+        init(InitOptions(teacher=str(teacher), output=tmp_path / "s", strategy="search"))
 
 
 def test_near_yields_every_choice_within_two_exchanges_once() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from distilkit import evaluation, finetuning, squad, tasks
-from distilkit.config import EvalConfig, FinetuneConfig
+from distilkit.options.tasks import EvalOptions, FinetuneOptions
 
 ROWS = {"train": 320, "validation": 48}  # of SQuAD, whose contexts make several windows, a third
 CUSTOM = tasks.Task("custom", "classification", ("text",), (), splits=(("custom", "validation"),))  # IMDb's rows
@@ -66,7 +66,7 @@ def test_trains_and_scores_on_real_rows(name: str, make_checkpoint: Callable[...
     out = tmp_path / "out"
     columns: dict[str, Any] = {"text": ("text",), "label": "label"} if name == "custom" else {}
     options = {"epochs": 1.0, "batch_size": 16, "lr": 3e-4, "max_length": 64, "stride": 16, "log_every": 1}
-    done = finetuning.finetune(FinetuneConfig(model=model, task=name, data=data, output=out, **options, **columns))
+    done = finetuning.finetune(FinetuneOptions(model=model, task=name, data=data, output=out, **options, **columns))
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text("utf-8").splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == done.metrics["updates"] >= 7
@@ -75,5 +75,5 @@ def test_trains_and_scores_on_real_rows(name: str, make_checkpoint: Callable[...
     scores = {metric: value for metric, value in done.metrics.items() if metric.startswith(f"{name}/")}
     assert scores
     assert all(-top <= value <= top for value in scores.values())
-    again = evaluation.evaluate(EvalConfig(models=(str(out),), task=name, data=data, **columns)).metrics
+    again = evaluation.evaluate(EvalOptions(models=(str(out),), task=name, data=data, **columns)).metrics
     assert again == pytest.approx({metric: done.metrics[metric] for metric in again}, abs=1e-6)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from distilkit.config import COMMANDS
+from distilkit.options.recipes import COMMANDS
 
 HEAVY = ["torch", "transformers", "accelerate", "datasets", "evaluate", "numpy", "sklearn", "scipy", "matplotlib"]
 PROGRAM = """

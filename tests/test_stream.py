@@ -15,11 +15,12 @@ from transformers import PreTrainedTokenizerFast
 
 from distilkit import corpus as corpora
 from distilkit import packing, stream
-from distilkit.config import DistillConfig, TrainConfig
 from distilkit.distillation import distill
 from distilkit.errors import DistilkitError
 from distilkit.examiner import Examiner
 from distilkit.objectives import Objective
+from distilkit.options.distill import DistillOptions
+from distilkit.options.training import TrainOptions
 from distilkit.packing import Encoder, Packer
 from distilkit.stream import RowStream, StreamedBatches, set_aside
 from distilkit.training import load
@@ -166,7 +167,7 @@ def test_rows_of_like_length_share_a_batch(corpus: Path, tokenizer: PreTrainedTo
 
 def test_two_processes_share_a_stream(corpus: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     """Each takes every other micro-batch of those that one process would take, after a resume too."""
-    config = TrainConfig(accumulate=2)
+    config = TrainOptions(accumulate=2)
 
     def taken(rank: int, world: int, steps: range) -> list[dict[str, torch.Tensor]]:
         accelerator: Any = SimpleNamespace(num_processes=world, process_index=rank, device=torch.device("cpu"))
@@ -216,8 +217,8 @@ def test_text_that_turns_bad_is_one_line(
 
 
 @pytest.fixture
-def config(teacher: Path, make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path) -> DistillConfig:
-    return DistillConfig(
+def config(teacher: Path, make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path) -> DistillOptions:
+    return DistillOptions(
         student=str(make_checkpoint("bert", 2)),
         teacher=str(teacher),
         corpus=str(corpus),
@@ -234,7 +235,7 @@ def config(teacher: Path, make_checkpoint: Callable[..., Path], corpus: Path, tm
 
 @pytest.mark.parametrize("layout", ["blocks", "documents"])
 def test_a_resumed_run_ends_with_the_same_bits(
-    config: DistillConfig, monkeypatch: pytest.MonkeyPatch, layout: Any, tmp_path: Path
+    config: DistillOptions, monkeypatch: pytest.MonkeyPatch, layout: Any, tmp_path: Path
 ) -> None:
     """Broken off in the second buffer and gone on with from its checkpoint."""
     config = replace(config, packing=layout)
@@ -257,7 +258,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_a_stream_needs_steps(config: DistillConfig) -> None:
+def test_a_stream_needs_steps(config: DistillOptions) -> None:
     """It doesn't say how long it is; nothing is written."""
     with pytest.raises(DistilkitError, match="--streaming needs --steps"):
         distill(replace(config, steps=None))

@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from distilkit import checkpoint
-from distilkit.config import InitConfig
 from distilkit.errors import DistilkitError
+from distilkit.options.init import InitOptions
 from distilkit.record import read_biography
 from distilkit.selection import alternate, spread
 from distilkit.student import choose, init
@@ -56,7 +56,7 @@ def test_alternate_is_every_other_layer() -> None:
 @pytest.mark.parametrize(("strategy", "kept"), [("first", [0, 1, 2]), ("last", [3, 4, 5]), ("spread", [0, 2, 5])])
 def test_strategies(strategy: str, kept: list[int]) -> None:
     """Half the layers by default."""
-    assert choose(InitConfig(teacher="t", output=Path("o"), strategy=strategy), 6) == kept  # type: ignore[arg-type]
+    assert choose(InitOptions(teacher="t", output=Path("o"), strategy=strategy), 6) == kept  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -65,7 +65,7 @@ def test_student_is_the_teacher_less_its_layers(
 ) -> None:
     """Every tensor is the teacher's own, bit by bit; plain from_pretrained finds no key missing or unexpected."""
     teacher = make_checkpoint(family, 4)
-    record = init(InitConfig(teacher=str(teacher), output=tmp_path / "student", keep=(1, 3)))
+    record = init(InitOptions(teacher=str(teacher), output=tmp_path / "student", keep=(1, 3)))
     model, report = AutoModelForMaskedLM.from_pretrained(tmp_path / "student", output_loading_info=True)
     ours, theirs = load_file(tmp_path / "student" / "model.safetensors"), load_file(teacher / "model.safetensors")
 
@@ -85,7 +85,7 @@ def test_student_computes_what_the_truncated_teacher_does(
 ) -> None:
     """Logits equal those of the teacher with the dropped layers turned into identities, which no code of ours made."""
     directory = make_checkpoint(family, 4)
-    init(InitConfig(teacher=str(directory), output=tmp_path / "student", layers=2))
+    init(InitOptions(teacher=str(directory), output=tmp_path / "student", layers=2))
     teacher, student = (AutoModelForMaskedLM.from_pretrained(d).eval() for d in (directory, tmp_path / "student"))
     stack = teacher.base_model.transformer.layer if family == "distilbert" else teacher.base_model.encoder.layer
     for dropped in (1, 2):
@@ -98,7 +98,7 @@ def test_student_computes_what_the_truncated_teacher_does(
 
 def test_biography_remembers_the_teacher(teacher: Path, tmp_path: Path) -> None:
     """distilkit.json is there at the end and names teacher and layers."""
-    init(InitConfig(teacher=str(teacher), output=tmp_path / "student"))
+    init(InitOptions(teacher=str(teacher), output=tmp_path / "student"))
     (entry,) = read_biography(tmp_path / "student")
 
     assert entry.command == "init"
@@ -118,7 +118,7 @@ def test_biography_remembers_the_teacher(teacher: Path, tmp_path: Path) -> None:
 def test_impossible_layers_are_refused(teacher: Path, tmp_path: Path, options: dict[str, object], words: str) -> None:
     """In one line, with nothing written."""
     with pytest.raises(DistilkitError, match=words):
-        init(InitConfig(teacher=str(teacher), output=tmp_path / "student", **options))  # type: ignore[arg-type]
+        init(InitOptions(teacher=str(teacher), output=tmp_path / "student", **options))  # type: ignore[arg-type]
 
     assert not (tmp_path / "student").exists()
 
@@ -127,7 +127,7 @@ def test_a_decoder_is_refused_by_name(tmp_path: Path) -> None:
     """GPT-2 is no masked-LM encoder."""
     GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=50)).save_pretrained(tmp_path / "gpt2")
     with pytest.raises(DistilkitError, match="gpt2 checkpoint, not a masked-LM encoder"):
-        init(InitConfig(teacher=str(tmp_path / "gpt2"), output=tmp_path / "student"))
+        init(InitOptions(teacher=str(tmp_path / "gpt2"), output=tmp_path / "student"))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_decoder_is_refused_by_name(tmp_path: Path) -> None:
 def test_other_heads_are_kept(make_checkpoint: Callable[..., Path], tmp_path: Path, auto: type) -> None:
     """A classifier stays a classifier, a bare encoder bare, bit by bit."""
     teacher = make_checkpoint("bert", 4, auto=auto)
-    init(InitConfig(teacher=str(teacher), output=tmp_path / "student", keep=(0, 1)))
+    init(InitOptions(teacher=str(teacher), output=tmp_path / "student", keep=(0, 1)))
     model, report = auto.from_pretrained(tmp_path / "student", output_loading_info=True)  # type: ignore[attr-defined]
     theirs = load_file(teacher / "model.safetensors")
 
@@ -158,7 +158,7 @@ def test_a_pooler_that_was_never_saved_is_not_made_up(make_checkpoint: Callable[
     teacher = make_checkpoint("bert", 4, auto=AutoModel)
     weights = load_file(teacher / "model.safetensors")
     save_file({k: v for k, v in weights.items() if "pooler" not in k}, teacher / "model.safetensors", {"format": "pt"})
-    init(InitConfig(teacher=str(teacher), output=tmp_path / "student"))
+    init(InitOptions(teacher=str(teacher), output=tmp_path / "student"))
 
     assert not [name for name in load_file(tmp_path / "student/model.safetensors") if "pooler" in name]
 
@@ -173,7 +173,7 @@ def test_dtypes_shards_and_ties(
     source = AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", 4, tie_word_embeddings=tied), dtype=dtype)
     source.save_pretrained(tmp_path / "teacher", max_shard_size=shard)
     AutoTokenizer.from_pretrained(make_checkpoint("bert", 4)).save_pretrained(tmp_path / "teacher")
-    done = init(InitConfig(teacher=str(tmp_path / "teacher"), output=tmp_path / "student", keep=(1, 3)))
+    done = init(InitOptions(teacher=str(tmp_path / "teacher"), output=tmp_path / "student", keep=(1, 3)))
     student = AutoModelForMaskedLM.from_pretrained(tmp_path / "student", dtype="auto")
     expected = source.bert.encoder.layer[3].state_dict()
 
@@ -197,8 +197,8 @@ def test_pickles_are_read_only_when_allowed(make_checkpoint: Callable[..., Path]
     torch.save(weights, teacher / "pytorch_model.bin")
     config = {"teacher": str(teacher), "output": tmp_path / "student", "layers": 2}
     with pytest.raises(DistilkitError, match="--allow-pickle"):
-        init(InitConfig(**config))  # type: ignore[arg-type]
-    init(InitConfig(**config, allow_pickle=True))  # type: ignore[arg-type]
+        init(InitOptions(**config))  # type: ignore[arg-type]
+    init(InitOptions(**config, allow_pickle=True))  # type: ignore[arg-type]
     assert torch.equal(
         load_file(tmp_path / "student/model.safetensors")["bert.encoder.layer.1.output.dense.weight"],
         weights["bert.encoder.layer.3.output.dense.weight"],
@@ -206,7 +206,7 @@ def test_pickles_are_read_only_when_allowed(make_checkpoint: Callable[..., Path]
     ran = tmp_path / "ran"
     torch.save(weights | {"x": Trap(ran)}, teacher / "pytorch_model.bin")
     with pytest.raises(DistilkitError, match="hold more than tensors"):
-        init(InitConfig(**(config | {"output": tmp_path / "other"}), allow_pickle=True))  # type: ignore[arg-type]
+        init(InitOptions(**(config | {"output": tmp_path / "other"}), allow_pickle=True))  # type: ignore[arg-type]
     assert not ran.exists()
     assert not (tmp_path / "other").exists()
 
@@ -224,9 +224,9 @@ class Trap:
 def test_dry_run_shows_the_same_and_writes_nothing(teacher: Path, tmp_path: Path) -> None:
     """The record is that of the real run, proof and size included."""
     options = {"teacher": str(teacher), "output": tmp_path / "student"}
-    shown = init(InitConfig(**options, dry_run=True))  # type: ignore[arg-type]
+    shown = init(InitOptions(**options, dry_run=True))  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
-    written = init(InitConfig(**options))  # type: ignore[arg-type]
+    written = init(InitOptions(**options))  # type: ignore[arg-type]
 
     assert shown.metrics == written.metrics
     assert shown.environment == written.environment
@@ -235,7 +235,7 @@ def test_dry_run_shows_the_same_and_writes_nothing(teacher: Path, tmp_path: Path
 def test_no_verify_skips_the_proof_alone(teacher: Path, tmp_path: Path) -> None:
     """The files are the same."""
     for name, skip in (("a", False), ("b", True)):
-        done = init(InitConfig(teacher=str(teacher), output=tmp_path / name, no_verify=skip))
+        done = init(InitOptions(teacher=str(teacher), output=tmp_path / name, no_verify=skip))
         assert ("max_difference" in done.metrics) is not skip
 
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
@@ -243,7 +243,7 @@ def test_no_verify_skips_the_proof_alone(teacher: Path, tmp_path: Path) -> None:
 
 def test_parameters_by_part_add_up(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     """By the formulas of a BERT: V·H + P·H + 2·H embeddings, the layers, the head beside its tied matrix."""
-    done = init(InitConfig(teacher=str(make_checkpoint("bert", 4)), output=tmp_path / "s", layers=1)).metrics
+    done = init(InitOptions(teacher=str(make_checkpoint("bert", 4)), output=tmp_path / "s", layers=1)).metrics
     vocabulary, width, positions, inner = 400, 32, 96, 64
     layer = 4 * (width * width + width) + 2 * width * inner + inner + width + 4 * width
     head = width * width + width + 2 * width + vocabulary
@@ -265,10 +265,10 @@ def test_a_choice_that_cannot_be_exact_names_one_that_is(
     ModernBertForMaskedLM(config).save_pretrained(tmp_path / "teacher")
     tokenizer.save_pretrained(tmp_path / "teacher")
     with pytest.raises(DistilkitError, match="--keep 0,4,5 would be exact") as caught:
-        init(InitConfig(teacher=str(tmp_path / "teacher"), output=tmp_path / "student", strategy="last"))
+        init(InitOptions(teacher=str(tmp_path / "teacher"), output=tmp_path / "student", strategy="last"))
     assert "attn_norm" in str(caught.value)
     assert not (tmp_path / "student").exists()
-    done = init(InitConfig(teacher=str(tmp_path / "teacher"), output=tmp_path / "student", keep=(0, 4, 5)))
+    done = init(InitOptions(teacher=str(tmp_path / "teacher"), output=tmp_path / "student", keep=(0, 4, 5)))
 
     assert done.metrics["max_difference"] == 0
 
@@ -287,7 +287,7 @@ def test_a_student_that_does_not_load_as_it_was_is_not_kept(
 
     monkeypatch.setattr(checkpoint, "save", spoil)
     with pytest.raises(DistilkitError, match=r"'bert\.encoder\.layer\.1\.output\.dense\.bias' differs"):
-        init(InitConfig(teacher=str(teacher), output=tmp_path / "student"))
+        init(InitOptions(teacher=str(teacher), output=tmp_path / "student"))
     assert not (tmp_path / "student").exists()
 
 
@@ -303,9 +303,9 @@ def test_a_tokenizer_that_is_not_fast_is_handed_on(
     slow = EsmTokenizer(str(tmp_path / "vocab.txt"))
     slow.save_pretrained(teacher)
     assert not slow.is_fast
-    init(InitConfig(teacher=str(teacher), output=tmp_path / "student"))
+    init(InitOptions(teacher=str(teacher), output=tmp_path / "student"))
     with pytest.raises(DistilkitError, match="no fast tokenizer"):
-        init(InitConfig(teacher=str(teacher), output=tmp_path / "other", vocabulary=str(corpus)))
+        init(InitOptions(teacher=str(teacher), output=tmp_path / "other", vocabulary=str(corpus)))
 
     assert AutoTokenizer.from_pretrained(tmp_path / "student")("LAG")["input_ids"] == slow("LAG")["input_ids"]
 
@@ -319,5 +319,5 @@ def test_a_vocabulary_that_moves_the_padding_is_refused(
     word = tokenizer.convert_ids_to_tokens(128).removeprefix("##")
     text.write_text(f"{word} a{word}\n")  # which keeps the id, but not all those before it
     with pytest.raises(DistilkitError, match=r"with --vocabulary the student computes something else: leave it out"):
-        init(InitConfig(teacher=str(teacher), output=tmp_path / "student", vocabulary=str(text)))
+        init(InitOptions(teacher=str(teacher), output=tmp_path / "student", vocabulary=str(text)))
     assert not (tmp_path / "student").exists()

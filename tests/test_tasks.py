@@ -11,8 +11,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from distilkit import task_data, tasks
-from distilkit.config import EvalConfig, FinetuneConfig
 from distilkit.errors import DistilkitError
+from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.record import record, write_biography
 
 SST2, MNLI, IMDB = (tasks.TASKS[name] for name in ("sst2", "mnli", "imdb"))
@@ -20,8 +20,8 @@ CUSTOM = {"task": "custom", "text": ("title",), "label": "kind", "data": Path("d
 ROWS = [{"sentence": 'a "good', "label": 1}, {"sentence": "NA", "label": 0}, {"sentence": "so, so", "label": 1}]
 
 
-def config(**options: object) -> EvalConfig:
-    return EvalConfig(models=("m",), **options)  # type: ignore[arg-type]
+def config(**options: object) -> EvalOptions:
+    return EvalOptions(models=("m",), **options)  # type: ignore[arg-type]
 
 
 def write_jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
@@ -163,8 +163,8 @@ def test_resolve_glue() -> None:
     assert [task.name for task in tasks.resolve(config(task="glue"))] == expected
 
 
-def settled(name: str, **options: Any) -> FinetuneConfig:
-    return tasks.settle(tasks.TASKS[name], FinetuneConfig(model="m", task=name, output=Path("o"), **options))
+def settled(name: str, **options: Any) -> FinetuneOptions:
+    return tasks.settle(tasks.TASKS[name], FinetuneOptions(model="m", task=name, output=Path("o"), **options))
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_lists_of_numbered_classes_become_names(tmp_path: Path) -> None:
     """As the hub's multi-label data sets have them."""
     classes = Features({"t": Value("string"), "l": datasets.List(ClassLabel(names=["joy", "fear"]))})
     rows = Dataset.from_dict({"t": ["a", "b"], "l": [[1, 0], []]}, features=classes)
-    task = tasks.resolve(EvalConfig(models=("m",), task="custom", text=("t",), label="l", data=tmp_path))[0]
+    task = tasks.resolve(EvalOptions(models=("m",), task="custom", text=("t",), label="l", data=tmp_path))[0]
     assert task_data.spell_out(rows, task, "rows")["l"][:] == [["fear", "joy"], []]
 
 
@@ -361,7 +361,7 @@ def test_a_hidden_label_is_refused_in_one_line(tmp_path: Path) -> None:
     """-1 is no class that has a name."""
     classes = Features({"t": Value("string"), "l": ClassLabel(names=["no", "yes"])})
     Dataset.from_dict({"t": ["a", "b"], "l": [-1, 0]}, features=classes).to_parquet(tmp_path / "train.parquet")
-    task = tasks.resolve(EvalConfig(models=("m",), task="custom", text=("t",), label="l", data=tmp_path))[0]
+    task = tasks.resolve(EvalOptions(models=("m",), task="custom", text=("t",), label="l", data=tmp_path))[0]
     task = replace(task, labels=("no", "yes"))
     with pytest.raises(DistilkitError, match="a test split without labels can't be used"):
         task_data.read(task, tmp_path, "train")

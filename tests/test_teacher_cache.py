@@ -15,12 +15,13 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokeni
 
 from distilkit import corpus as corpora
 from distilkit import distillation, teacher_cache
-from distilkit.config import DistillConfig, InitConfig
 from distilkit.distillation import distill
 from distilkit.errors import DistilkitError
 from distilkit.layers import extract
 from distilkit.manifest import describe
 from distilkit.objectives import CachedDistillation, Distillation
+from distilkit.options.distill import DistillOptions
+from distilkit.options.init import InitOptions
 from distilkit.record import remembered_teacher
 from distilkit.student import init
 from distilkit.teacher_cache import CachedBatches, TeacherCache
@@ -38,11 +39,11 @@ def corpus(corpus: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def config(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DistillConfig:
+def config(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DistillOptions:
     """A few updates of the teacher's two-layer student, with a cache of several parts."""
     monkeypatch.setattr(teacher_cache, "PART", 40)
-    init(InitConfig(teacher=str(teacher), output=tmp_path / "student"))
-    return DistillConfig(
+    init(InitOptions(teacher=str(teacher), output=tmp_path / "student"))
+    return DistillOptions(
         student=str(tmp_path / "student"),
         corpus=str(corpus),
         output=tmp_path / "out",
@@ -70,7 +71,7 @@ def opened(teacher: Path) -> PreTrainedModel:
 
 @pytest.fixture
 def make_cache(
-    config: DistillConfig, blocks: Any, tokenizer: PreTrainedTokenizerFast, teacher: Path, opened: PreTrainedModel
+    config: DistillOptions, blocks: Any, tokenizer: PreTrainedTokenizerFast, teacher: Path, opened: PreTrainedModel
 ) -> Callable[..., TeacherCache]:
     """Return a function that makes a cache, filled unless told otherwise."""
 
@@ -183,7 +184,7 @@ def test_an_interrupted_filling_goes_on(
         torch.testing.assert_close(again[block]["teacher_values"], values)
 
 
-def test_a_complete_cache_needs_no_teacher(config: DistillConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_cache_needs_no_teacher(config: DistillOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another seed and batch size learn from the same answers; the agreement on held-out text is still told."""
     first = distill(config)
     monkeypatch.setattr(distillation, "open_teacher", lambda *_: pytest.fail("the teacher was opened"))
@@ -204,7 +205,7 @@ def test_a_complete_cache_needs_no_teacher(config: DistillConfig, monkeypatch: p
     assert first.metrics["cache/bytes_per_token"] == pytest.approx(5 * (64 * 2 + 2) / 32, abs=headers / tokens)
 
 
-def test_cached_answers_teach(config: DistillConfig, make_checkpoint: Callable[..., Path]) -> None:
+def test_cached_answers_teach(config: DistillOptions, make_checkpoint: Callable[..., Path]) -> None:
     """With 16 draws from 400 tokens, a student with other weights comes closer to the teacher: ce falls by a fifth."""
     student = str(make_checkpoint("bert", 2, seed=5))
     teacher = remembered_teacher(config.student)
@@ -240,7 +241,7 @@ def test_only_masked_lm_is_left_behind_its_share_of_the_run(
         ({"objective": "mlm", "alpha_cos": None}, "leave out --teacher-cache"),
     ],
 )
-def test_what_a_cache_cannot_do_is_refused(config: DistillConfig, changes: dict[str, Any], words: str) -> None:
+def test_what_a_cache_cannot_do_is_refused(config: DistillOptions, changes: dict[str, Any], words: str) -> None:
     """Losses that need more than answers at masked tokens are named with the flag to change; nothing is written."""
     with pytest.raises(DistilkitError, match=words):
         distill(replace(config, **changes))
@@ -252,7 +253,7 @@ def test_what_a_cache_cannot_do_is_refused(config: DistillConfig, changes: dict[
 
 
 def test_a_foreign_cache_is_refused(
-    config: DistillConfig, make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path
+    config: DistillOptions, make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path
 ) -> None:
     """Another teacher, text, temperature or size: one line says which, and the cache stays as it was."""
     distill(config)
@@ -287,7 +288,7 @@ def test_a_cache_of_an_older_version(make_cache: Callable[..., TeacherCache], ki
 
 
 def test_a_directory_in_use_or_damaged_is_refused(
-    config: DistillConfig, make_cache: Callable[..., TeacherCache]
+    config: DistillOptions, make_cache: Callable[..., TeacherCache]
 ) -> None:
     """Other files are left alone, and a part that was cut short or a manifest that isn't one is named."""
     directory = config.teacher_cache
@@ -333,7 +334,7 @@ def test_ids_take_the_smallest_integers(make_cache: Callable[..., TeacherCache])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no directories")
-def test_a_place_that_takes_no_directory_is_named(config: DistillConfig) -> None:
+def test_a_place_that_takes_no_directory_is_named(config: DistillOptions) -> None:
     """One line with the flag, not a traceback."""
     with pytest.raises(DistilkitError, match=r"cannot write '/proc/nowhere'.*--teacher-cache"):
         distill(replace(config, teacher_cache=Path("/proc/nowhere")))

@@ -10,10 +10,12 @@ from accelerate import tracking
 from accelerate.tracking import GeneralTracker
 from accelerate.utils import LoggerType
 
-from distilkit.config import DistillConfig, FinetuneConfig, TrainConfig
 from distilkit.distillation import distill
 from distilkit.errors import DistilkitError
 from distilkit.finetuning import finetune
+from distilkit.options.distill import DistillOptions
+from distilkit.options.tasks import FinetuneOptions
+from distilkit.options.training import TrainOptions
 from distilkit.training import train
 
 
@@ -57,7 +59,7 @@ def trackers(monkeypatch: pytest.MonkeyPatch) -> list[Fake]:
 
 def test_a_tracker_gets_every_line(trackers: list[Fake], tmp_path: Path) -> None:
     """Updates and held-out lines under the names of train.jsonl, the options, and a place in the output directory."""
-    config = TrainConfig(steps=4, log_with="tensorboard")
+    config = TrainOptions(steps=4, log_with="tensorboard")
     train(test_training.Line(), test_training.batches(), config, tmp_path, evaluate=lambda: {"heldout_loss": 0.25})
     (tracker,) = trackers
     written = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
@@ -72,7 +74,7 @@ def test_a_tracker_gets_every_line(trackers: list[Fake], tmp_path: Path) -> None
 
 def test_a_resumed_run_goes_on_counting(trackers: list[Fake], tmp_path: Path) -> None:
     """Its first line is that of the update after the checkpoint, and it takes the place of what was logged since."""
-    config = TrainConfig(steps=9, checkpoint_every=4, log_with="tensorboard")
+    config = TrainOptions(steps=9, checkpoint_every=4, log_with="tensorboard")
     with pytest.raises(MemoryError):
         train(
             test_training.Line(),
@@ -82,7 +84,7 @@ def test_a_resumed_run_goes_on_counting(trackers: list[Fake], tmp_path: Path) ->
             evaluate=test_training.stop_at(6),
             evaluate_every=1,
         )
-    again = TrainConfig(steps=9, log_with="tensorboard", resume=True)
+    again = TrainOptions(steps=9, log_with="tensorboard", resume=True)
     train(test_training.Line(), test_training.batches(), again, tmp_path)
 
     assert [line["step"] for line in trackers[1].lines] == [5, 6, 7, 8, 9]
@@ -97,9 +99,9 @@ def test_a_missing_package_is_named_before_anything_is_read(
     monkeypatch.setattr(tracking, "_available_trackers", [])
     out = tmp_path / "out"
     with pytest.raises(DistilkitError, match=f"--log-with {name} needs .*: pip install {name}$"):
-        distill(DistillConfig(student="none", corpus="none", output=out, log_with=name))
+        distill(DistillOptions(student="none", corpus="none", output=out, log_with=name))
     with pytest.raises(DistilkitError, match=f"pip install {name}$"):
-        finetune(FinetuneConfig(model="none", task="sst2", output=out, log_with=name))
+        finetune(FinetuneOptions(model="none", task="sst2", output=out, log_with=name))
     assert not out.exists()
 
 
@@ -109,10 +111,10 @@ def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     line, batches = test_training.Line(), test_training.batches()
-    config = TrainConfig(steps=9, checkpoint_every=4, log_every=1, log_with="tensorboard")
+    config = TrainOptions(steps=9, checkpoint_every=4, log_every=1, log_with="tensorboard")
     with pytest.raises(MemoryError):
         train(line, batches, config, tmp_path, evaluate=test_training.stop_at(6), evaluate_every=1)
-    train(line, batches, TrainConfig(steps=9, log_with="tensorboard", resume=True), tmp_path)
+    train(line, batches, TrainOptions(steps=9, log_with="tensorboard", resume=True), tmp_path)
     read = EventAccumulator(str(tmp_path / "tensorboard" / "distilkit"))
     read.Reload()
     written = [json.loads(text) for text in (tmp_path / "train.jsonl").read_text().splitlines()]

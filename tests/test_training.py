@@ -20,9 +20,9 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from distilkit.config import TrainConfig
 from distilkit.errors import DistilkitError
 from distilkit.objectives import Objective
+from distilkit.options.training import TrainOptions
 from distilkit.snapshot import snapshots
 from distilkit.training import Batches, train
 
@@ -84,7 +84,9 @@ def test_batches_keep_no_list_of_a_million_rows() -> None:
 
 def test_updates_equal_a_plain_loop(tmp_path: Path) -> None:
     """AdamW, accumulation, clipping, warm-up and decay give the weights of a loop written out here."""
-    config = TrainConfig(steps=6, accumulate=3, lr=0.1, warmup=0.3, weight_decay=0.2, max_grad_norm=1.5, adam_beta2=0.9)
+    config = TrainOptions(
+        steps=6, accumulate=3, lr=0.1, warmup=0.3, weight_decay=0.2, max_grad_norm=1.5, adam_beta2=0.9
+    )
     model = Line()
     train(model, batches(), config, tmp_path)
 
@@ -110,14 +112,14 @@ def test_updates_equal_a_plain_loop(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("epochs", "accumulate", "updates"), [(1, 1, 5), (3, 1, 15), (1, 2, 3), (0.4, 1, 2)])
 def test_epochs_become_updates(tmp_path: Path, epochs: float, accumulate: int, updates: int) -> None:
     """10 rows in batches of 2 are 5 batches an epoch; no row is left out at the end."""
-    metrics = train(Line(), batches(), TrainConfig(epochs=epochs, accumulate=accumulate), tmp_path)
+    metrics = train(Line(), batches(), TrainOptions(epochs=epochs, accumulate=accumulate), tmp_path)
 
     assert metrics["updates"] == updates
 
 
 def test_train_jsonl_has_a_line_an_update_and_the_heldout_ones(tmp_path: Path) -> None:
     """The keys that scripts rely on are there, steps count up, and held-out lines carry heldout_loss."""
-    config = TrainConfig(steps=4, log_every=3)
+    config = TrainOptions(steps=4, log_every=3)
     metrics = train(Line(), batches(), config, tmp_path, evaluate=lambda: {"heldout_loss": 0.25}, evaluate_every=2)
     lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
     updates = [line for line in lines if "loss" in line]
@@ -135,7 +137,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
     with torch.no_grad():
         model.student.weight.fill_(math.nan)
     with pytest.raises(DistilkitError, match="at update 1: lower --lr"):
-        train(model, batches(), TrainConfig(steps=2), tmp_path)
+        train(model, batches(), TrainOptions(steps=2), tmp_path)
 
 
 class Climbing(Line):
@@ -154,7 +156,7 @@ class Climbing(Line):
 
 def test_a_rising_loss_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line, not repeated after an interruption; the run goes on to its end with all of its checkpoints."""
-    config = TrainConfig(steps=400, checkpoint_every=55)
+    config = TrainOptions(steps=400, checkpoint_every=55)
     with pytest.raises(MemoryError):
         train(Climbing(wrong=112), batches(), config, tmp_path, evaluate=stop_at(2), evaluate_every=115)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
@@ -168,7 +170,7 @@ def test_a_rising_loss_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_the_checkpoint_just_before_no_number_is_not_named(tmp_path: Path) -> None:
     """Update 6 is made of weights that update 5 spoiled, so the checkpoint of update 4 is the good one to resume."""
-    config = TrainConfig(steps=9, checkpoint_every=1, log_every=1)
+    config = TrainOptions(steps=9, checkpoint_every=1, log_every=1)
     with pytest.raises(DistilkitError, match=r"is nan at update 6: .* --resume from checkpoint-00000004"):
         train(Climbing(wrong=5, loss=math.nan), batches(), config, tmp_path)
 
@@ -180,17 +182,17 @@ def test_the_checkpoint_just_before_no_number_is_not_named(tmp_path: Path) -> No
 
 def test_resume_refuses_other_settings(tmp_path: Path) -> None:
     """An option that changes the result must be the interrupted run's."""
-    train(Line(), batches(), TrainConfig(steps=4, checkpoint_every=2), tmp_path)
+    train(Line(), batches(), TrainOptions(steps=4, checkpoint_every=2), tmp_path)
     with pytest.raises(DistilkitError, match=r"--weight-decay was 0.0 in the interrupted run, now 0.1"):
-        train(Line(), batches(), TrainConfig(steps=4, weight_decay=0.1, resume=True), tmp_path)
+        train(Line(), batches(), TrainOptions(steps=4, weight_decay=0.1, resume=True), tmp_path)
 
 
 def test_resume_takes_another_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From there on every update has the rate that the schedule gives with it, and a warning says so."""
-    config = TrainConfig(steps=8, lr=0.1, checkpoint_every=4)
+    config = TrainOptions(steps=8, lr=0.1, checkpoint_every=4)
     with pytest.raises(MemoryError):
         train(Line(), batches(), config, tmp_path, evaluate=stop_at(5), evaluate_every=1)
-    train(Line(), batches(), TrainConfig(steps=8, lr=0.02, resume=True), tmp_path)
+    train(Line(), batches(), TrainOptions(steps=8, lr=0.02, resume=True), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
     rates = [line["lr"] for line in lines if "loss" in line]
 
@@ -204,7 +206,7 @@ def test_resume_takes_another_rate(tmp_path: Path, capsys: pytest.CaptureFixture
 def resumed(out: Path, *, steps: int = 9) -> tuple[nn.Module, list[int]]:
     """Go on with a run of that many steps; returns the model and the steps in train.jsonl."""
     model = Line()
-    train(model, batches(), TrainConfig(steps=steps, checkpoint_every=2, resume=True), out)
+    train(model, batches(), TrainOptions(steps=steps, checkpoint_every=2, resume=True), out)
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
     return model, [line["step"] for line in lines]
 
@@ -229,9 +231,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
     whole = Line()
-    train(whole, batches(), TrainConfig(steps=9, checkpoint_every=2), tmp_path / "whole")
+    train(whole, batches(), TrainOptions(steps=9, checkpoint_every=2), tmp_path / "whole")
     out = tmp_path / "broken"
-    config = TrainConfig(steps=9, checkpoint_every=2)
+    config = TrainOptions(steps=9, checkpoint_every=2)
     with pytest.raises(MemoryError):
         train(Line(), batches(), config, out, evaluate=stop_at(7), evaluate_every=1)
     assert [path.name for path in snapshots(out)] == ["checkpoint-00000004", "checkpoint-00000006"]
@@ -254,7 +256,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 
 def test_two_damaged_checkpoints_start_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Rather than going on from a wrong state."""
-    config, place = TrainConfig(steps=9, checkpoint_every=2), tmp_path / "whole"
+    config, place = TrainOptions(steps=9, checkpoint_every=2), tmp_path / "whole"
     place.mkdir()
     with pytest.raises(MemoryError):
         train(Line(), batches(), config, tmp_path, evaluate=stop_at(7), evaluate_every=1)
@@ -262,7 +264,7 @@ def test_two_damaged_checkpoints_start_over(tmp_path: Path, capsys: pytest.Captu
         (path / "manifest.json").write_text("{")
     model, _ = resumed(tmp_path)
     whole = Line()
-    train(whole, batches(), TrainConfig(steps=9), place)
+    train(whole, batches(), TrainOptions(steps=9), place)
 
     assert "going on from the start" in capsys.readouterr().err
     assert torch.equal(model.student.weight, whole.student.weight)
@@ -372,42 +374,42 @@ def test_a_run_killed_twenty_times_ends_with_the_same_bits(
 def test_another_number_of_processes_does_not_go_on(tmp_path: Path) -> None:
     """It would take other rows: the run says what it was begun with."""
     settings = {"lr": 0.1, "checkpoint_every": 2}
-    train(Line(), batches(), TrainConfig(steps=3, **settings), tmp_path)
+    train(Line(), batches(), TrainOptions(steps=3, **settings), tmp_path)
     run = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps(run | {"num_processes": 2}))
     with pytest.raises(DistilkitError, match="--num-processes was 2 in the interrupted run, now 1"):
-        train(Line(), batches(), TrainConfig(steps=3, resume=True, **settings), tmp_path)
+        train(Line(), batches(), TrainOptions(steps=3, resume=True, **settings), tmp_path)
 
 
 def test_other_rows_do_not_go_on(tmp_path: Path) -> None:
     """As many of them, but with other text: the held-out ones might be among those that were learnt."""
     settings = {"lr": 0.1, "checkpoint_every": 2}
-    train(Line(), batches(), TrainConfig(steps=3, **settings), tmp_path)
+    train(Line(), batches(), TrainOptions(steps=3, **settings), tmp_path)
     others = Batches([*ROWS[:-1], ROWS[0]], collate, batch_size=2, seed=7)
     with pytest.raises(DistilkitError, match="the text or rows are others than the interrupted run's"):
-        train(Line(), others, TrainConfig(steps=3, resume=True, **settings), tmp_path)
+        train(Line(), others, TrainOptions(steps=3, resume=True, **settings), tmp_path)
 
 
 def test_a_run_of_an_older_distilkit_goes_on(tmp_path: Path) -> None:
     """What it did not know was what is the default now, and nothing else; a file that can't be read is named."""
     settings = {"lr": 0.1, "checkpoint_every": 2}
-    train(Line(), batches(), TrainConfig(steps=3, **settings), tmp_path)
+    train(Line(), batches(), TrainOptions(steps=3, **settings), tmp_path)
     run = json.loads((tmp_path / "run.json").read_text())
     del run["compile"], run["rows"], run["weight_decay"]
     (tmp_path / "run.json").write_text(json.dumps(run))
-    train(Line(), batches(), TrainConfig(steps=3, resume=True, **settings), tmp_path)
+    train(Line(), batches(), TrainOptions(steps=3, resume=True, **settings), tmp_path)
     with pytest.raises(DistilkitError, match=r"--weight-decay was 0.0 in the interrupted run, now 0.5"):
-        train(Line(), batches(), TrainConfig(steps=3, resume=True, weight_decay=0.5, **settings), tmp_path)
+        train(Line(), batches(), TrainOptions(steps=3, resume=True, weight_decay=0.5, **settings), tmp_path)
     (tmp_path / "run.json").write_text("")
     with pytest.raises(DistilkitError, match=r"run.json' cannot be read: start again in another -o"):
-        train(Line(), batches(), TrainConfig(steps=3, resume=True, **settings), tmp_path)
+        train(Line(), batches(), TrainOptions(steps=3, resume=True, **settings), tmp_path)
 
 
 def test_gradients_are_shared_on_the_last_micro_batch_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three micro-batches an update, two are made without synchronising."""
     entered, no_sync = [], Accelerator.no_sync
     monkeypatch.setattr(Accelerator, "no_sync", lambda self, model: entered.append(model) or no_sync(self, model))
-    train(Line(), batches(), TrainConfig(steps=4, accumulate=3), tmp_path)
+    train(Line(), batches(), TrainOptions(steps=4, accumulate=3), tmp_path)
 
     assert len(entered) == 4 * 2
 
@@ -418,6 +420,6 @@ def test_a_gradient_norm_of_0_clips_nothing(tmp_path: Path) -> None:
     for line, norm in zip(lines, (0.0, 1e9), strict=True):
         out = tmp_path / str(norm)
         out.mkdir()
-        train(line, batches(), TrainConfig(steps=3, lr=0.1, max_grad_norm=norm), out)
+        train(line, batches(), TrainOptions(steps=3, lr=0.1, max_grad_norm=norm), out)
     first, second = (line.student.weight.item() for line in lines)
     assert first == second != 0.5

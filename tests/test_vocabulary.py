@@ -18,9 +18,10 @@ from transformers import (
 )
 
 from distilkit import vocabulary
-from distilkit.config import DistillConfig, InitConfig
 from distilkit.distillation import distill
 from distilkit.errors import DistilkitError
+from distilkit.options.distill import DistillOptions
+from distilkit.options.init import InitOptions
 from distilkit.student import init
 
 SPECIAL = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
@@ -94,7 +95,7 @@ def test_a_text_s_own_tokens_are_enough(
     text = tmp_path / "part.txt"
     text.write_text("\n".join(part) + "\n", encoding="utf-8")
     teacher = teacher_of(full)
-    done = init(InitConfig(teacher=str(teacher), output=tmp_path / "student", layers=2, vocabulary=str(text)))
+    done = init(InitOptions(teacher=str(teacher), output=tmp_path / "student", layers=2, vocabulary=str(text)))
     smaller = AutoTokenizer.from_pretrained(tmp_path / "student")
     before, after = (AutoModelForMaskedLM.from_pretrained(tmp_path / name).eval() for name in ("teacher", "student"))
 
@@ -133,8 +134,8 @@ def test_the_commonest_tokens_of_a_corpus(teacher: Path, corpus: Path, tmp_path:
     """--vocabulary N keeps N tokens and what they rest on, and needs a text to count in."""
     options = {"teacher": str(teacher), "layers": 2, "vocabulary": "100"}
     with pytest.raises(DistilkitError, match="--vocabulary N counts tokens"):
-        init(InitConfig(output=tmp_path / "a", **options))  # type: ignore[arg-type]
-    done = init(InitConfig(output=tmp_path / "b", corpus=str(corpus), **options))  # type: ignore[arg-type]
+        init(InitOptions(output=tmp_path / "a", **options))  # type: ignore[arg-type]
+    done = init(InitOptions(output=tmp_path / "b", corpus=str(corpus), **options))  # type: ignore[arg-type]
 
     assert 105 <= done.metrics["student/vocabulary"] < 250
     assert done.metrics["max_difference"] == 0
@@ -144,9 +145,9 @@ def test_a_student_with_fewer_tokens_is_distilled_against_its_teacher(
     teacher: Path, corpus: Path, tmp_path: Path
 ) -> None:
     """The teacher is asked about the kept tokens alone; a teacher that lacks one of them is refused."""
-    init(InitConfig(teacher=str(teacher), output=tmp_path / "s", vocabulary="100", corpus=str(corpus)))
+    init(InitOptions(teacher=str(teacher), output=tmp_path / "s", vocabulary="100", corpus=str(corpus)))
     options = {"corpus": str(corpus), "steps": 2, "batch_size": 2, "seq_length": 32}
-    done = distill(DistillConfig(student=str(tmp_path / "s"), output=tmp_path / "d", **options))  # type: ignore[arg-type]
+    done = distill(DistillOptions(student=str(tmp_path / "s"), output=tmp_path / "d", **options))  # type: ignore[arg-type]
     full, small = (AutoTokenizer.from_pretrained(place) for place in (teacher, tmp_path / "s"))
     ids = vocabulary.shared_ids(small, full)
     before, after = (AutoModelForMaskedLM.from_pretrained(place).eval() for place in (teacher, teacher))

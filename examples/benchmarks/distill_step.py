@@ -154,7 +154,8 @@ def make_step(options: Any) -> tuple[Any, Any]:
     from plain_step import plain_step
     from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
-    from distilkit import config, corpus, layers, objectives, processes, training
+    from distilkit import corpus, layers, objectives, processes, training
+    from distilkit.options.distill import DistillOptions
 
     torch.manual_seed(0)
     shape = {
@@ -172,7 +173,7 @@ def make_step(options: Any) -> tuple[Any, Any]:
     rows = Dataset.from_dict({"input_ids": blocks})
     batches = training.Batches(rows, corpus.masked_batch(tokenizer, 0.15), batch_size=options.batch, seed=0)
     numbers = iter(range(10**6))
-    settings = config.DistillConfig(
+    settings = DistillOptions(
         student="", corpus="", output=Path(), precision=options.precision, compile=options.compile
     )
     # the plain step leaves the allocator as it comes; distilkit sets it when it opens its accelerator

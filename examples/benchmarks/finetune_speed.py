@@ -22,7 +22,7 @@ from datasets import Dataset
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from distilkit import checkpoint, encoding, jobs, task_data, tasks
-from distilkit.config import FinetuneConfig
+from distilkit.options.tasks import FinetuneOptions
 from distilkit.task_loss import TaskLoss
 from distilkit.training import Batches, train
 
@@ -34,7 +34,7 @@ def now() -> Times:
     return time.perf_counter(), time.process_time()
 
 
-def run_distilkit(config: FinetuneConfig, job: jobs.Job, *, grouped: bool) -> Times:
+def run_distilkit(config: FinetuneOptions, job: jobs.Job, *, grouped: bool) -> Times:
     """Train with distilkit."""
     student = jobs.open_student(SST2, config)
     lengths = encoding.lengths(job.rows) if grouped else None
@@ -46,7 +46,7 @@ def run_distilkit(config: FinetuneConfig, job: jobs.Job, *, grouped: bool) -> Ti
         return now()[0] - started[0], now()[1] - started[1]
 
 
-def run_trainer(config: FinetuneConfig, job: jobs.Job, *, grouped: bool) -> Times:
+def run_trainer(config: FinetuneOptions, job: jobs.Job, *, grouped: bool) -> Times:
     """Train with transformers' Trainer."""
     student = jobs.open_student(SST2, config)
     with tempfile.TemporaryDirectory() as out:
@@ -75,7 +75,7 @@ def run_trainer(config: FinetuneConfig, job: jobs.Job, *, grouped: bool) -> Time
         return now()[0] - started[0], now()[1] - started[1]
 
 
-def load(config: FinetuneConfig, count: int) -> jobs.Job:
+def load(config: FinetuneOptions, count: int) -> jobs.Job:
     """Encode `count` rows, the same for all."""
     rows: Dataset = task_data.read(SST2, config.data, "train").shuffle(seed=0).select(range(count))
     student, tokenizer = jobs.open_student(SST2, config), checkpoint.open_tokenizer(config.model)
@@ -85,7 +85,7 @@ def load(config: FinetuneConfig, count: int) -> jobs.Job:
 
 
 def main(model: str, data: str, count: str = "1280", rounds: str = "5") -> None:
-    config = FinetuneConfig(model=model, task="sst2", data=Path(data), output=Path("unused"), epochs=1.0)
+    config = FinetuneOptions(model=model, task="sst2", data=Path(data), output=Path("unused"), epochs=1.0)
     config = tasks.settle(SST2, config)
     job = load(config, int(count))
     tokens = sum(encoding.lengths(job.rows))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distilkit import checkpoint, evaluation, squad, tasks
-from distilkit.config import EvalConfig
+from distilkit.options.tasks import EvalOptions
 from distilkit.predictions import Answers
 from distilkit.task_data import read_validation
 
@@ -38,7 +38,7 @@ def main(directory: str, data: str, name: str = "squad") -> None:
     model = checkpoint.open_model(directory, "question-answering", new_head=True)
     tokenizer = checkpoint.open_tokenizer(directory)
     splits = read_validation(task, Path(data))
-    config = tasks.as_trained(task, EvalConfig(models=(directory,), task=name, data=Path(data)), directory)
+    config = tasks.as_trained(task, EvalOptions(models=(directory,), task=name, data=Path(data)), directory)
     model.forward = timed("model", model.forward)
     squad.encode = timed("tokenising", squad.encode)
     squad.best_spans = timed("post-processing", squad.best_spans)

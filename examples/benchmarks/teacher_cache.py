@@ -22,10 +22,10 @@ import torch
 
 from distilkit import checkpoint
 from distilkit.allocator import keep_freed_memory
-from distilkit.config import DistillConfig
 from distilkit.distillation import fill_cache, make_objective
 from distilkit.examiner import Examiner
 from distilkit.objectives import Objective
+from distilkit.options.distill import DistillOptions
 from distilkit.pairing import open_teacher
 from distilkit.reading import read_batches
 from distilkit.teacher_cache import CachedBatches, TeacherCache
@@ -36,7 +36,7 @@ def main() -> None:
     """Print a line an arm, then a line for the steps."""
     options = parse()
     with tempfile.TemporaryDirectory() as directory:
-        config = DistillConfig(
+        config = DistillOptions(
             student=options.student,
             corpus=options.corpus,
             heldout=options.heldout,
@@ -59,7 +59,7 @@ def main() -> None:
 class Bench:
     """The models, text and caches that the arms share."""
 
-    def __init__(self, config: DistillConfig, blocks: int, directory: Path) -> None:
+    def __init__(self, config: DistillOptions, blocks: int, directory: Path) -> None:
         self.config, self.directory = config, directory
         self.tokenizer = checkpoint.open_tokenizer(config.student)
         batches, heldout = read_batches(config, self.tokenizer, config.seed)
@@ -72,14 +72,14 @@ class Bench:
         """Open the student anew."""
         return checkpoint.open_model(self.config.student, "masked-lm")
 
-    def cached(self, arm: str) -> tuple[DistillConfig, TeacherCache]:
+    def cached(self, arm: str) -> tuple[DistillOptions, TeacherCache]:
         """Return a cache, filled, and the config that uses it, for an arm like sampled-64."""
         size = int(arm.removeprefix("sampled-"))
-        config: DistillConfig = replace(self.config, teacher_cache=self.directory / arm, cache_size=size)
+        config: DistillOptions = replace(self.config, teacher_cache=self.directory / arm, cache_size=size)
         batches = Batches(self.blocks, self.collate, batch_size=config.batch_size, seed=config.seed)
         return config, fill_cache(config, self.student(), self.tokenizer, batches, self.examiner)
 
-    def make(self, arm: str) -> tuple[DistillConfig, Objective, Batches, TeacherCache | None]:
+    def make(self, arm: str) -> tuple[DistillOptions, Objective, Batches, TeacherCache | None]:
         """Return an arm's config, objective and batches, and its cache where it has one."""
         rows: Sequence[Any] = self.blocks
         settings, collate = {"batch_size": self.config.batch_size, "seed": self.config.seed}, self.collate

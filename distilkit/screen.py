@@ -1,10 +1,12 @@
 """A record laid out for a person: tables of text, and the command to type next."""
 
 import re
+import sys
 from dataclasses import replace
 from typing import Any
 
-from distilkit.record import Record
+from distilkit.formatting import format_duration, format_gibibytes, format_number
+from distilkit.record import Record, json_text
 
 Rows = list[tuple[Any, ...]]
 LABEL = re.compile(r"(\d+|teacher|control(-\d+)?)/")  # whose metric it is
@@ -111,29 +113,28 @@ def next_command(done: Record) -> str:
 def planned(done: Record) -> tuple[list[str], Rows]:
     """Lay out what a run would take, in a person's units."""
     found = done.metrics
-    memory = f"{gibibytes(found['peak_memory_bytes'])} of {gibibytes(found['memory_bytes'])} GiB"
+    memory = f"{format_gibibytes(found['peak_memory_bytes'])} of {format_gibibytes(found['memory_bytes'])} GiB"
     rows: Rows = [(name, found[name]) for name in ("updates", "epochs", "tokens") if name in found]
-    rows += [("tokens per second", round(found["tokens_per_second"])), ("training", duration(found["seconds"]))]
-    rows += [("held-out text", duration(found["heldout_seconds"])), ("peak memory", memory)]
+    rows += [("tokens per second", round(found["tokens_per_second"])), ("training", format_duration(found["seconds"]))]
+    rows += [("held-out text", format_duration(found["heldout_seconds"])), ("peak memory", memory)]
     return ["plan", ""], rows
 
 
-def duration(seconds: float) -> str:
-    """Spell a time for a person, in its two largest units."""
-    whole = round(seconds)
-    for name, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= size:
-            return f"{whole // size} {name} {whole % size // part} {smaller}"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+def show(done: Record, *, as_json: bool) -> None:
+    """Print a record on stdout: as one JSON document, or as a table."""
+    if as_json:
+        print(json_text(done.to_json()))
+        return
+    from rich.console import Console
+    from rich.table import Table
 
-
-def gibibytes(value: float) -> str:
-    """Spell bytes in GiB."""
-    return f"{value / 2**30:.1f}" if value >= 2**30 else f"{value / 2**30:.2f}"
-
-
-def readable(value: float | str | None) -> str:
-    """Spell a number for a person: whole ones with thousands separators, others to 6 digits."""
-    if not isinstance(value, (int, float)):
-        return value or ""
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.6g}"
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for header, rows in tabulate(done):
+        table = Table(*header, box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in rows:
+            table.add_row(*(format_number(cell) for cell in row))
+        console.print(table)
+    if command := next_command(done):
+        print(f"next: {command}", file=sys.stderr)

@@ -5,19 +5,13 @@ from typing import Any
 
 import pytest
 
-from distilkit.config import (
-    COMMANDS,
-    BenchConfig,
-    DistillConfig,
-    EvalConfig,
-    FinetuneConfig,
-    InitConfig,
-    read_recipe,
-    recipe_names,
-    recipe_text,
-)
 from distilkit.errors import DistilkitError
-from distilkit.options import build, fields_of, missing
+from distilkit.options.bench import BenchOptions
+from distilkit.options.declare import build, fields_of, missing
+from distilkit.options.distill import DistillOptions
+from distilkit.options.init import InitOptions
+from distilkit.options.recipes import COMMANDS, read_recipe, recipe_names, recipe_text
+from distilkit.options.tasks import EvalOptions, FinetuneOptions
 
 REQUIRED: dict[str, Any] = {"student": "s", "corpus": "c", "output": Path("o")}
 
@@ -42,7 +36,7 @@ def test_there_are_recipes_to_ship() -> None:
 
 def test_the_2019_recipe_has_the_published_settings() -> None:
     """The losses weigh 5, 2 and 1, and 8 GPUs make updates of 2,000 sequences."""
-    config = build(DistillConfig, REQUIRED, read_recipe("distilbert-2019", "distill"))
+    config = build(DistillOptions, REQUIRED, read_recipe("distilbert-2019", "distill"))
     assert (config.alpha_ce, config.alpha_mlm, config.alpha_cos, config.temperature) == (5, 2, 1, 2)
     assert (config.lr, config.adam_beta2, config.adam_epsilon, config.max_grad_norm) == (5e-4, 0.98, 1e-6, 5)
     assert 8 * config.batch_size * config.accumulate == 2000
@@ -50,18 +44,18 @@ def test_the_2019_recipe_has_the_published_settings() -> None:
 
 def test_default_gives_way_to_recipe_and_recipe_to_what_is_typed() -> None:
     """Default < recipe < command line, option by option."""
-    config = build(DistillConfig, {**REQUIRED, "lr": 3e-4, "seed": None}, {"lr": 2e-4, "batch-size": 7})
+    config = build(DistillOptions, {**REQUIRED, "lr": 3e-4, "seed": None}, {"lr": 2e-4, "batch-size": 7})
     assert (config.lr, config.batch_size, config.warmup, config.seed) == (3e-4, 7, 0.05, 42)
 
 
 def test_typed_epochs_are_not_passed_over_for_a_recipe_s_steps() -> None:
     """Steps stand instead of epochs, so what is typed takes both out of the recipe's hands."""
     recipe = {"steps": 400_000, "lr": 2e-4}
-    config = build(DistillConfig, {**REQUIRED, "epochs": 1.0}, recipe)
+    config = build(DistillOptions, {**REQUIRED, "epochs": 1.0}, recipe)
     assert (config.steps, config.epochs, config.lr) == (None, 1.0, 2e-4)
-    assert build(DistillConfig, {**REQUIRED, "steps": 5}, {"epochs": 2.0}).steps == 5
+    assert build(DistillOptions, {**REQUIRED, "steps": 5}, {"epochs": 2.0}).steps == 5
     with pytest.raises(DistilkitError, match="--steps is instead of --epochs: give one of them"):
-        build(DistillConfig, {**REQUIRED, "steps": 5, "epochs": 1.0})
+        build(DistillOptions, {**REQUIRED, "steps": 5, "epochs": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -81,26 +75,26 @@ def test_typed_epochs_are_not_passed_over_for_a_recipe_s_steps() -> None:
 def test_a_wrong_recipe_is_told_what_is_right(table: dict[str, Any], message: str) -> None:
     """An unknown key names the nearest one; a wrong value names the key, the value and what it may be."""
     with pytest.raises(DistilkitError, match=message):
-        build(DistillConfig, REQUIRED, table)
+        build(DistillOptions, REQUIRED, table)
 
 
 def test_toml_types_become_the_options_own() -> None:
     """Whole numbers do for floats, one entry does for a list, and text does for a path."""
-    bench = build(BenchConfig, {"models": ("m",)}, {"batch-sizes": 4, "devices": ["cpu"]})
+    bench = build(BenchOptions, {"models": ("m",)}, {"batch-sizes": 4, "devices": ["cpu"]})
     assert (bench.batch_sizes, bench.devices) == ((4,), ("cpu",))
-    tuned = build(FinetuneConfig, {"model": "m", "task": "rte"}, {"output": "here", "lr": 1})
+    tuned = build(FinetuneOptions, {"model": "m", "task": "rte"}, {"output": "here", "lr": 1})
     assert (tuned.output, tuned.lr, type(tuned.lr)) == (Path("here"), 1.0, float)
     with pytest.raises(DistilkitError, match=r"'batch_sizes' is .*: give a list of int"):
-        build(BenchConfig, {"models": ("m",)}, {"batch-sizes": [1, "two"]})
+        build(BenchOptions, {"models": ("m",)}, {"batch-sizes": [1, "two"]})
 
 
 def test_required_options_may_come_from_the_recipe() -> None:
     """What neither the command line nor the recipe gives is listed as it is typed."""
-    assert missing(DistillConfig, {"student": "s"}, {"corpus": "c"}) == ["--output"]
-    assert missing(DistillConfig, REQUIRED, {}) == []
-    assert missing(EvalConfig, {"models": ("m",)}, {}) == ["--task or --agreement"]
-    assert missing(EvalConfig, {"models": ("m",)}, {"agreement": "text"}) == []
-    assert missing(EvalConfig, {"models": ("m",), "task": "rte"}, {}) == []
+    assert missing(DistillOptions, {"student": "s"}, {"corpus": "c"}) == ["--output"]
+    assert missing(DistillOptions, REQUIRED, {}) == []
+    assert missing(EvalOptions, {"models": ("m",)}, {}) == ["--task or --agreement"]
+    assert missing(EvalOptions, {"models": ("m",)}, {"agreement": "text"}) == []
+    assert missing(EvalOptions, {"models": ("m",), "task": "rte"}, {}) == []
 
 
 @pytest.mark.parametrize(
@@ -144,4 +138,4 @@ def test_options_are_declared_in_full(command: str) -> None:
 def test_the_default_student_is_spread() -> None:
     """The recipe of 2019 and the default agree on which layers to keep."""
     base = {"teacher": "t", "output": Path("o")}
-    assert vars(build(InitConfig, base, read_recipe("distilbert-2019", "init"))) == vars(build(InitConfig, base))
+    assert vars(build(InitOptions, base, read_recipe("distilbert-2019", "init"))) == vars(build(InitOptions, base))

@@ -60,7 +60,7 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def spell(command: str, config: Any) -> str:
+def command_line(command: str, config: Any) -> str:
     """Spell the command line that gives this config, leaving out what is default anyway."""
     import shlex
 
@@ -135,13 +135,13 @@ def missing(config_class: type, typed: dict[str, Any], recipe: dict[str, Any]) -
     """
     given = {*typed, *(key.replace("-", "_") for key in recipe)}
     return [
-        " or ".join(map(flag, needed(item)))
+        " or ".join(map(flag, alternatives(item)))
         for item, _ in fields_of(config_class)
-        if needed(item) and given.isdisjoint(needed(item))
+        if alternatives(item) and given.isdisjoint(alternatives(item))
     ]
 
 
-def needed(item: dataclasses.Field[Any]) -> list[str]:
+def alternatives(item: dataclasses.Field[Any]) -> list[str]:
     """Name the options of which one has to be given: a required one itself, or with another in its stead; else none."""
     instead = item.metadata.get("unless")
     if instead:

@@ -1,0 +1,63 @@
+"""Every option of every command, declared once, and the recipes that fill them in."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from distilkit.errors import DistilkitError
+from distilkit.options.bench import BenchOptions
+from distilkit.options.distill import DistillOptions
+from distilkit.options.init import InitOptions
+from distilkit.options.report import DemoOptions, ReportOptions
+from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit.options.training import CommonOptions
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """List the shipped recipes."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def recipe_text(name: str) -> str:
+    """Return the text of a shipped recipe or of a recipe file."""
+    path = Path(name)
+    if name in recipe_names():
+        path = RECIPES / f"{name}.toml"
+    if not path.is_file():
+        raise DistilkitError(f"no recipe '{name}': give a file or one of {', '.join(recipe_names())}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DistilkitError(f"recipe '{name}' is not UTF-8 text: give a TOML file") from None
+
+
+def read_recipe(name: str, command: str) -> dict[str, Any]:
+    """Return a recipe's table for a command, {} where it has none.
+
+    Raises DistilkitError where the recipe is missing, isn't TOML, or names a table that is no command.
+    """
+    if sys.version_info >= (3, 11):  # here, because --help would pay for it
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        tables = tomllib.loads(recipe_text(name))
+    except tomllib.TOMLDecodeError as error:
+        raise DistilkitError(f"recipe '{name}' is not TOML: {error}") from None
+    for table, content in tables.items():
+        if table not in COMMANDS or not isinstance(content, dict):
+            raise DistilkitError(f"recipe '{name}' has '{table}': one table a command, of {', '.join(COMMANDS)}")
+    return dict(tables.get(command, {}))
+
+
+COMMANDS: dict[str, type[CommonOptions]] = {
+    "init": InitOptions,
+    "distill": DistillOptions,
+    "finetune": FinetuneOptions,
+    "eval": EvalOptions,
+    "bench": BenchOptions,
+    "report": ReportOptions,
+    "demo": DemoOptions,
+}
