@@ -6,9 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from distilkit import answers, calibration, checkpoint, corpus, metrics, slices
+from distilkit import answers, calibration, metrics, slices
 from distilkit.answers import Answers
 from distilkit.calibration import Bin
+from distilkit.data import corpus
+from distilkit.data.batches import Batches
+from distilkit.data.blocks import pack_documents
+from distilkit.data.masking import masked_batch
+from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.files import is_writable, write_text
 from distilkit.labels import output_names
@@ -18,7 +23,6 @@ from distilkit.pairs import Opened, Pair, find_pair, match, trained_length
 from distilkit.processes import is_main_process
 from distilkit.progress import warn
 from distilkit.slices import Slice
-from distilkit.training import Batches
 
 EXAMPLES = 5  # of each slice
 
@@ -76,8 +80,8 @@ def ask(pair: Pair, config: EvalOptions) -> Answers:
     limits = [limit for opened in (student, teacher) if (limit := checkpoint.max_tokens(opened.model)) is not None]
     length = min([config.max_length or trained_length(pair.student), *limits])
     if pair.head == "masked-lm":
-        blocks = corpus.pack_documents(documents, student.tokenizer, length)
-        collate = corpus.masked_batch(student.tokenizer, DistillOptions.mask_probability)
+        blocks = pack_documents(documents, student.tokenizer, length)
+        collate = masked_batch(student.tokenizer, DistillOptions.mask_probability)
         # masked as distill masks its held-out text, whatever --seed
         batches = Batches(blocks, collate, batch_size=config.batch_size, seed=0)
         found = answers.at_masked_tokens(student.model, teacher.model, student.tokenizer, batches)

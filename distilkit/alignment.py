@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distilkit import losses
+from distilkit.distillation.activations import Activations, record_activations, show_attention
+from distilkit.encoders.forward import select_rows
 from distilkit.errors import DistilkitError
-from distilkit.states import Inside, show_attention, take, watch
 
 PARTS = ("hidden", "attention", "relation")
 RELATION_HEADS = 48  # at most (MiniLMv2, section 4.1)
@@ -48,12 +49,14 @@ class Alignment(nn.Module):
         for model in (student, teacher) if self.attention_pairs else ():
             show_attention(model)
 
-    def watch(self, model: PreTrainedModel, side: int) -> AbstractContextManager[Inside]:
+    def watch(self, model: PreTrainedModel, side: int) -> AbstractContextManager[Activations]:
         """Watch the layers that are compared, of the student (side 0) or of the teacher (1)."""
         hidden, attention = ([pair[side] for pair in pairs] for pairs in (self.hidden_pairs, self.attention_pairs))
-        return watch(model, hidden, attention)
+        return record_activations(model, hidden, attention)
 
-    def compare(self, ours: Inside, theirs: Inside, tokens: Tensor | None, mask: Tensor | None) -> dict[str, Tensor]:
+    def compare(
+        self, ours: Activations, theirs: Activations, tokens: Tensor | None, mask: Tensor | None
+    ) -> dict[str, Tensor]:
         """Return each part, a mean over the tokens that aren't padding: their rows in the flattened batch (N,).
 
         mask (B, T) is 0 at padding; both are None where none is.
@@ -61,7 +64,10 @@ class Alignment(nn.Module):
         parts = {}
         if self.hidden_pairs:
             states = [(ours.hidden[i], theirs.hidden[j]) for i, j in self.hidden_pairs]
-            each = [self.distance(self.projection(take(mine, tokens)), take(other, tokens)) for mine, other in states]
+            each = [
+                self.distance(self.projection(select_rows(mine, tokens)), select_rows(other, tokens))
+                for mine, other in states
+            ]
             parts["hidden"] = torch.stack(each).mean()
         seen = [(ours.attention[i], theirs.attention[j]) for i, j in self.attention_pairs]
         if "attention" in self.parts:

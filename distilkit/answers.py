@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit import encoding, slices
+from distilkit.data.batches import Batches
+from distilkit.encoders.forward import masked_lm_logits, required_inputs
 from distilkit.processes import device
 from distilkit.progress import track
-from distilkit.states import logits_at, needed_inputs
-from distilkit.training import Batches
 
 Array = npt.NDArray[np.float64]
 CONTEXT = 12  # tokens that an example shows on either side
@@ -70,7 +70,7 @@ def at_masked_tokens(
             batch = batches[number]
             masked = (batch["labels"].flatten() != -100).nonzero().squeeze(-1).to(device())  # (M,)
             inputs = {"input_ids": batch["input_ids"].to(device())}
-            theirs, ours = (logits_at(model, inputs, masked)[1] for model in (teacher, student))  # (M, V)
+            theirs, ours = (masked_lm_logits(model, inputs, masked)[1] for model in (teacher, student))  # (M, V)
             parts.append(compare(theirs, ours))
             seen.append(batch["input_ids"])
             labels.append(batch["labels"])
@@ -168,7 +168,7 @@ def classify(
                 return_attention_mask=True,
                 return_token_type_ids="token_type_ids" in inputs,
             ).to(device())
-            needed = needed_inputs(model, batch["input_ids"])
+            needed = required_inputs(model, batch["input_ids"])
             logits[places] = model(**{name: batch[name] for name in inputs}, **needed).logits.float().cpu()
             advance(len(places))
     return logits

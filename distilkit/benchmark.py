@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
-from distilkit import checkpoint
+from distilkit.encoders import checkpoint
+from distilkit.encoders.sizes import model_sizes
 from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
 from distilkit.options.declare import flag
@@ -70,7 +71,11 @@ def bench(config: BenchOptions) -> Record:
     contenders = [contend(name) for name in config.models]
     for contender in contenders:
         check_lengths(contender, config.seq_lengths)
-    metrics = {f"{i}/{name}": size for i, entry in enumerate(contenders) for name, size in sizes(entry).items()}
+    metrics = {
+        f"{i}/{name}": size
+        for i, entry in enumerate(contenders)
+        for name, size in model_sizes(entry.model, entry.name).items()
+    }
     cells = [Cell(*cell) for cell in product(devices, [config.precision], config.batch_sizes, config.seq_lengths)]
     for contender in contenders:
         contender.timed.to(DTYPES[config.precision])
@@ -111,20 +116,6 @@ def check_lengths(contender: Contender, lengths: Sequence[int]) -> None:
         raise DistilkitError(
             f"--seq-lengths {max(lengths)} is longer than the {positions} positions of '{contender.name}': lower it"
         )
-
-
-def sizes(contender: Contender) -> dict[str, float]:
-    """Count parameters (tied ones once) and bytes of the weight files, or of the weights where the files are far."""
-    weights = {tensor.data_ptr(): tensor.nbytes for tensor in contender.model.state_dict().values()}
-    return {
-        "parameters": float(_count(contender.model)),
-        "encoder_parameters": float(_count(contender.model.base_model)),
-        "bytes": float(checkpoint.weights_bytes(contender.name) or sum(weights.values())),
-    }
-
-
-def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @contextlib.contextmanager

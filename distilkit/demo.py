@@ -16,9 +16,10 @@ import torch
 from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, PreTrainedTokenizerBase
 
-from distilkit import checkpoint
 from distilkit.benchmark import bench
 from distilkit.distillation import distill
+from distilkit.encoders import checkpoint
+from distilkit.encoders.sizes import weights_bytes
 from distilkit.evaluation import evaluate
 from distilkit.files import claim, write_text
 from distilkit.finetuning import finetune
@@ -106,7 +107,7 @@ def summarize(out: Path, done: dict[str, Record]) -> dict[str, float]:
     for place, model in enumerate(MODELS):
         metrics |= {
             f"{model}/parameters": done[model].metrics["parameters"],
-            f"{model}/bytes": float(checkpoint.weights_bytes(out / model)),
+            f"{model}/bytes": float(weights_bytes(out / model)),
             f"{model}/heldout_loss": done[model].metrics["heldout_loss"],
             f"{model}/accuracy": scores[f"{place}/custom/accuracy"],
             f"{model}/retention": scores[f"{place}/retention/custom"],

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import checkpoint
 from distilkit.curve import draw_run
+from distilkit.data.batches import Batches
+from distilkit.data.blocks import read_batches
+from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.examiner import Examiner
 from distilkit.manifest import cache_seed, describe
@@ -18,12 +20,11 @@ from distilkit.options.distill import DistillOptions
 from distilkit.pairing import check_length, map_layers, open_teacher, teacher_name
 from distilkit.plan import calibrate
 from distilkit.processes import claimed, device, is_main_process, scratch, state
-from distilkit.reading import read_batches
 from distilkit.record import Record, read_biography, record, write_biography
 from distilkit.snapshot import remove_snapshots
 from distilkit.teacher_cache import CachedBatches, TeacherCache, load_array, save_array
 from distilkit.tracker import check_tracker
-from distilkit.training import Batches, train
+from distilkit.training import train
 
 
 def distill(config: DistillOptions) -> Record:

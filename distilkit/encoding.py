@@ -11,7 +11,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import checkpoint
+from distilkit.encoders import checkpoint
 from distilkit.labels import target
 from distilkit.options.tasks import TaskOptions
 from distilkit.progress import warn

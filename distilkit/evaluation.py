@@ -8,8 +8,9 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import checkpoint, encoding, labels, task_data, tasks
+from distilkit import encoding, labels, task_data, tasks
 from distilkit.agreement import agree
+from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.files import UNWRITABLE, is_writable
 from distilkit.inference import predict

@@ -8,9 +8,9 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from distilkit.data.batches import Batches
+from distilkit.encoders.forward import masked_lm_logits
 from distilkit.processes import device
-from distilkit.states import logits_at
-from distilkit.training import Batches
 
 
 class Examiner:
@@ -36,7 +36,7 @@ class Examiner:
             inputs = send_to_device(batch, next(model.parameters()).device)
             labels = inputs.pop("labels").flatten()
             masked = (labels != -100).nonzero().squeeze(-1)
-            yield logits_at(model, inputs, masked)[1].float(), labels[masked]
+            yield masked_lm_logits(model, inputs, masked)[1].float(), labels[masked]
 
     def examine(self, student: PreTrainedModel) -> dict[str, float]:
         """Return the mean masked-LM loss and, with a teacher, the share of masked tokens that both predict alike."""

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from accelerate.utils import set_seed
 
-from distilkit import checkpoint, evaluation, task_data, tasks
+from distilkit import evaluation, task_data, tasks
 from distilkit.best import Best
 from distilkit.curve import draw_run
+from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError, DivergedError
 from distilkit.jobs import Job, open_student, prepare
 from distilkit.memory import shortage_named

@@ -10,13 +10,13 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import encoding, labels, losses, squad
+from distilkit import encoding, labels, squad
+from distilkit.encoders.forward import mean_by_row, required_inputs
 from distilkit.errors import DivergedError
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.predictions import Answers, Predictions, Said
 from distilkit.processes import device
 from distilkit.progress import track
-from distilkit.states import needed_inputs
 from distilkit.tasks import Task
 
 
@@ -100,9 +100,9 @@ def forward(
         for places in torch.split(lengths.argsort(descending=True, stable=True), batch_size):
             batch = send_to_device(collate([plain[place] for place in places.tolist()]), model.device)
             owners = batch.pop(encoding.OWNERS, None)
-            output = model(**batch, **needed_inputs(model, batch["input_ids"]))
+            output = model(**batch, **required_inputs(model, batch["input_ids"]))
             if owners is not None:
-                output["logits"] = losses.mean_by_row(output["logits"].float(), owners, len(places))
+                output["logits"] = mean_by_row(output["logits"].float(), owners, len(places))
             yield places, output
             advance(len(places))
 

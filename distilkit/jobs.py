@@ -7,14 +7,15 @@ import datasets
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import checkpoint, encoding, labels, squad, task_data, tasks
+from distilkit import encoding, labels, squad, task_data, tasks
 from distilkit.alignment import Alignment
+from distilkit.data.batches import Batches
+from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.pairing import map_layers
 from distilkit.task_loss import TaskLoss
 from distilkit.tasks import Task
-from distilkit.training import Batches
 
 OWN = "teacher_"  # how the columns begin that hold the tokens of a teacher with a tokenizer of its own
 

@@ -1,11 +1,13 @@
 """The losses as pure functions of tensors; R is a number of rows (token positions), V the vocabulary, H the width."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from distilkit.encoders.forward import Head
 
 CHUNK = (2**24, 2**27)  # logits held at a time, on a CPU and on a GPU
 SLICE = 32  # rows of logits that stay in a CPU's cache from one operation to the next
@@ -30,12 +32,6 @@ def binary_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     pairs = [torch.stack([z.float(), torch.zeros_like(z, dtype=torch.float32)], dim=-1) for z in (student, teacher)]
     ours, theirs = (pair.flatten(0, 1) for pair in pairs)  # (R·C, 2)
     return kl(ours, theirs, temperature)
-
-
-def mean_by_row(logits: Tensor, owners: Tensor, rows: int) -> Tensor:
-    """Return the mean of each row's windows (rows, C); logits (W, C), owners (W,) the row that each was cut from."""
-    sums = logits.new_zeros(rows, logits.shape[1]).index_add(0, owners, logits)
-    return sums / owners.bincount(minlength=rows).unsqueeze(1)
 
 
 def kl_sampled(student: Tensor, draws: Tensor, entropy: Tensor, temperature: float) -> Tensor:
@@ -88,14 +84,6 @@ def attention(student: Tensor, teacher: Tensor, tokens: Tensor | None) -> Tensor
     log_s, log_t = F.log_softmax(student.float(), -1), F.log_softmax(teacher.float(), -1)
     each = F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(-1).mean(1)  # (B, T)
     return each.mean() if tokens is None else (each * tokens).sum() / tokens.sum()
-
-
-class Head(NamedTuple):
-    """What a vocabulary head's last layer computes logits from: features (R, H), weight (V, H), bias (V,) or none."""
-
-    features: Tensor
-    weight: Tensor
-    bias: Tensor | None
 
 
 def kl_and_mlm(

@@ -15,7 +15,7 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 import distilkit
-from distilkit.checkpoint import weights_hash
+from distilkit.encoders.checkpoint import weights_hash
 from distilkit.errors import DistilkitError
 from distilkit.files import UNWRITABLE
 from distilkit.options.declare import flag

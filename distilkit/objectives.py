@@ -10,16 +10,17 @@ from transformers import PreTrainedModel
 
 from distilkit import losses
 from distilkit.alignment import Alignment, check_same
-from distilkit.layers import share
-from distilkit.states import (
+from distilkit.distillation.activations import Activations
+from distilkit.encoders.forward import (
     Batch,
-    Inside,
-    body_at,
-    ends_in_linear,
-    head_at,
-    logits_at,
-    take,
+    Head,
+    encoder_states,
+    has_linear_output,
+    head_inputs,
+    masked_lm_logits,
+    select_rows,
 )
+from distilkit.encoders.layers import truncate_shared
 
 Shares = Mapping[str, Tensor]
 
@@ -31,7 +32,7 @@ WEIGHTS = {  # of the parts, by the name of an objective
     "minilm": {"relation": 1.0},
 }
 PARTS = ("ce", "mlm", "cos", "hidden", "attention", "relation")
-NOTHING = Inside({}, {})
+NOTHING = Activations({}, {})
 
 
 class Objective(nn.Module):
@@ -77,8 +78,8 @@ class Look(NamedTuple):
     """What one forward pass of a model gave: R of the batch's B·T rows reached the vocabulary head."""
 
     last: Tensor  # (B·T, H)
-    head: losses.Head | Tensor | None  # what logits are computed from, or logits (R, V)
-    inside: Inside
+    head: Head | Tensor | None  # what logits are computed from, or logits (R, V)
+    inside: Activations
 
 
 class Distillation(Objective):
@@ -105,7 +106,7 @@ class Distillation(Objective):
     ) -> None:
         self.weights = {part: weight for part, weight in weights.items() if weight}
         if teacher is not None and not self.weights.keys() & {"ce", "cos"}:
-            teacher = share(teacher, range(max(layer_map) + 1))  # no further than it is looked at
+            teacher = truncate_shared(teacher, range(max(layer_map) + 1))  # no further than it is looked at
         super().__init__(student, teacher)
         self.temperature, self.ce_positions, self.until = temperature, ce_positions, until
         self.asking = teacher is not None
@@ -113,7 +114,7 @@ class Distillation(Objective):
             if "cos" in self.weights:
                 check_same("hidden_size", student, teacher)
             self.alignment = Alignment(student, teacher, self.weights, layer_map, hidden_loss)
-            self.chunked = "ce" in self.weights and ends_in_linear(student) and ends_in_linear(teacher)
+            self.chunked = "ce" in self.weights and has_linear_output(student) and has_linear_output(teacher)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Return how many rows of a batch each part is a mean over: its tokens but padding, or those to predict."""
@@ -166,15 +167,15 @@ class Distillation(Objective):
         side = 0 if model is self.student else 1
         with self.alignment.watch(model, side) if self.asking and self.teacher else nullcontext(NOTHING) as inside:
             if not weights.keys() & ({"ce"} if side else {"ce", "mlm"}):
-                return Look(body_at(model, inputs), None, inside)
-            last, head = (head_at if self.asking and self.chunked else logits_at)(model, inputs, rows)
+                return Look(encoder_states(model, inputs), None, inside)
+            last, head = (head_inputs if self.asking and self.chunked else masked_lm_logits)(model, inputs, rows)
             return Look(last, head, inside)
 
     def _compare(self, ours: Look, theirs: Look, tokens: Tensor | None, mask: Tensor | None) -> dict[str, Tensor]:
         """Return the parts that compare hidden states and what goes on inside the two models."""
         parts = self.alignment.compare(ours.inside, theirs.inside, tokens, mask)
         if "cos" in self.weights:
-            parts["cos"] = losses.cosine(take(ours.last, tokens), take(theirs.last, tokens))
+            parts["cos"] = losses.cosine(select_rows(ours.last, tokens), select_rows(theirs.last, tokens))
         return parts
 
 
@@ -199,7 +200,7 @@ class CachedDistillation(Distillation):
         weights = self.weights if self.asking else {"mlm": self.weights["mlm"]}
         inputs, tokens, targets = _open(self, batch)
         ids, values = inputs.pop("teacher_ids"), inputs.pop("teacher_values")
-        logits = logits_at(self.student, inputs, tokens[: len(targets)])[1]
+        logits = masked_lm_logits(self.student, inputs, tokens[: len(targets)])[1]
         parts = {}
         if "ce" in weights:
             parts["ce"] = losses.kl_sampled(logits, ids, values.squeeze(1), self.temperature)
@@ -220,10 +221,10 @@ def _predict(
     ours: Look, theirs: Look | None, targets: Tensor, alphas: Shares, temperature: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the weighted sum of ce and mlm, as far as they are asked for, and both."""
-    if isinstance(ours.head, losses.Head) and theirs is not None:
+    if isinstance(ours.head, Head) and theirs is not None:
         zero = torch.zeros(())
         total, ce, mlm = losses.kl_and_mlm(
-            ours.head, cast(losses.Head, theirs.head), targets, temperature, alphas["ce"], alphas.get("mlm", zero)
+            ours.head, cast(Head, theirs.head), targets, temperature, alphas["ce"], alphas.get("mlm", zero)
         )
         return total, {"ce": ce, "mlm": mlm}
     parts: dict[str, Tensor] = {}

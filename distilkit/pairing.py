@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import checkpoint, vocabulary
+from distilkit.encoders import checkpoint, vocabulary
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.record import read_biography, remembered_teacher

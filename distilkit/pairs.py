@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import checkpoint, labels, vocabulary
-from distilkit.checkpoint import Head
+from distilkit import labels
+from distilkit.encoders import checkpoint, vocabulary
+from distilkit.encoders.checkpoint import Head
 from distilkit.errors import DistilkitError
 from distilkit.processes import device
 from distilkit.record import read_biography, remembered_teacher

@@ -1,18 +1,14 @@
 """What is known about models: their biographies, the eval and bench records saved beside them, their train.jsonl."""
 
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from distilkit import checkpoint
+from distilkit.encoders.sizes import weights_bytes, weights_of
 from distilkit.errors import DistilkitError
-from distilkit.files import BIOGRAPHY
 from distilkit.measurements import MEASUREMENTS, controls, is_at, metrics_of, named, position, saved_records
 from distilkit.progress import warn
 from distilkit.record import COLLAPSED, Record, read_biography
@@ -117,14 +113,14 @@ def checkpoints(directory: Path) -> list[Path]:
     A model may be a checkpoint for each of several tasks.
     """
     own = [step for step in read_biography(directory) if step.command not in ("demo", "report")]
-    if own or checkpoint.weights_bytes(directory) or not directory.is_dir() or parts(directory):
+    if own or weights_bytes(directory) or not directory.is_dir() or parts(directory):
         return [directory]
     inside = [
         Model(str(path), str(path), read_biography(path), {}, [])
         for path in sorted(directory.iterdir())
         if path.is_dir()
     ]
-    found = [model for model in inside if model.biography and checkpoint.weights_bytes(model.place)]
+    found = [model for model in inside if model.biography and weights_bytes(model.place)]
     found.sort(key=lambda model: (len(model.biography), PARTS.index(model.part)))
     if not found and saved_records(directory):  # a place for what eval and bench found
         return []
@@ -136,9 +132,9 @@ def parts(directory: Path) -> list[Path]:
 
     There are none where some checkpoint in the directory isn't called by its task.
     """
-    if not directory.is_dir() or checkpoint.weights_bytes(directory):
+    if not directory.is_dir() or weights_bytes(directory):
         return []
-    inside = {path.name: path for path in directory.iterdir() if path.is_dir() and checkpoint.weights_bytes(path)}
+    inside = {path.name: path for path in directory.iterdir() if path.is_dir() and weights_bytes(path)}
     return [inside[task] for task in TASKS if task in inside] if inside.keys() <= TASKS.keys() else []
 
 
@@ -162,7 +158,7 @@ def labels(places: Sequence[str]) -> list[str]:
 
 def facts(place: str, measured: Sequence[Record]) -> dict[str, float]:
     """Return the metrics that are about a model: its size, those of its last record, those of eval and bench."""
-    known: dict[str, Any] = {**weights(Path(place))}
+    known: dict[str, Any] = {**weights_of(Path(place))}
     made = [step for step in read_biography(place) if step.command not in MEASUREMENTS]
     if made and made[-1].command != "init":  # init's are about two models
         known |= made[-1].metrics
@@ -213,26 +209,6 @@ def flaws(model: Model) -> list[str]:
         if name.endswith(f"/{COLLAPSED}") and not MARK.fullmatch(name)
     ]
     return list(dict.fromkeys(said))
-
-
-def weights(directory: Path) -> dict[str, float]:
-    """Count a checkpoint's parameters and bytes, {} where it has no weights; reads the headers only.
-
-    Where there is a checkpoint for each of several tasks in it, that of the first task counts.
-    """
-    of_tasks = sorted(path.parent for path in directory.glob(f"*/{BIOGRAPHY}"))
-    files = sorted(directory.glob("*.safetensors")) or [
-        file for path in of_tasks[:1] for file in path.glob("*.safetensors")
-    ]
-    parameters = 0
-    for path in files:
-        try:
-            with safe_open(path, "pt") as tensors:
-                parameters += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-        except SafetensorError as error:
-            raise DistilkitError(f"'{path}' cannot be read ({error}): make the checkpoint again") from None
-    size = sum(path.stat().st_size for path in files)
-    return {"parameters": float(parameters), "bytes": float(size)} if files else {}
 
 
 def curve(directory: Path) -> list[dict[str, Any]]:

@@ -9,11 +9,11 @@ from accelerate.utils import DistributedType, parse_flag_from_env
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
+from distilkit.encoders.layers import find_stack
 from distilkit.errors import DistilkitError
 from distilkit.objectives import Objective
 from distilkit.options.training import TrainOptions
 from distilkit.progress import warn
-from distilkit.stack import find_stack
 
 
 class Sharding:

@@ -6,19 +6,21 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import checkpoint, corpus, distilbert, selection, vocabulary
+from distilkit.data import corpus
+from distilkit.data.batches import Batches
+from distilkit.data.blocks import pack_documents
+from distilkit.data.masking import masked_batch
+from distilkit.encoders import checkpoint, distilbert, vocabulary
+from distilkit.encoders.layer_selection import STRATEGIES, Candidate, LayerEvaluator, neighbouring_choices, search
+from distilkit.encoders.layers import find_stack, is_shared, listed, truncate_shared
+from distilkit.encoders.sizes import compare_sizes
+from distilkit.encoders.verify import TOLERANCE, max_output_difference
 from distilkit.errors import DistilkitError
 from distilkit.files import claim
-from distilkit.layers import listed, share
 from distilkit.options.init import InitOptions
-from distilkit.proof import EXACT, prove
 from distilkit.record import Record, read_biography, record, write_biography
-from distilkit.selection import STRATEGIES, Candidate, Gauge, near
-from distilkit.stack import find_stack, is_shared
-from distilkit.training import Batches
 
 SEARCH_BLOCKS, SEARCH_LENGTH, SEARCH_BATCH = 32, 128, 8  # 4,096 tokens
 TRIED = 60  # other choices of layers to try before a refusal names none
@@ -43,7 +45,7 @@ def init(config: InitOptions) -> Record:
     ranked = ranking(config, teacher, tokenizer) if config.strategy == "search" else []
     kept = choose(config, depth) if not ranked else ranked[0].layers
     try:
-        shorter = share(teacher, kept)
+        shorter = truncate_shared(teacher, kept)
     except DistilkitError as error:
         raise refusal(str(error), teacher, kept) from None
     student = convert(config, shorter, tokenizer)
@@ -75,13 +77,13 @@ def verify(
     (`shorter` is the student before that), or the choice of layers, with one that would be exact.
     """
     added = config.architecture != "same"  # tables are added up, and the sum is rounded as it is saved
-    rounding = max(EXACT, 2 * torch.finfo(student.model.dtype).eps) if added else EXACT
-    difference, scale = prove(teacher, student.model, kept, student.kept_ids)
+    rounding = max(TOLERANCE, 2 * torch.finfo(student.model.dtype).eps) if added else TOLERANCE
+    difference, scale = max_output_difference(teacher, student.model, kept, student.kept_ids)
     bound = rounding * max(1.0, scale)
     if difference <= bound:  # never true of nan
         return difference
     option = "--vocabulary" if config.vocabulary else "--architecture" if config.architecture != "same" else ""
-    if option and prove(teacher, shorter, kept, None)[0] <= bound:
+    if option and max_output_difference(teacher, shorter, kept, None)[0] <= bound:
         raise DistilkitError(f"with {option} the student computes something else: leave it out")
     raise refusal(
         f"here a layer depends on its place, and layers {listed(kept)} alone compute something else"
@@ -151,12 +153,12 @@ def ranking(config: InitOptions, teacher: PreTrainedModel, tokenizer: PreTrained
     documents = corpus.read_documents(str(config.corpus)).shuffle(seed=config.seed)
     sample = documents.select(range(min(len(documents), 50 * SEARCH_BLOCKS)))
     length = min(SEARCH_LENGTH, checkpoint.max_tokens(teacher) or SEARCH_LENGTH)
-    blocks = corpus.pack_documents(sample, tokenizer, length)
-    collate = corpus.masked_batch(tokenizer, 0.15)
+    blocks = pack_documents(sample, tokenizer, length)
+    collate = masked_batch(tokenizer, 0.15)
     rows = [blocks[i] for i in range(min(len(blocks), SEARCH_BLOCKS))]
     numbered = Batches(rows, collate, batch_size=SEARCH_BATCH, seed=config.seed)
     batches = [numbered[i] for i in range(numbered.per_epoch)]
-    return selection.search(Gauge(teacher, batches), depth, wanted_layers(config, depth))
+    return search(LayerEvaluator(teacher, batches), depth, wanted_layers(config, depth))
 
 
 def choose(config: InitOptions, depth: int) -> list[int]:
@@ -184,42 +186,14 @@ def wanted_layers(config: InitOptions, depth: int) -> int:
 
 def refusal(reason: str, teacher: PreTrainedModel, kept: Sequence[int]) -> DistilkitError:
     """Return the error with the nearest choice of as many layers that would be exact, where one is found."""
-    for layers in itertools.islice(near(kept, len(find_stack(teacher).layers)), TRIED):
+    for layers in itertools.islice(neighbouring_choices(kept, len(find_stack(teacher).layers)), TRIED):
         try:
-            difference, scale = prove(teacher, share(teacher, layers), layers, None)
+            difference, scale = max_output_difference(teacher, truncate_shared(teacher, layers), layers, None)
         except DistilkitError:
             continue
-        if difference <= EXACT * max(1.0, scale):
+        if difference <= TOLERANCE * max(1.0, scale):
             return DistilkitError(f"{reason}: --keep {listed(layers)} would be exact")
     return DistilkitError(f"{reason}: no {len(kept)} layers near them would be exact, so keep another number")
-
-
-def compare_sizes(teacher: PreTrainedModel, student: PreTrainedModel) -> dict[str, float]:
-    """Return what teacher and student are made of: layers, tokens, parameters by part, bytes of weights."""
-    metrics: dict[str, float] = {}
-    for name, model in (("teacher", teacher), ("student", student)):
-        parts = parameters_by_part(model)
-        metrics |= {
-            f"{name}/layers": float(len(find_stack(model).layers)),
-            f"{name}/vocabulary": float(model.config.vocab_size),
-            **{f"{name}/parameters_{part}": float(number) for part, number in parts.items() if number},
-            f"{name}/parameters": float(sum(parts.values())),
-            f"{name}/bytes": float(checkpoint.tensor_bytes(model)),
-        }
-    return metrics
-
-
-def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:
-    """Count a model's parameters, tied ones once: embeddings, layers, head, and what else the body has."""
-    layers = {path for row in find_stack(model).layers for path in row}
-    body = {id(parameter) for parameter in model.base_model.parameters()}
-    tables = {id(module.weight) for module in model.base_model.modules() if isinstance(module, nn.Embedding)}
-    counts = {"embeddings": 0, "layers": 0, "head": 0, "other": 0}
-    for name, parameter in model.named_parameters():
-        in_layer = any(name.startswith(f"{path}.") for path in layers)
-        part = "layers" if in_layer else "embeddings" if id(parameter) in tables else "other"
-        counts[part if id(parameter) in body else "head"] += parameter.numel()
-    return counts
 
 
 def describe(kept: Sequence[int], depth: int, ranked: Sequence[Candidate]) -> dict[str, str]:

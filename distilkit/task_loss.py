@@ -10,8 +10,9 @@ from transformers import PreTrainedModel
 
 from distilkit import losses
 from distilkit.alignment import Alignment
+from distilkit.distillation.activations import Activations
+from distilkit.encoders.forward import Batch, mean_by_row, required_inputs
 from distilkit.objectives import NOTHING, Objective, Shares
-from distilkit.states import Batch, Inside, needed_inputs
 
 
 class TaskLoss(Objective):
@@ -88,15 +89,15 @@ class TaskLoss(Objective):
             loss = loss + sum(weight * parts[name] for name, weight in self.inner.items())
         return {"loss": loss, **parts}
 
-    def _watch(self, model: PreTrainedModel, side: int) -> AbstractContextManager[Inside]:
+    def _watch(self, model: PreTrainedModel, side: int) -> AbstractContextManager[Activations]:
         return self.alignment.watch(model, side) if self.alignment else nullcontext(NOTHING)
 
     def _logits(self, model: PreTrainedModel, batch: Batch, names: tuple[str, ...], prefix: str = "") -> list[Tensor]:
         inputs = {name: batch[prefix + name] for name in names}
-        output = model(**inputs, **needed_inputs(model, inputs["input_ids"]))
+        output = model(**inputs, **required_inputs(model, inputs["input_ids"]))
         if self.kind != "span":
             logits, owners = output.logits.float(), batch.get(f"{prefix}owners")
-            return [logits if owners is None else losses.mean_by_row(logits, owners, len(batch["labels"]))]  # (B, C)
+            return [logits if owners is None else mean_by_row(logits, owners, len(batch["labels"]))]  # (B, C)
         ids, mask = inputs["input_ids"], batch.get(f"{prefix}attention_mask")  # FNet reads no mask
         padding = torch.zeros_like(ids, dtype=torch.bool) if mask is None else mask == 0  # (B, T)
         # not -inf, of which a divergence makes nan

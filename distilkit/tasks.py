@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from distilkit import checkpoint
+from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.options.declare import flag
 from distilkit.options.tasks import EvalOptions, FinetuneOptions, TaskOptions

@@ -22,14 +22,14 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.allocator import keep_freed_memory
-from distilkit.corpus import mask_tokens
+from distilkit.data.batches import Batches
+from distilkit.data.masking import mask_tokens
+from distilkit.encoders.forward import masked_lm_logits
 from distilkit.errors import DistilkitError
 from distilkit.files import sync
 from distilkit.manifest import claim, fingerprint, read_manifest, save_manifest, writing
 from distilkit.processes import DTYPES, device, is_main_process
 from distilkit.progress import say, track
-from distilkit.states import logits_at
-from distilkit.training import Batches
 
 Row = dict[str, Any]
 Array = npt.NDArray[Any]
@@ -121,7 +121,7 @@ class TeacherCache:
         started = time.monotonic()
         autocast = torch.autocast(device().type, DTYPES.get(precision, torch.bfloat16), enabled=precision in DTYPES)
         with torch.no_grad(), autocast:
-            logits = logits_at(teacher, inputs, masked.flatten().nonzero().squeeze(-1))[1]
+            logits = masked_lm_logits(teacher, inputs, masked.flatten().nonzero().squeeze(-1))[1]
         if logits.is_cuda:
             torch.cuda.synchronize()
         seconds = time.monotonic() - started

@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForMaskedLM, BertModel, PreTrainedTokenizerFast
 
-from distilkit import corpus as corpora
 from distilkit import losses
+from distilkit.data import corpus as corpora
+from distilkit.data.blocks import pack_documents
+from distilkit.data.masking import masked_batch
 from distilkit.distillation import distill, make_objective
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
@@ -57,11 +59,11 @@ def test_heldout_loss_is_the_mean_over_the_masked_tokens(
     """Read before the first update, it is what transformers' own loss gives on the same masked blocks."""
     heldout = distill(replace(config, heldout=config.corpus, steps=5, packing=layout))
     first = json.loads((config.output / "train.jsonl").read_text().splitlines()[0])
-    blocks = corpora.pack_documents(corpora.read_documents(config.corpus), tokenizer, 32, packing=layout)
+    blocks = pack_documents(corpora.read_documents(config.corpus), tokenizer, 32, packing=layout)
     blocks = blocks.select(range(min(len(blocks), 256)))
-    from distilkit.training import Batches
+    from distilkit.data.batches import Batches
 
-    batches = Batches(blocks, corpora.masked_batch(tokenizer, 0.15), batch_size=32, seed=0)
+    batches = Batches(blocks, masked_batch(tokenizer, 0.15), batch_size=32, seed=0)
     model = AutoModelForMaskedLM.from_pretrained(config.student).eval()
     with torch.no_grad():
         total = count = 0.0

@@ -14,7 +14,8 @@ from transformers import (
     RobertaConfig,
 )
 
-from distilkit import checkpoint, encoding, tasks
+from distilkit import encoding, tasks
+from distilkit.encoders import checkpoint
 from distilkit.options.tasks import EvalOptions
 
 SST2, MNLI, IMDB = (tasks.TASKS[name] for name in ("sst2", "mnli", "imdb"))

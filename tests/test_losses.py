@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from distilkit import losses
+from distilkit.encoders.forward import Head, mean_by_row
 
 
 def test_kl_by_hand() -> None:
@@ -90,7 +91,7 @@ def test_mean_by_row() -> None:
     """Each row gets the mean of the windows that it owns, in whatever order they come."""
     logits, owners = torch.tensor([[1.0, 0.0], [5.0, 2.0], [3.0, 4.0]]), torch.tensor([1, 0, 1])
 
-    assert losses.mean_by_row(logits, owners, 2).tolist() == [[5.0, 2.0], [2.0, 2.0]]
+    assert mean_by_row(logits, owners, 2).tolist() == [[5.0, 2.0], [2.0, 2.0]]
 
 
 def rows(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,7 +158,7 @@ def test_kl_and_mlm_equals_both_of_whole_logits(
     ours, plain = leaves(student), leaves(student)
     theirs = [part for part in teacher if part is not None]
     total, ce, mlm = losses.kl_and_mlm(
-        losses.Head(*(ours if bias else [*ours, None])), losses.Head(*teacher), targets, temperature,
+        Head(*(ours if bias else [*ours, None])), Head(*teacher), targets, temperature,
         0.7, torch.tensor(1.3),
     )  # fmt: skip
     found = logits(plain)
@@ -176,9 +177,7 @@ def test_kl_and_mlm_of_no_rows_is_nothing() -> None:
     """A micro-batch without a token to predict changes nothing."""
     student, teacher = heads(0, 8, 200, bias=True)
     ours = leaves(student)
-    total, _, _ = losses.kl_and_mlm(
-        losses.Head(*ours), losses.Head(*teacher), torch.empty(0, dtype=torch.long), 2.0, 1.0, 1.0
-    )
+    total, _, _ = losses.kl_and_mlm(Head(*ours), Head(*teacher), torch.empty(0, dtype=torch.long), 2.0, 1.0, 1.0)
     total.backward()
 
     assert total.item() == 0
@@ -191,9 +190,7 @@ def test_half_precision_loses_no_small_gradients(dtype: torch.dtype, near: float
     student, teacher = heads(64, 8, 200, bias=True)
     ours, plain, share = leaves(student), leaves(student), 1e-6
     with torch.autocast("cpu", dtype):
-        total, _, _ = losses.kl_and_mlm(
-            losses.Head(*ours), losses.Head(*teacher), torch.arange(9), 2.0, 5 * share, 2 * share
-        )
+        total, _, _ = losses.kl_and_mlm(Head(*ours), Head(*teacher), torch.arange(9), 2.0, 5 * share, 2 * share)
     (total * 2**16).backward()
     found = logits(plain)
     whole = 5 * losses.kl(found, logits(list(teacher)), 2.0) + 2 * losses.mlm(found[:9], torch.arange(9))  # type: ignore[arg-type]

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AlbertConfig, AlbertForMaskedLM, AutoModelForMaskedLM, PreTrainedModel
 
+from distilkit.encoders.layers import extract
 from distilkit.errors import DistilkitError
-from distilkit.layers import extract
 from distilkit.objectives import WEIGHTS, Distillation
 from distilkit.options.training import TrainOptions
 from distilkit.processes import open_accelerator

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from distilkit import corpus as corpora
 from distilkit import distillation, teacher_cache
+from distilkit.data import corpus as corpora
+from distilkit.data.blocks import pack_documents
 from distilkit.distillation import distill
+from distilkit.encoders.layers import extract
 from distilkit.errors import DistilkitError
-from distilkit.layers import extract
 from distilkit.manifest import describe
 from distilkit.objectives import CachedDistillation, Distillation
 from distilkit.options.distill import DistillOptions
@@ -59,7 +60,7 @@ def config(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.fixture
 def blocks(corpus: Path, tokenizer: PreTrainedTokenizerFast) -> Any:
     """The corpus in blocks of 32 tokens."""
-    return corpora.pack_documents(corpora.read_documents(str(corpus)), tokenizer, 32)
+    return pack_documents(corpora.read_documents(str(corpus)), tokenizer, 32)
 
 
 @pytest.fixture

@@ -20,11 +20,12 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from distilkit.data.batches import Batches
 from distilkit.errors import DistilkitError
 from distilkit.objectives import Objective
 from distilkit.options.training import TrainOptions
 from distilkit.snapshot import snapshots
-from distilkit.training import Batches, train
+from distilkit.training import train
 
 ROWS = [{"x": float(i), "y": 2.0 * i + 1} for i in range(10)]
 

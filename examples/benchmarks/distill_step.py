@@ -154,7 +154,10 @@ def make_step(options: Any) -> tuple[Any, Any]:
     from plain_step import plain_step
     from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
-    from distilkit import corpus, layers, objectives, processes, training
+    from distilkit import objectives, processes, training
+    from distilkit.data.batches import Batches
+    from distilkit.data.masking import masked_batch
+    from distilkit.encoders import layers
     from distilkit.options.distill import DistillOptions
 
     torch.manual_seed(0)
@@ -171,7 +174,7 @@ def make_step(options: Any) -> tuple[Any, Any]:
     tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(words)})
     blocks = np.random.default_rng(0).integers(5, VOCABULARY, (2000, options.length)).astype("int32")
     rows = Dataset.from_dict({"input_ids": blocks})
-    batches = training.Batches(rows, corpus.masked_batch(tokenizer, 0.15), batch_size=options.batch, seed=0)
+    batches = Batches(rows, masked_batch(tokenizer, 0.15), batch_size=options.batch, seed=0)
     numbers = iter(range(10**6))
     settings = DistillOptions(
         student="", corpus="", output=Path(), precision=options.precision, compile=options.compile

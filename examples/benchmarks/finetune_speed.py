@@ -21,10 +21,12 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from distilkit import checkpoint, encoding, jobs, task_data, tasks
+from distilkit import encoding, jobs, task_data, tasks
+from distilkit.data.batches import Batches
+from distilkit.encoders import checkpoint
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.task_loss import TaskLoss
-from distilkit.training import Batches, train
+from distilkit.training import train
 
 SST2 = tasks.TASKS["sst2"]
 Times = tuple[float, float]  # seconds by the clock, and by the processors

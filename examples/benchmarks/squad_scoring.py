@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distilkit import checkpoint, evaluation, squad, tasks
+from distilkit import evaluation, squad, tasks
+from distilkit.encoders import checkpoint
 from distilkit.options.tasks import EvalOptions
 from distilkit.predictions import Answers
 from distilkit.task_data import read_validation

@@ -20,16 +20,17 @@ from typing import Any
 
 import torch
 
-from distilkit import checkpoint
 from distilkit.allocator import keep_freed_memory
+from distilkit.data.batches import Batches
+from distilkit.data.blocks import read_batches
 from distilkit.distillation import fill_cache, make_objective
+from distilkit.encoders import checkpoint
 from distilkit.examiner import Examiner
 from distilkit.objectives import Objective
 from distilkit.options.distill import DistillOptions
 from distilkit.pairing import open_teacher
-from distilkit.reading import read_batches
 from distilkit.teacher_cache import CachedBatches, TeacherCache
-from distilkit.training import Batches, train
+from distilkit.training import train
 
 
 def main() -> None:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from distilkit import corpus as corpora
-from distilkit import packing
+from distilkit.data import corpus as corpora
+from distilkit.data import packing
+from distilkit.data.blocks import pack_documents
+from distilkit.data.token_store import Rows, store
 from distilkit.errors import DistilkitError
-from distilkit.rows import Rows, store
 
 UINT16 = np.dtype(np.uint16)
 BATCHES = [[[1, 2, 3], [4]], [[5, 6]], [], [[7, 8, 9], [10], [11, 12]]]
@@ -78,15 +79,15 @@ def test_a_text_is_tokenised_once(
     corpus: Path, tokenizer: PreTrainedTokenizerFast, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same text, tokenizer, length and packing are found again, whatever the tokenizer did between."""
-    first = corpora.pack_documents(corpora.read_documents(str(corpus)), tokenizer, 32)
+    first = pack_documents(corpora.read_documents(str(corpus)), tokenizer, 32)
     tokenizer(["a", "b c"], padding=True, truncation=True, max_length=8)
     made = []
     monkeypatch.setattr(packing.Encoder, "__call__", lambda self, texts: made.append(1) or [])
-    again = corpora.pack_documents(corpora.read_documents(str(corpus)), tokenizer, 32)
+    again = pack_documents(corpora.read_documents(str(corpus)), tokenizer, 32)
 
     assert again[:] == first[:]
     assert not made
     for length, layout in ((48, "blocks"), (32, "documents")):
         with pytest.raises(DistilkitError, match="--seq-length"):
-            corpora.pack_documents(corpora.read_documents(str(corpus)), tokenizer, length, packing=layout)
+            pack_documents(corpora.read_documents(str(corpus)), tokenizer, length, packing=layout)
         assert made.pop()

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from distilkit import checkpoint
+from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 
 

@@ -20,9 +20,8 @@ from transformers import (
     XmodForMaskedLM,
 )
 
+from distilkit.encoders.layers import extract, find_stack, skip_layers, truncate_shared
 from distilkit.errors import DistilkitError
-from distilkit.layers import extract, share
-from distilkit.stack import find_stack, passed_over
 
 TINY = {"vocab_size": 60, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
 IDS = torch.randint(5, 60, (2, 12), generator=torch.Generator().manual_seed(0))
@@ -32,7 +31,7 @@ def test_share_copies_nothing_and_extract_everything(make_checkpoint: Callable[.
     """A shared student's weights lie where the teacher's do, an extracted one's elsewhere; both keep ties."""
     teacher = AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", 4))
     layer = teacher.bert.encoder.layer[3].output.dense.weight
-    shared, copied = share(teacher, [0, 3]), extract(teacher, [0, 3])
+    shared, copied = truncate_shared(teacher, [0, 3]), extract(teacher, [0, 3])
 
     assert shared.bert.encoder.layer[1].output.dense.weight.data_ptr() == layer.data_ptr()
     assert copied.bert.encoder.layer[1].output.dense.weight.data_ptr() != layer.data_ptr()
@@ -47,7 +46,7 @@ def test_passing_over_ends_with_the_block(make_checkpoint: Callable[..., Path]) 
     ids = IDS % 60
     with torch.no_grad():
         before = teacher(input_ids=ids).logits
-        with contextlib.suppress(ZeroDivisionError), passed_over(teacher, [0]):
+        with contextlib.suppress(ZeroDivisionError), skip_layers(teacher, [0]):
             assert not torch.equal(teacher(input_ids=ids).logits, before)
             _ = 1 / 0
         assert torch.equal(teacher(input_ids=ids).logits, before)
@@ -57,9 +56,9 @@ def test_modernbert_s_first_layer_has_no_attention_norm() -> None:
     """No other layer can come first, and the first nowhere else: the weight in question is named."""
     model = ModernBertForMaskedLM(ModernBertConfig(num_hidden_layers=6, pad_token_id=0, **TINY))
     with pytest.raises(DistilkitError, match=r"layers 3,4,5 put 'model\.layers\.3\.attn_norm\.weight'"):
-        share(model, [3, 4, 5])
+        truncate_shared(model, [3, 4, 5])
 
-    assert share(model, [0, 4, 5]).config.layer_types == [model.config.layer_types[i] for i in (0, 4, 5)]
+    assert truncate_shared(model, [0, 4, 5]).config.layer_types == [model.config.layer_types[i] for i in (0, 4, 5)]
 
 
 def test_a_list_that_only_looks_like_one_by_layer_stays_whole() -> None:
@@ -68,23 +67,23 @@ def test_a_list_that_only_looks_like_one_by_layer_stays_whole() -> None:
     xmod = XmodForMaskedLM(XmodConfig(num_hidden_layers=4, languages=languages, default_language="l0", **TINY))
     tapas = TapasForMaskedLM(TapasConfig(num_hidden_layers=3, type_vocab_sizes=[3, 5, 7], **TINY))
 
-    assert share(xmod, [0, 3]).config.languages == languages
-    assert share(tapas, [0, 2]).config.type_vocab_sizes == [3, 5, 7]
+    assert truncate_shared(xmod, [0, 3]).config.languages == languages
+    assert truncate_shared(tapas, [0, 2]).config.type_vocab_sizes == [3, 5, 7]
 
 
 def test_esmc_folds_its_residual_scaling() -> None:
     """The branch weights take the factor √(new depth / old depth); half-precision ones only where nothing rounds."""
     model = EsmcForMaskedLM(EsmcConfig(num_hidden_layers=8, num_key_value_heads=2, **TINY)).eval()
-    student = share(model, [0, 7])
+    student = truncate_shared(model, [0, 7])
     old, new = model.esmc.layers[7].mlp.down_proj.weight, student.esmc.layers[1].mlp.down_proj.weight
     torch.testing.assert_close(new, old * 0.5, rtol=0, atol=0)
-    with torch.no_grad(), passed_over(model, [0, 7]):
+    with torch.no_grad(), skip_layers(model, [0, 7]):
         torch.testing.assert_close(student(input_ids=IDS).logits, model(input_ids=IDS).logits, rtol=0, atol=1e-5)
     half = model.to(torch.bfloat16)
 
-    assert share(half, [0, 7]).dtype == torch.bfloat16
+    assert truncate_shared(half, [0, 7]).dtype == torch.bfloat16
     with pytest.raises(DistilkitError, match="would round them"):
-        share(half, [0, 2, 4, 6])
+        truncate_shared(half, [0, 2, 4, 6])
 
 
 def test_deberta_s_convolution_belongs_to_the_first_layer() -> None:
@@ -94,9 +93,9 @@ def test_deberta_s_convolution_belongs_to_the_first_layer() -> None:
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
         for layers, same in (([0, 2], True), ([1, 2], False)):
-            with passed_over(model, layers):
+            with skip_layers(model, layers):
                 expected = model(input_ids=IDS).logits
-            assert torch.equal(share(model, layers)(input_ids=IDS).logits, expected) is same
+            assert torch.equal(truncate_shared(model, layers)(input_ids=IDS).logits, expected) is same
 
 
 def test_two_stacks_are_refused(make_checkpoint: Callable[..., Path]) -> None:

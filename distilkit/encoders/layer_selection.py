@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from distilkit.encoders.forward import Batch, masked_lm_logits
+from distilkit.encoders.layers import truncate_shared
 from distilkit.errors import DistilkitError
-from distilkit.layers import share
 from distilkit.progress import track
-from distilkit.states import Batch, logits_at
 
 
 class Candidate(NamedTuple):
@@ -52,7 +52,7 @@ STRATEGIES: dict[str, Callable[[int, int], list[int]]] = {
 }  # fmt: skip
 
 
-def near(choice: Sequence[int], depth: int) -> Iterator[list[int]]:
+def neighbouring_choices(choice: Sequence[int], depth: int) -> Iterator[list[int]]:
     """Yield as many other layers as chosen: those with one exchanged, nearest first, then those with two."""
     kept, others = list(choice), [i for i in range(depth) if i not in choice]
     swaps = sorted(((i, j) for i in kept for j in others), key=lambda swap: abs(swap[0] - swap[1]))
@@ -67,7 +67,7 @@ def near(choice: Sequence[int], depth: int) -> Iterator[list[int]]:
                 yield sorted(twice)
 
 
-class Gauge:
+class LayerEvaluator:
     """Measures choices of a teacher's layers on masked text, against the text and against the whole teacher."""
 
     def __init__(self, teacher: PreTrainedModel, batches: Sequence[Batch]) -> None:
@@ -82,14 +82,14 @@ class Gauge:
             labels = batch["labels"].flatten()
             masked = (labels != -100).nonzero().squeeze(-1)
             with torch.inference_mode():
-                yield logits_at(model, {"input_ids": batch["input_ids"]}, masked)[1].float(), labels[masked]
+                yield masked_lm_logits(model, {"input_ids": batch["input_ids"]}, masked)[1].float(), labels[masked]
 
     def measure(self, layers: Sequence[int]) -> tuple[float, float]:
         """Return the masked-LM loss and the agreement with the teacher of a model with only those layers."""
         key = tuple(layers)
         if key not in self.known:
             loss = agreed = count = 0.0
-            student = share(self.teacher, layers)
+            student = truncate_shared(self.teacher, layers)
             for (logits, labels), answers in zip(self._logits(student), self.answers, strict=True):
                 loss += float(F.cross_entropy(logits, labels, reduction="sum"))
                 agreed += float((logits.argmax(-1) == answers).sum())
@@ -98,7 +98,7 @@ class Gauge:
         return self.known[key]
 
 
-def search(gauge: Gauge, depth: int, wanted: int) -> list[Candidate]:
+def search(gauge: LayerEvaluator, depth: int, wanted: int) -> list[Candidate]:
     """Measure the named strategies and a greedy search; returns them ranked, the closest to the teacher first.
 
     The search drops, one at a time, the layer without which the model still says most often what the teacher says (and

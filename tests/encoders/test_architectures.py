@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
-from distilkit.layers import extract
+from distilkit.encoders.layers import extract
 from distilkit.objectives import Distillation
 from distilkit.record import read_biography
 
-PAGE = (Path(__file__).parent.parent / "docs/architectures.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/architectures.md").read_text(encoding="utf-8")
 REFUSED = {"bart", "mbart", "mvp", "perceiver", "reformer", "modernvbert", "ultravbert"}
 BY_LAYER = ("layer_types", "attention_window", "per_layer_config")
 ROUNDED = {"esmc": ("o_proj", "down_proj")}  # √(layers / 36) divides what these put out

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedModel
 
-from distilkit.layers import extract
-from distilkit.proof import prove
+from distilkit.encoders.layers import extract
+from distilkit.encoders.verify import max_output_difference
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def teacher(make_checkpoint: Callable[..., Path]) -> PreTrainedModel:
 
 def test_the_right_student_differs_by_nothing(teacher: PreTrainedModel) -> None:
     """And the second number is the largest output."""
-    difference, scale = prove(teacher, extract(teacher, [0, 2]), [0, 2], None)
+    difference, scale = max_output_difference(teacher, extract(teacher, [0, 2]), [0, 2], None)
 
     assert difference == 0
     assert scale > 0.1
@@ -33,26 +33,26 @@ def test_a_changed_weight_shows(teacher: PreTrainedModel, name: str) -> None:
     with torch.no_grad():
         student.bert.get_parameter(name).mul_(1.1)
 
-    assert prove(teacher, student, [0, 2], None)[0] > 1e-3
+    assert max_output_difference(teacher, student, [0, 2], None)[0] > 1e-3
 
 
 def test_other_layers_and_not_a_number_show(teacher: PreTrainedModel) -> None:
     """A student of the wrong layers, and one whose outputs are nan: never counted as equal."""
     student = extract(teacher, [0, 3])
-    assert prove(teacher, student, [0, 2], None)[0] > 1e-3
+    assert max_output_difference(teacher, student, [0, 2], None)[0] > 1e-3
     with torch.no_grad():
         student.bert.embeddings.LayerNorm.bias.fill_(torch.nan)
-    assert not prove(teacher, student, [0, 3], None)[0] <= 1e-5
+    assert not max_output_difference(teacher, student, [0, 3], None)[0] <= 1e-5
 
 
 def test_bare_encoders_are_compared_too(make_checkpoint: Callable[..., Path]) -> None:
     """By hidden states and what the pooler makes of them."""
     teacher = AutoModel.from_pretrained(make_checkpoint("bert", 4, auto=AutoModel)).eval()
     student = extract(teacher, [1, 3])
-    assert prove(teacher, student, [1, 3], None)[0] == 0
+    assert max_output_difference(teacher, student, [1, 3], None)[0] == 0
     with torch.no_grad():
         student.pooler.dense.bias.add_(0.1)
-    assert prove(teacher, student, [1, 3], None)[0] > 1e-3
+    assert max_output_difference(teacher, student, [1, 3], None)[0] > 1e-3
 
 
 def test_nan_in_one_output_of_several_shows(make_checkpoint: Callable[..., Path]) -> None:
@@ -61,4 +61,4 @@ def test_nan_in_one_output_of_several_shows(make_checkpoint: Callable[..., Path]
     student = extract(teacher, [1, 3])
     with torch.no_grad():
         student.pooler.dense.bias.fill_(torch.nan)
-    assert not prove(teacher, student, [1, 3], None)[0] <= 1e-5
+    assert not max_output_difference(teacher, student, [1, 3], None)[0] <= 1e-5

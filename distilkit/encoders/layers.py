@@ -1,4 +1,4 @@
-"""Some of a model's layers in a smaller model: the config shrunk, and every tensor found by name.
+"""The stack of layers in an encoder: find it, and pass over some of it.
 
 Nothing here knows a model family. Where one needs an exception, it is a row of the table at the top.
 """
@@ -6,18 +6,112 @@ Nothing here knows a model family. Where one needs an exception, it is a row of 
 import copy
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
-from accelerate import init_empty_weights
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from distilkit.checkpoint import drop_pooler
+from distilkit.encoders.surgery import assign_tensors, build_empty, changed_config, tensors_by_name
 from distilkit.errors import DistilkitError
-from distilkit.stack import Stack, find_stack
+
+# Encoders whose layers are no stack that a hidden state runs through, by model type.
+REFUSED = {
+    "perceiver": "its layers are repeated blocks over a latent array, not a stack",
+    "reformer": "its reversible layers pass on two streams, so a layer has no output of its own",
+}
+
+
+class Stack(NamedTuple):
+    """The layers of a model, each the names of the modules that make it up (one; several in XLM's side-by-side lists).
+
+    `blocks` holds the lengths of the blocks that the layers lie in (Funnel), () where they lie in none.
+    """
+
+    layers: list[tuple[str, ...]]
+    blocks: tuple[int, ...] = ()
+
+
+def find_stack(model: PreTrainedModel) -> Stack:
+    """Return a model's layers: what the module lists hold that are as long as its config says it is deep.
+
+    Raises DistilkitError where there is no one such stack.
+    """
+    config, name = model.config, type(model).__name__
+    if config.model_type in REFUSED:
+        raise DistilkitError(f"{name} cannot be shortened: {REFUSED[config.model_type]}: give another teacher")
+    depth = getattr(config, "num_hidden_layers", 0)
+    lists = {path: rows for path, rows in _lists(model) if len(rows) == depth}
+    outermost = [path for path in lists if not any(path.startswith(f"{other}.") for other in lists)]
+    if len({path.rpartition(".")[0] for path in outermost}) == 1:
+        layers = list(zip(*(lists[path] for path in outermost), strict=True))
+        children = model.get_submodule(outermost[0]).children()
+        return Stack(layers, tuple(len(block) for block in children if isinstance(block, nn.ModuleList)))
+    shared = [rows for _, rows in _lists(model) if len(rows) == 1 == getattr(config, "num_hidden_groups", 0)]
+    if shared and not outermost:  # ALBERT: one layer, repeated
+        return Stack([(shared[0][0],)] * depth)
+    groups = getattr(config, "num_hidden_groups", None)
+    reason = f"its {depth} layers share {groups} sets of weights" if groups else f"{len(outermost)} stacks of {depth}"
+    raise DistilkitError(f"{name} cannot be shortened: {reason}: give another teacher")
+
+
+def _lists(model: nn.Module) -> Iterator[tuple[str, list[str]]]:
+    """Yield each module list with the names of its modules, those of lists within it in their stead."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module):
+            rows = []
+            for index, child in enumerate(module):
+                inner = range(len(child)) if isinstance(child, nn.ModuleList) else ()
+                rows += [f"{path}.{index}.{number}" for number in inner] or [f"{path}.{index}"]
+            yield path, rows
+
+
+def is_shared(stack: Stack) -> bool:
+    """Say whether all layers of a stack are one and the same (ALBERT)."""
+    return len(stack.layers) > 1 and len(set(stack.layers)) == 1
+
+
+@contextmanager
+def skip_layers(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[None]:
+    """Within it, a model computes as if it had only those layers: the others hand on what they are given."""
+    kept: dict[nn.Module, list[bool]] = {}
+    stack = find_stack(model)
+    branches = {path for row in stack.layers for path in row if len(row) > 1}
+    for index, row in enumerate(stack.layers):
+        for path in row:
+            kept.setdefault(model.get_submodule(path), []).append(index in layers)
+    names = {module: path for path, module in model.named_modules()}
+    changed = [module for module, calls in kept.items() if not all(calls)]
+    try:
+        for module in changed:
+            # what lies beside other lists is added to the hidden state: it hands on nothing, but for the norms
+            silent = names[module] in branches and not isinstance(module, nn.LayerNorm)
+            module.forward = _passing(module.forward, kept[module], silent=silent)
+        yield
+    finally:
+        for module in changed:
+            module.__dict__.pop("forward", None)
+
+
+def _passing(forward: Callable[..., Any], kept: list[bool], *, silent: bool) -> Callable[..., Any]:
+    turns = itertools.cycle(kept)
+
+    def run(*args: Any, **inputs: Any) -> Any:
+        output = forward(*args, **inputs)
+        if next(turns):
+            return output
+        hidden = args[0] if args else inputs["hidden_states"]
+        passed = torch.zeros_like(hidden) if silent else hidden
+        if isinstance(output, Tensor):
+            return passed
+        if isinstance(output, dict):
+            return output | {next(iter(output)): passed}
+        return (passed, *output[1:])
+
+    return run
+
 
 # By the class of a layer: a factor that depends on the depth and divides the output of these of its parts. It is folded
 # into their weights, so that a shorter model computes the same (ESM C: residual branches over √(layers / 36)).
@@ -29,23 +123,23 @@ def extract(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
 
     Raises DistilkitError where the layers don't fit the places that they come to.
     """
-    return copy.deepcopy(share(teacher, layers))
+    return copy.deepcopy(truncate_shared(teacher, layers))
 
 
-def share(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+def truncate_shared(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
     """Return what extract() does, with the teacher's own memory for weights: nothing is copied."""
     stack = find_stack(teacher)
     refusals = []
-    for changes in shrink(teacher.config, stack, layers):
+    for changes in candidate_configs(teacher.config, stack, layers):
         try:
-            student = skeleton(teacher, changed(teacher.config, changes))
-            return fill(student, _taken(teacher, student, stack, layers))
+            student = build_empty(teacher, changed_config(teacher.config, changes))
+            return assign_tensors(student, _student_tensors(teacher, student, stack, layers))
         except DistilkitError as error:
             refusals.append(error)
     raise refusals[0]
 
 
-def shrink(config: PretrainedConfig, stack: Stack, layers: Sequence[int]) -> Iterator[dict[str, Any]]:
+def candidate_configs(config: PretrainedConfig, stack: Stack, layers: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Yield what a model with only those layers changes in the config, likeliest first.
 
     Every list as long as the model is deep is taken for a list by layer; then each in turn for one that isn't.
@@ -68,68 +162,11 @@ def shrink(config: PretrainedConfig, stack: Stack, layers: Sequence[int]) -> Ite
         yield changes
 
 
-def changed(config: PretrainedConfig, changes: Mapping[str, Any]) -> PretrainedConfig:
-    """Return a copy of a config with other values, checked as a whole.
-
-    Raises DistilkitError where the architecture doesn't allow them.
-    """
-    try:
-        return type(config).from_dict(copy.deepcopy(config.to_dict()) | dict(changes))
-    except (StrictDataclassError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise DistilkitError(f"{config.model_type} does not allow these layers ({reason})") from None
-
-
-def skeleton(
-    like: PreTrainedModel, config: PretrainedConfig, model_class: type[PreTrainedModel] | None = None
-) -> PreTrainedModel:
-    """Make a model of another one's class (or of `model_class`) whose parameters have shapes but no memory.
-
-    Raises DistilkitError where the architecture doesn't allow the config.
-    """
-    try:
-        with init_empty_weights(include_buffers=False):
-            model = cast(PreTrainedModel, (model_class or type(like))(config).eval())
-    except (ValueError, IndexError) as error:  # NeoMME: IndexError or ValueError where no layer attends to everything
-        raise DistilkitError(f"{config.model_type} does not allow these layers ({error})") from None
-    if getattr(cast(Any, like).base_model, "pooler", ...) is None:
-        drop_pooler(model)
-    return model
-
-
-def weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return a model's tensors by name; tied ones are one and the same object."""
-    once: dict[int, Tensor] = {}
-    return {name: once.setdefault(id(t), t.detach()) for name, t in model.state_dict(keep_vars=True).items()}
-
-
-def fill(student: PreTrainedModel, tensors: Mapping[str, Tensor]) -> PreTrainedModel:
-    """Give a skeleton its tensors; names with one and the same tensor are tied.
-
-    Raises DistilkitError where one is missing, left over or of another shape.
-    """
-    expected = {name: tensor.shape for name, tensor in student.state_dict().items()}
-    for name in sorted(expected.keys() | tensors.keys()):
-        if name not in tensors or name not in expected or tensors[name].shape != expected[name]:
-            what = "lacks" if name not in tensors else "has no place for" if name not in expected else "resizes"
-            raise DistilkitError(f"a model of these layers {what} '{name}'")
-    tied: dict[int, nn.Parameter] = {}
-    parameters = dict(student.named_parameters(remove_duplicate=False))
-
-    def parameter(tensor: Tensor) -> nn.Parameter:
-        return tied.setdefault(id(tensor), nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
-
-    student.load_state_dict(
-        {name: parameter(tensor) if name in parameters else tensor for name, tensor in tensors.items()}, assign=True
-    )
-    return student
-
-
-def _taken(
+def _student_tensors(
     teacher: PreTrainedModel, student: PreTrainedModel, stack: Stack, layers: Sequence[int]
 ) -> dict[str, Tensor]:
     """Return the student's tensors by name: the teacher's own, but for what depends on the depth."""
-    theirs = weights(teacher)
+    theirs = tensors_by_name(teacher)
     names = dict(sources(student, stack, layers))
     dropped = {name for i, row in enumerate(stack.layers) if i not in layers for name in row} - {
         name for i in layers for name in stack.layers[i]
@@ -141,7 +178,8 @@ def _taken(
         raise DistilkitError(f"layers {listed(layers)} need '{source}', which this teacher doesn't have")
     shapes = {name: tensor.shape for name, tensor in student.state_dict().items()}
     tensors = {
-        name: by_layer(theirs[source], shapes[name], len(stack.layers), layers) for name, source in names.items()
+        name: select_layer_columns(theirs[source], shapes[name], len(stack.layers), layers)
+        for name, source in names.items()
     }
     return tensors | dict(_folded(teacher, student, stack, layers, tensors))
 
@@ -155,7 +193,7 @@ def sources(student: PreTrainedModel, stack: Stack, layers: Sequence[int]) -> It
         yield name, name if at is None else theirs[at] + name[len(ours[at]) :]
 
 
-def by_layer(tensor: Tensor, shape: torch.Size, depth: int, layers: Sequence[int]) -> Tensor:
+def select_layer_columns(tensor: Tensor, shape: torch.Size, depth: int, layers: Sequence[int]) -> Tensor:
     """Return a tensor with the columns of those layers only, where every layer has its own (ESM's contact head)."""
     for axis, (size, wanted) in enumerate(zip(tensor.shape, shape, strict=False)):
         if size != wanted and size * len(layers) == wanted * depth:

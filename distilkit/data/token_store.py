@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from distilkit.errors import DistilkitError
+from distilkit.data.packing import Ids
+from distilkit.data.readers import no_space
 from distilkit.files import sync
-from distilkit.packing import Ids
 
 
 def store(key: str, dtype: np.dtype[Any], make: Callable[[], Iterable[list[Ids]]]) -> Dataset:
@@ -43,14 +43,6 @@ def store(key: str, dtype: np.dtype[Any], make: Callable[[], Iterable[list[Ids]]
             finally:
                 partial.unlink(missing_ok=True)
     return Dataset.from_file(str(path))
-
-
-def no_space() -> DistilkitError:
-    """Return the error for a cache that the disk has no room for."""
-    return DistilkitError(
-        f"no space left for the tokens in '{datasets.config.HF_DATASETS_CACHE}': "
-        "free some, set HF_DATASETS_CACHE to another disk, or read the text with --streaming"
-    )
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import re
 import transformers
 from transformers import BertConfig, DistilBertConfig, PreTrainedModel
 
-from distilkit import layers
+from distilkit.encoders.surgery import assign_tensors, build_empty, tensors_by_name
 from distilkit.errors import DistilkitError
 
 CLASSES = {
@@ -64,14 +64,14 @@ def convert(bert: PreTrainedModel) -> PreTrainedModel:
         )
     values = {new: getattr(source, old) for old, new in FIELDS.items()}
     values |= {name: getattr(source, name) for name in SAME}
-    student = layers.skeleton(bert, DistilBertConfig(**values), CLASSES[type(bert).__name__])
-    tensors = layers.weights(bert)
+    student = build_empty(bert, DistilBertConfig(**values), CLASSES[type(bert).__name__])
+    tensors = tensors_by_name(bert)
     prefix = "" if bert.base_model is bert else "bert."
     types = tensors.pop(f"{prefix}embeddings.token_type_embeddings.weight")  # (2, H)
     positions = f"{prefix}embeddings.position_embeddings.weight"
     tensors[positions] = tensors[positions] + types[0]  # (P, H)
     renamed = {rename(name): tensor for name, tensor in tensors.items() if ".pooler." not in f".{name}"}
-    return layers.fill(student, renamed)
+    return assign_tensors(student, renamed)
 
 
 def rename(name: str) -> str:

@@ -11,7 +11,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from distilkit import corpus
+from distilkit.data import corpus
+from distilkit.data.blocks import make_packer, pack_documents
+from distilkit.data.masking import mask_tokens, masked_batch
 from distilkit.errors import DistilkitError
 
 TEXTS = ["the first document", "a second one", "and the third"]
@@ -90,11 +92,11 @@ def test_absent_text_is_refused_in_one_line(source: str) -> None:
 
 def test_pack_loses_and_adds_nothing(corpus: Path, prose: list[str], tokenizer: PreTrainedTokenizerFast) -> None:
     """Blocks are CLS … SEP of one length and hold the documents' tokens in order, SEP between them."""
-    from distilkit import corpus as module
+    from distilkit.data import corpus
+    from distilkit.data import corpus as module
+    from distilkit.data.blocks import pack_documents
 
-    blocks = module.pack_documents(module.read_documents(str(corpus)), tokenizer, 32).with_format("numpy")["input_ids"][
-        :
-    ]
+    blocks = pack_documents(module.read_documents(str(corpus)), tokenizer, 32).with_format("numpy")["input_ids"][:]
     stream = [token for text in prose for token in (*tokenizer(text, add_special_tokens=False)["input_ids"], 3)]
 
     assert blocks.shape == (len(stream) // 30, 32)
@@ -107,7 +109,7 @@ def test_text_shorter_than_a_block_is_refused(tmp_path: Path, tokenizer: PreTrai
     """The line names the length and the flag."""
     path = write(tmp_path / "a.txt")
     with pytest.raises(DistilkitError, match="--seq-length"):
-        corpus.pack_documents(corpus.read_documents(str(path)), tokenizer, 96)
+        pack_documents(corpus.read_documents(str(path)), tokenizer, 96)
 
 
 def generators(count: int, seed: int) -> list[torch.Generator]:
@@ -118,7 +120,7 @@ def test_masking_is_80_10_10_of_exactly_15_percent(tokenizer: PreTrainedTokenize
     """Counted over 200,000 tokens: the share of targets is exact, the three fates within 4 standard deviations."""
     ids = torch.randint(5, 400, (1000, 200), generator=torch.Generator().manual_seed(3))
     ids[:, 0], ids[:, -1] = 2, 3
-    corrupted, labels = corpus.mask_tokens(ids, tokenizer, 0.15, generators(1000, seed=4))
+    corrupted, labels = mask_tokens(ids, tokenizer, 0.15, generators(1000, seed=4))
     targets = labels != -100
     count = int(targets.sum())
 
@@ -138,8 +140,8 @@ def test_masks_belong_to_the_row(tokenizer: PreTrainedTokenizerFast) -> None:
     """The same seeds mask alike, others differently, whatever the batch and its padding; pads are never masked."""
     ids = torch.randint(5, 400, (4, 50), generator=torch.Generator().manual_seed(0))
     ids[:, 25:] = 0
-    first, again, other = (corpus.mask_tokens(ids, tokenizer, 0.2, generators(4, seed=seed)) for seed in (1, 1, 2))
-    alone = corpus.mask_tokens(ids[2:3, :25], tokenizer, 0.2, generators(4, seed=1)[2:3])
+    first, again, other = (mask_tokens(ids, tokenizer, 0.2, generators(4, seed=seed)) for seed in (1, 1, 2))
+    alone = mask_tokens(ids[2:3, :25], tokenizer, 0.2, generators(4, seed=1)[2:3])
 
     assert torch.equal(first[0], again[0])
     assert not torch.equal(first[1], other[1])
@@ -151,7 +153,7 @@ def test_masks_belong_to_the_row(tokenizer: PreTrainedTokenizerFast) -> None:
 
 def test_rows_of_one_length_have_no_attention_mask(tokenizer: PreTrainedTokenizerFast) -> None:
     """Nothing is padded, so there is nothing to say, whether rows are lists or arrays."""
-    collate = corpus.masked_batch(tokenizer, 0.15)
+    collate = masked_batch(tokenizer, 0.15)
     rows = [{"input_ids": [2, 10 + n, 20 + n, 3]} for n in range(3)]
     batch = collate(rows, generators(3, 0))
 
@@ -164,7 +166,7 @@ def test_rows_are_padded_to_the_longest_of_their_batch(tokenizer: PreTrainedToke
     rows = [{"input_ids": np.array([2, *range(10, 10 + n), 3], dtype=np.uint16)} for n in (4, 1, 7)]
     targets = torch.zeros(3, 9)
     for seed in range(200):
-        batch = corpus.masked_batch(tokenizer, 0.3)(rows, generators(3, seed))
+        batch = masked_batch(tokenizer, 0.3)(rows, generators(3, seed))
         assert batch["attention_mask"].tolist() == [[1] * 6 + [0] * 3, [1] * 3 + [0] * 6, [1] * 9]
         assert (batch["labels"] != -100).sum(1).tolist() == [2, 1, 3]  # 0.3 of 6, 3 and 9 tokens, rounded up
         assert all(batch["input_ids"][i, n + 2 :].eq(0).all() for i, n in enumerate((4, 1, 7)))
@@ -179,17 +181,19 @@ def test_a_document_a_row_needs_a_pad_token(tokenizer: PreTrainedTokenizerFast) 
     bare = copy.deepcopy(tokenizer)
     bare.pad_token = None
     with pytest.raises(DistilkitError, match="--packing blocks"):
-        corpus.make_packer(bare, 32, "documents")
+        make_packer(bare, 32, "documents")
 
 
 def test_files_read_once_are_packed_alike(corpus: Path, tokenizer: PreTrainedTokenizerFast, cache: Path) -> None:
     """Read where they lie, files give the rows of datasets' copy; another content has another fingerprint."""
-    from distilkit import corpus as module
+    from distilkit.data import corpus
+    from distilkit.data import corpus as module
+    from distilkit.data.blocks import pack_documents
 
     documents, fingerprint = module.read_once(str(corpus))
-    packed = module.pack_documents(documents, tokenizer, 32, fingerprint=fingerprint)
+    packed = pack_documents(documents, tokenizer, 32, fingerprint=fingerprint)
 
-    assert packed[:] == module.pack_documents(module.read_documents(str(corpus)), tokenizer, 32)[:]
+    assert packed[:] == pack_documents(module.read_documents(str(corpus)), tokenizer, 32)[:]
     assert module.read_once(str(corpus))[1] == fingerprint
     other = cache / "other.txt"
     other.write_text(corpus.read_text("utf-8") + "one more\n", encoding="utf-8")

@@ -261,11 +261,6 @@ def max_tokens(model: PreTrainedModel) -> int | None:
     return limit
 
 
-def weights_bytes(directory: str | Path) -> int:
-    """Return the size of a checkpoint's weight files in bytes (0 for a hub id that isn't local)."""
-    return sum(path.stat().st_size for path in Path(directory).glob("*.safetensors"))
-
-
 def weights_hash(name: str) -> str:
     """Return what tells a checkpoint's weights from others: a hash of their files, or the commit of a hub id."""
     files = sorted(Path(name).glob("*.safetensors"))
@@ -277,8 +272,3 @@ def weights_hash(name: str) -> str:
             while piece := file.read(2**20):
                 digest.update(piece)
     return digest.hexdigest()
-
-
-def tensor_bytes(model: PreTrainedModel) -> int:
-    """Return how many bytes a model's weights come to when saved, tied ones once."""
-    return sum({id(tensor): tensor.nbytes for tensor in model.state_dict(keep_vars=True).values()}.values())

@@ -17,8 +17,8 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from distilkit import vocabulary
 from distilkit.distillation import distill
+from distilkit.encoders import vocabulary
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions
@@ -112,7 +112,7 @@ def test_a_text_s_own_tokens_are_enough(
 
 def test_specials_keep_their_roles(full: PreTrainedTokenizerBase, prose: list[str]) -> None:
     """Their ids change, their names and places don't."""
-    from distilkit import checkpoint
+    from distilkit.encoders import checkpoint, vocabulary
 
     kept = vocabulary.choose(vocabulary.count(Dataset.from_dict({"text": prose[:3]}), full), full)
     smaller = checkpoint.redefine(full, vocabulary.rewrite(full.backend_tokenizer.to_str(), kept))
@@ -177,12 +177,12 @@ def test_a_word_that_ends_as_unknown_stays_so() -> None:
 
 def test_size_of_an_xlm_r() -> None:
     """Half the layers leave most of XLM-R-base; a fifth of its tokens as well does not (counted, nothing allocated)."""
-    from distilkit.layers import share
+    from distilkit.encoders.layers import truncate_shared
 
     config = XLMRobertaConfig(vocab_size=250_002, max_position_embeddings=514, type_vocab_size=1)
     with torch.device("meta"):
         teacher = XLMRobertaForMaskedLM(config)
-    half = share(teacher, range(6))
+    half = truncate_shared(teacher, range(6))
     fewer = vocabulary.prune(half, np.arange(50_000).tolist())
 
     assert teacher.num_parameters() == 278_295_186

@@ -13,16 +13,18 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from distilkit import corpus as corpora
-from distilkit import packing, stream
+from distilkit.data import corpus as corpora
+from distilkit.data import packing, streaming
+from distilkit.data.blocks import make_packer, pack_documents
+from distilkit.data.masking import masked_batch
+from distilkit.data.packing import Encoder, Packer
+from distilkit.data.streaming import RowStream, StreamedBatches, set_aside
 from distilkit.distillation import distill
 from distilkit.errors import DistilkitError
 from distilkit.examiner import Examiner
 from distilkit.objectives import Objective
 from distilkit.options.distill import DistillOptions
 from distilkit.options.training import TrainOptions
-from distilkit.packing import Encoder, Packer
-from distilkit.stream import RowStream, StreamedBatches, set_aside
 from distilkit.training import load
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -32,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("small")
 def small(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups of a few documents and buffers of a few batches, so that there are many of both."""
     monkeypatch.setattr(packing, "PART", 500)
-    monkeypatch.setattr(stream, "BUFFER", 40)
+    monkeypatch.setattr(streaming, "BUFFER", 40)
 
 
 @pytest.fixture(params=["one file", "many files", "gzipped jsonl"])
@@ -55,7 +57,7 @@ def source(request: pytest.FixtureRequest, corpus: Path, prose: list[str], tmp_p
 
 @pytest.fixture
 def packer(tokenizer: PreTrainedTokenizerFast) -> Packer:
-    return corpora.make_packer(tokenizer, 32, "blocks")
+    return make_packer(tokenizer, 32, "blocks")
 
 
 def lists(rows: Any) -> list[list[int]]:
@@ -75,8 +77,8 @@ def test_a_stream_gives_the_rows_of_a_plain_reading(
     source: str, tokenizer: PreTrainedTokenizerFast, layout: str
 ) -> None:
     """Every pass over the text gives the packed data set's rows, in order and from the first token on."""
-    plain = corpora.pack_documents(corpora.read_documents(source), tokenizer, 32, packing=layout)["input_ids"][:]
-    read = RowStream(source, corpora.make_packer(tokenizer, 32, layout)).read(0, 2 * len(plain) + 3)
+    plain = pack_documents(corpora.read_documents(source), tokenizer, 32, packing=layout)["input_ids"][:]
+    read = RowStream(source, make_packer(tokenizer, 32, layout)).read(0, 2 * len(plain) + 3)
 
     assert lists(read) == plain + plain + plain[:3]
 
@@ -113,8 +115,8 @@ def test_reading_goes_on_from_a_place(source: str, packer: Packer, start: int, m
 def streamed(
     source: str, tokenizer: PreTrainedTokenizerFast, layout: str = "blocks", length: int = 32
 ) -> StreamedBatches:
-    rows = RowStream(source, corpora.make_packer(tokenizer, length, layout))
-    return StreamedBatches(rows, corpora.masked_batch(tokenizer, 0.15), batch_size=8, seed=5)
+    rows = RowStream(source, make_packer(tokenizer, length, layout))
+    return StreamedBatches(rows, masked_batch(tokenizer, 0.15), batch_size=8, seed=5)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -187,7 +189,7 @@ def test_heldout_rows_are_never_trained_on(
 ) -> None:
     """The stream's first rows are set aside; what is given begins after them, in the second pass over the text too."""
     monkeypatch.setattr(corpora, "HELDOUT_BLOCKS", 9)
-    plain = corpora.pack_documents(corpora.read_documents(source), tokenizer, 32)["input_ids"][:]
+    plain = pack_documents(corpora.read_documents(source), tokenizer, 32)["input_ids"][:]
     training, heldout = set_aside(source, packer)
 
     assert lists(row["input_ids"] for row in heldout) == plain[:9]

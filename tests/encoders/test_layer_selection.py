@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
+from distilkit.encoders.layer_selection import STRATEGIES, LayerEvaluator, neighbouring_choices, search
 from distilkit.errors import DistilkitError
 from distilkit.options.init import InitOptions
-from distilkit.selection import STRATEGIES, Gauge, near, search
 from distilkit.student import init
 
 
@@ -31,7 +31,7 @@ def model(make_checkpoint: Callable[..., Path]) -> PreTrainedModel:
 def test_loss_and_agreement_are_the_plain_ones(model: PreTrainedModel) -> None:
     """Of a model whose stack was cut by hand, with full logits and textbook cross-entropy."""
     batches = [make_batch(0), make_batch(1)]
-    loss, agreement = Gauge(model, batches).measure([1, 4])
+    loss, agreement = LayerEvaluator(model, batches).measure([1, 4])
     ids, labels = (torch.cat([batch[name] for batch in batches]) for name in ("input_ids", "labels"))
     with torch.no_grad():
         answers = model(input_ids=ids).logits.argmax(-1)
@@ -43,12 +43,12 @@ def test_loss_and_agreement_are_the_plain_ones(model: PreTrainedModel) -> None:
 
     assert loss == pytest.approx(float(F.cross_entropy(logits[masked], labels[masked])), abs=1e-5)
     assert agreement == pytest.approx(float((logits.argmax(-1) == answers)[masked].float().mean()))
-    assert Gauge(model, batches).measure(range(6))[1] == 1.0
+    assert LayerEvaluator(model, batches).measure(range(6))[1] == 1.0
 
 
 def test_search_drops_the_cheapest_layer_each_time(model: PreTrainedModel) -> None:
     """The greedy path, walked by hand; all strategies are ranked with it, the closest to the teacher first."""
-    gauge = Gauge(model, [make_batch(2)])
+    gauge = LayerEvaluator(model, [make_batch(2)])
     kept = list(range(6))
 
     def far(layers: list[int]) -> tuple[float, float]:
@@ -87,7 +87,7 @@ def test_search_needs_text(teacher: Path, tmp_path: Path) -> None:
 
 def test_near_yields_every_choice_within_two_exchanges_once() -> None:
     """Nearest first, never the choice itself."""
-    choices = [tuple(layers) for layers in near([0, 2, 5], 6)]
+    choices = [tuple(layers) for layers in neighbouring_choices([0, 2, 5], 6)]
 
     assert len(choices) == len(set(choices)) == 9 + 9
     assert (0, 2, 5) not in choices

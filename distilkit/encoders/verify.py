@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distilkit import checkpoint
+from distilkit.encoders import checkpoint
+from distilkit.encoders.forward import required_inputs
+from distilkit.encoders.layers import skip_layers
 from distilkit.errors import DistilkitError
-from distilkit.stack import passed_over
-from distilkit.states import needed_inputs
 
 PROOF_LENGTH = 192  # tokens: more than the window of ModernBERT's local layers
-EXACT = 1e-5  # of the largest output: rounding, where a factor had to be folded into weights
+TOLERANCE = 1e-5  # of the largest output: rounding, where a factor had to be folded into weights
 
 
 @torch.inference_mode()
-def prove(
+def max_output_difference(
     teacher: PreTrainedModel, student: PreTrainedModel, kept: Sequence[int], kept_ids: Sequence[int] | None
 ) -> tuple[float, float]:
     """Return how far a student's outputs are from those of its teacher with the other layers passed over.
@@ -28,7 +28,7 @@ def prove(
     length = min(PROOF_LENGTH, checkpoint.max_tokens(teacher) or PROOF_LENGTH)
     ids = torch.randint(size, (2, length), generator=torch.Generator().manual_seed(0))  # (B, T)
     index = torch.tensor(kept_ids) if kept_ids else torch.arange(size)
-    with passed_over(teacher, kept):
+    with skip_layers(teacher, kept):
         expected = outputs(teacher.float(), index[ids])
     if checkpoint.head_of(teacher.config) == "masked-lm":
         expected["logits"] = expected["logits"][..., index]  # (B, T, V)
@@ -43,5 +43,5 @@ def prove(
 def outputs(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:
     """Return what a model puts out for token ids (B, T), by name."""
     model.eval()
-    output = model(input_ids=ids, **needed_inputs(model, ids))
+    output = model(input_ids=ids, **required_inputs(model, ids))
     return {name: value for name, value in output.items() if isinstance(value, Tensor)}

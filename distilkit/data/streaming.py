@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 import torch
 
-from distilkit import corpus
+from distilkit.data import corpus
+from distilkit.data.batches import Batches, Collate
+from distilkit.data.packing import Ids, Packer, group
+from distilkit.data.readers import readable
 from distilkit.errors import DistilkitError
-from distilkit.packing import Ids, Packer, group
 from distilkit.progress import track
-from distilkit.training import Batches, Collate
 
 BUFFER = 2**14  # rows that are shuffled together: 4 MB of 128 tokens each
 
@@ -106,7 +107,7 @@ class RowStream:
 
     def _groups(self, state: dict[str, Any] | None) -> Iterator[tuple[list[str], dict[str, Any] | None]]:
         """Yield groups of documents, each with datasets' state behind it; an empty one marks the end of the text."""
-        with corpus.readable(self.source):
+        with readable(self.source):
             while True:
                 documents = copy.deepcopy(self.documents)  # it would remember the state and never start over
                 if state:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from distilkit import packing
-from distilkit.packing import Encoder, Packer, group
+from distilkit.data import packing
+from distilkit.data.packing import Encoder, Packer, group
 
 CLS, SEP = 2, 3
 

@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import layers
+from distilkit.encoders.surgery import assign_tensors, build_empty, changed_config, tensors_by_name
 from distilkit.errors import DistilkitError
 from distilkit.progress import track
 
@@ -165,7 +165,7 @@ def prune(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     for name, value in config.to_dict().items():
         if name.endswith(("_token_id", "_index")) and isinstance(value, int) and value in new:
             changes[name] = new[value]
-    student = layers.skeleton(model, layers.changed(config, changes))
+    student = build_empty(model, changed_config(config, changes))
     shapes = {name: tensor.shape for name, tensor in student.state_dict().items()}
     cut: dict[int, Tensor] = {}  # tied tensors are cut once and stay tied
 
@@ -175,4 +175,6 @@ def prune(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
                 return cut.setdefault(id(tensor), tensor.index_select(axis, index))
         return tensor
 
-    return layers.fill(student, {name: rows(tensor, shapes[name]) for name, tensor in layers.weights(model).items()})
+    return assign_tensors(
+        student, {name: rows(tensor, shapes[name]) for name, tensor in tensors_by_name(model).items()}
+    )

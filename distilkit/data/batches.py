@@ -1,0 +1,61 @@
+"""Number and shuffle micro-batches: batch n is a function of n."""
+
+import math
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+Collate = Callable[[list[dict[str, Any]], list[torch.Generator]], dict[str, Tensor]]
+
+
+POOL = 50  # batches that are sorted by length together
+
+
+class Batches(Dataset[dict[str, Tensor]]):
+    """Numbered micro-batches of shuffled rows, as many as asked for: batches[n] is the n-th of the run.
+
+    Every epoch has its own order and every row of it its own generator, both made from the seed and a number. With
+    `lengths`, a number a row, rows of about the same length share a batch, so that little is padded.
+    """
+
+    def __init__(self, rows: Any, collate: Collate, *, batch_size: int, seed: int, lengths: Any = None) -> None:
+        self.rows, self.collate, self.batch_size, self.seed = rows, collate, batch_size, seed
+        self.lengths = None if lengths is None else torch.as_tensor(lengths)
+        self.per_epoch = math.ceil(len(rows) / batch_size)
+        self._epoch = -1
+        self._order = self._turns = torch.empty(0, dtype=torch.long)  # of rows, 8 bytes each, and of batches
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        epoch, place = divmod(number, self.per_epoch)
+        if epoch != self._epoch:
+            self._open(epoch)
+            self._epoch = epoch
+        start = int(self._turns[place]) * self.batch_size
+        chosen = self._order[start : start + self.batch_size].tolist()
+        generators = [_generator(self.seed, epoch, start + i) for i in range(len(chosen))]
+        return self.collate([self.rows[i] for i in chosen], generators)
+
+    @property
+    def mark(self) -> str:
+        """What tells the rows from others: how many there are, and a CRC-32 of some of them."""
+        places = range(0, len(self.rows), max(1, len(self.rows) // 64))
+        return f"{len(self.rows)}, {zlib.crc32(repr([self.rows[place] for place in places]).encode()):08x}"
+
+    def _open(self, epoch: int) -> None:
+        """Shuffle the rows for an epoch."""
+        generator = _generator(self.seed, -1, epoch)
+        self._order = torch.randperm(len(self.rows), generator=generator)
+        self._turns = torch.arange(self.per_epoch)
+        if self.lengths is not None:
+            # sorted within pools of many batches, not as a whole, so that batches still differ between epochs
+            pools = self._order.split(POOL * self.batch_size)
+            self._order = torch.cat([pool[self.lengths[pool].argsort()] for pool in pools])
+            self._turns = torch.randperm(self.per_epoch, generator=generator)
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    return torch.Generator().manual_seed(hash(numbers) % 2**63)  # hash() of integers is the same in every process

@@ -1,0 +1,58 @@
+"""Mask tokens and build the labels of masked language modelling."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+
+def mask_tokens(
+    input_ids: Tensor, tokenizer: PreTrainedTokenizerBase, probability: float, generators: list[torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    """Mask a batch anew (Devlin et al. 2018, section 3.1): returns (corrupted ids, labels), (B, T) each.
+
+    In every row exactly ⌈probability · tokens⌉ of those that are not special become targets, drawn evenly by the row's
+    own generator, so that masks don't depend on how rows lie in batches; of the targets 80 % turn into MASK, 10 % into
+    a random id and 10 % stay. Labels are -100 elsewhere.
+    """
+    length = input_ids.shape[1]
+    draws = torch.stack([torch.rand(length, 3, generator=generator) for generator in generators])  # (B, T, 3)
+    special = torch.isin(input_ids, torch.tensor(tokenizer.all_special_ids))
+    tokens = (input_ids != (-1 if tokenizer.pad_token_id is None else tokenizer.pad_token_id)).sum(1)  # (B,)
+    counts = torch.minimum((probability * tokens - 1e-6).ceil(), (~special).sum(1))  # (B,)
+    order, fate, word = draws.masked_fill(special.unsqueeze(-1), -1.0).unbind(-1)
+    rank = order.argsort(1, descending=True).argsort(1)  # (B, T): place of each token in its row's draw
+    target = rank < counts.unsqueeze(1)
+    labels = input_ids.where(target, -100)
+    corrupted = input_ids.masked_fill(target & (fate < 0.8), int(tokenizer.mask_token_id))
+    words = (word.double() * len(tokenizer)).long()
+    return words.where(target & (fate >= 0.9), corrupted), labels
+
+
+def masked_batch(
+    tokenizer: PreTrainedTokenizerBase, probability: float
+) -> Callable[[list[dict[str, Any]], list[torch.Generator]], dict[str, Tensor]]:
+    """Return the collate function that stacks packed rows and masks them.
+
+    Where rows differ in length they are padded to the longest, and there is an attention_mask.
+    """
+
+    def collate(rows: list[dict[str, Any]], generators: list[torch.Generator]) -> dict[str, Tensor]:
+        tokens = [row["input_ids"] for row in rows]
+        lengths = np.array([len(ids) for ids in tokens])
+        ids = np.concatenate(tokens).astype(np.int64)
+        batch = {}
+        if (lengths == lengths[0]).all():
+            ids = ids.reshape(len(rows), -1)  # (B, T)
+        else:
+            present = np.arange(lengths.max()) < lengths[:, None]  # (B, T)
+            padded = np.full(present.shape, tokenizer.pad_token_id)
+            padded[present] = ids
+            ids, batch = padded, {"attention_mask": torch.from_numpy(present.astype(np.int64))}
+        corrupted, labels = mask_tokens(torch.from_numpy(ids), tokenizer, probability, generators)
+        return {"input_ids": corrupted, "labels": labels} | batch
+
+    return collate

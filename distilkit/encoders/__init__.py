@@ -1,0 +1,1 @@
+"""Checkpoints and the layers in them. Start with checkpoint.py, then layers.py."""

@@ -1,0 +1,111 @@
+"""What a model computes on its way to the answer: hidden states, attention, the head at some rows only.
+
+All of it is seen through hooks on what every architecture has, so nothing here knows a model family.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+def mean_by_row(logits: Tensor, owners: Tensor, rows: int) -> Tensor:
+    """Return the mean of each row's windows (rows, C); logits (W, C), owners (W,) the row that each was cut from."""
+    sums = logits.new_zeros(rows, logits.shape[1]).index_add(0, owners, logits)
+    return sums / owners.bincount(minlength=rows).unsqueeze(1)
+
+
+class Head(NamedTuple):
+    """What a vocabulary head's last layer computes logits from: features (R, H), weight (V, H), bias (V,) or none."""
+
+    features: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+
+Batch = dict[str, Tensor]
+
+# Inputs without which some forwards do not run, by name (X-MOD: a language for each sequence; the first one here).
+REQUIRED_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "lang_ids": lambda ids: torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+}
+
+
+def select_rows(rows_of: Tensor, rows: Tensor | None) -> Tensor:
+    """Return the rows asked for, all of them for None."""
+    return rows_of if rows is None else rows_of[rows]
+
+
+def masked_lm_logits(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Run a masked-LM model with its vocabulary head at some rows of the flattened batch only (None: at all).
+
+    Returns the last hidden state at every row (B·T, H) and the logits at the rows asked for (R, V). The body's output
+    is narrowed on its way to the head by a hook, so any masked-LM class will do.
+    """
+    whole: list[Tensor] = []
+
+    def narrow(_module: nn.Module, _args: Any, output: Any) -> Any:
+        hidden = output.last_hidden_state.flatten(0, 1)  # (B·T, H)
+        whole.append(hidden)
+        output.last_hidden_state = select_rows(hidden, rows).unsqueeze(0)  # (1, R, H)
+        return output
+
+    hook = model.base_model.register_forward_hook(narrow)
+    try:
+        logits = model(**inputs, **required_inputs(model, inputs["input_ids"])).logits.squeeze(0)  # (R, V)
+    finally:
+        hook.remove()
+    return whole[0], logits
+
+
+def head_inputs(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> tuple[Tensor, Head]:
+    """Run a masked-LM model up to the last layer of its vocabulary head, at some rows only.
+
+    Returns the last hidden state at every row (B·T, H), and what the logits at the rows asked for are computed from.
+    """
+    last = cast(nn.Linear, model.get_output_embeddings())
+    features: list[Tensor] = []
+
+    def divert(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        features.append(args[0].squeeze(0))  # (R, H)
+        return (args[0][:, :1],)
+
+    hook = last.register_forward_pre_hook(divert)
+    try:
+        hidden, _ = masked_lm_logits(model, inputs, rows)
+    finally:
+        hook.remove()
+    return hidden, Head(features[0], last.weight, last.bias)
+
+
+@torch.no_grad()
+def has_linear_output(model: PreTrainedModel) -> bool:
+    """Say whether head_at() gives all that a model's logits are made of; MobileBERT's and ESM's heads add to it."""
+    training, device = model.training, next(model.parameters()).device
+    inputs = {"input_ids": torch.arange(8, device=device).unsqueeze(0)}
+    model.eval()
+    try:
+        features, weight, bias = head_inputs(model, inputs, None)[1]
+        same = torch.allclose(F.linear(features, weight, bias), masked_lm_logits(model, inputs, None)[1], atol=1e-4)
+    except (AttributeError, IndexError):  # no last layer, or one that isn't called
+        same = False
+    model.train(training)
+    return same
+
+
+def required_inputs(model: PreTrainedModel, input_ids: Tensor) -> Batch:
+    """Return the inputs, made up from token ids (B, T), without which a model would not run."""
+    if getattr(model.config, "default_language", "") is not None:
+        return {}
+    accepted = {name for part in (model, model.base_model) for name in inspect.signature(part.forward).parameters}
+    return {name: make(input_ids) for name, make in REQUIRED_INPUTS.items() if name in accepted}
+
+
+def encoder_states(model: PreTrainedModel, inputs: Batch) -> Tensor:
+    """Run a model without its head; returns the last hidden state at every row of the flattened batch (B·T, H)."""
+    output = model.base_model(**inputs, **required_inputs(model, inputs["input_ids"]))
+    return cast(Tensor, output.last_hidden_state.flatten(0, 1))

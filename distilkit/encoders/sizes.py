@@ -1,0 +1,84 @@
+"""Count the parameters and bytes of a model or of its files."""
+
+import math
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import PreTrainedModel
+
+from distilkit.encoders.layers import find_stack
+from distilkit.errors import DistilkitError
+from distilkit.files import BIOGRAPHY
+
+
+def weights_bytes(directory: str | Path) -> int:
+    """Return the size of a checkpoint's weight files in bytes (0 for a hub id that isn't local)."""
+    return sum(path.stat().st_size for path in Path(directory).glob("*.safetensors"))
+
+
+def tensor_bytes(model: PreTrainedModel) -> int:
+    """Return how many bytes a model's weights come to when saved, tied ones once."""
+    return sum({id(tensor): tensor.nbytes for tensor in model.state_dict(keep_vars=True).values()}.values())
+
+
+def compare_sizes(teacher: PreTrainedModel, student: PreTrainedModel) -> dict[str, float]:
+    """Return what teacher and student are made of: layers, tokens, parameters by part, bytes of weights."""
+    metrics: dict[str, float] = {}
+    for name, model in (("teacher", teacher), ("student", student)):
+        parts = parameters_by_part(model)
+        metrics |= {
+            f"{name}/layers": float(len(find_stack(model).layers)),
+            f"{name}/vocabulary": float(model.config.vocab_size),
+            **{f"{name}/parameters_{part}": float(number) for part, number in parts.items() if number},
+            f"{name}/parameters": float(sum(parts.values())),
+            f"{name}/bytes": float(tensor_bytes(model)),
+        }
+    return metrics
+
+
+def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:
+    """Count a model's parameters, tied ones once: embeddings, layers, head, and what else the body has."""
+    layers = {path for row in find_stack(model).layers for path in row}
+    body = {id(parameter) for parameter in model.base_model.parameters()}
+    tables = {id(module.weight) for module in model.base_model.modules() if isinstance(module, nn.Embedding)}
+    counts = {"embeddings": 0, "layers": 0, "head": 0, "other": 0}
+    for name, parameter in model.named_parameters():
+        in_layer = any(name.startswith(f"{path}.") for path in layers)
+        part = "layers" if in_layer else "embeddings" if id(parameter) in tables else "other"
+        counts[part if id(parameter) in body else "head"] += parameter.numel()
+    return counts
+
+
+def model_sizes(model: PreTrainedModel, name: str) -> dict[str, float]:
+    """Count parameters (tied ones once) and bytes of the weight files, or of the weights where the files are far."""
+    weights = {tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}
+    return {
+        "parameters": float(_count(model)),
+        "encoder_parameters": float(_count(model.base_model)),
+        "bytes": float(weights_bytes(name) or sum(weights.values())),
+    }
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def weights_of(directory: Path) -> dict[str, float]:
+    """Count a checkpoint's parameters and bytes, {} where it has no weights; reads the headers only.
+
+    Where there is a checkpoint for each of several tasks in it, that of the first task counts.
+    """
+    of_tasks = sorted(path.parent for path in directory.glob(f"*/{BIOGRAPHY}"))
+    files = sorted(directory.glob("*.safetensors")) or [
+        file for path in of_tasks[:1] for file in path.glob("*.safetensors")
+    ]
+    parameters = 0
+    for path in files:
+        try:
+            with safe_open(path, "pt") as tensors:
+                parameters += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise DistilkitError(f"'{path}' cannot be read ({error}): make the checkpoint again") from None
+    size = sum(path.stat().st_size for path in files)
+    return {"parameters": float(parameters), "bytes": float(size)} if files else {}

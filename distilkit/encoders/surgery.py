@@ -1,0 +1,70 @@
+"""Build a model from a changed config and named tensors."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, cast
+
+from accelerate import init_empty_weights
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from distilkit.encoders.checkpoint import drop_pooler
+from distilkit.errors import DistilkitError
+
+
+def changed_config(config: PretrainedConfig, changes: Mapping[str, Any]) -> PretrainedConfig:
+    """Return a copy of a config with other values, checked as a whole.
+
+    Raises DistilkitError where the architecture doesn't allow them.
+    """
+    try:
+        return type(config).from_dict(copy.deepcopy(config.to_dict()) | dict(changes))
+    except (StrictDataclassError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise DistilkitError(f"{config.model_type} does not allow these layers ({reason})") from None
+
+
+def build_empty(
+    like: PreTrainedModel, config: PretrainedConfig, model_class: type[PreTrainedModel] | None = None
+) -> PreTrainedModel:
+    """Make a model of another one's class (or of `model_class`) whose parameters have shapes but no memory.
+
+    Raises DistilkitError where the architecture doesn't allow the config.
+    """
+    try:
+        with init_empty_weights(include_buffers=False):
+            model = cast(PreTrainedModel, (model_class or type(like))(config).eval())
+    except (ValueError, IndexError) as error:  # NeoMME: IndexError or ValueError where no layer attends to everything
+        raise DistilkitError(f"{config.model_type} does not allow these layers ({error})") from None
+    if getattr(cast(Any, like).base_model, "pooler", ...) is None:
+        drop_pooler(model)
+    return model
+
+
+def tensors_by_name(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return a model's tensors by name; tied ones are one and the same object."""
+    once: dict[int, Tensor] = {}
+    return {name: once.setdefault(id(t), t.detach()) for name, t in model.state_dict(keep_vars=True).items()}
+
+
+def assign_tensors(student: PreTrainedModel, tensors: Mapping[str, Tensor]) -> PreTrainedModel:
+    """Give a skeleton its tensors; names with one and the same tensor are tied.
+
+    Raises DistilkitError where one is missing, left over or of another shape.
+    """
+    expected = {name: tensor.shape for name, tensor in student.state_dict().items()}
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors or name not in expected or tensors[name].shape != expected[name]:
+            what = "lacks" if name not in tensors else "has no place for" if name not in expected else "resizes"
+            raise DistilkitError(f"a model of these layers {what} '{name}'")
+    tied: dict[int, nn.Parameter] = {}
+    parameters = dict(student.named_parameters(remove_duplicate=False))
+
+    def parameter(tensor: Tensor) -> nn.Parameter:
+        return tied.setdefault(id(tensor), nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
+
+    student.load_state_dict(
+        {name: parameter(tensor) if name in parameters else tensor for name, tensor in tensors.items()}, assign=True
+    )
+    return student
