@@ -16,13 +16,13 @@ from distilkit.data.masking import masked_batch
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.files import is_writable, write_text
-from distilkit.labels import output_names
 from distilkit.options.distill import DistillOptions
 from distilkit.options.tasks import EvalOptions
 from distilkit.pairs import Opened, Pair, find_pair, match, trained_length
 from distilkit.processes import is_main_process
 from distilkit.progress import warn
 from distilkit.slices import Slice
+from distilkit.tasks.labels import output_names
 
 EXAMPLES = 5  # of each slice
 

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import encoding, slices
+from distilkit import slices
 from distilkit.data.batches import Batches
 from distilkit.encoders.forward import masked_lm_logits, required_inputs
 from distilkit.processes import device
 from distilkit.progress import track
+from distilkit.tasks import encoding
 
 Array = npt.NDArray[np.float64]
 CONTEXT = 12  # tokens that an example shows on either side

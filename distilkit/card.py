@@ -16,7 +16,7 @@ from distilkit.record import Record
 from distilkit.render import fill
 from distilkit.results import Model, Results, flaws, scores_of
 from distilkit.steps import Step, duration, machines, seeds, training_seconds
-from distilkit.tasks import TASKS
+from distilkit.tasks.catalogue import TASKS
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 MARK = "<!-- Written by distilkit report. sha256 of what is above: {} -->\n"

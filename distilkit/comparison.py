@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from distilkit.formatting import format_percent, format_score
 from distilkit.results import Model, Results, differences, flaws, scores_of
-from distilkit.tasks import TASKS
+from distilkit.tasks.catalogue import TASKS
 
 TASK_NAMES = {
     "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI",

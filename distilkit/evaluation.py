@@ -8,7 +8,6 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import encoding, labels, task_data, tasks
 from distilkit.agreement import agree
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
@@ -21,7 +20,9 @@ from distilkit.processes import device
 from distilkit.progress import is_first_process, warn
 from distilkit.record import COLLAPSED, Record, record
 from distilkit.retention import TEACHER, Result, compare
-from distilkit.tasks import Task
+from distilkit.tasks import encoding, labels
+from distilkit.tasks.catalogue import HEADS, Task, averages, glue_average_tasks, resolve, with_training_settings
+from distilkit.tasks.rows import read_tests, read_validation, tasks_scored_on_test
 
 FOR_MODELS = ("max_length", "stride", "n_best", "max_answer_length")
 FOR_TASKS = (
@@ -38,7 +39,7 @@ def evaluate(config: EvalOptions) -> Record:
     With several checkpoints, a metric's name begins with the checkpoint's position; `teacher/` and `control/` begin the
     names of what they are compared with.
     """
-    chosen = tasks.resolve(config) if config.task or not config.agreement else []
+    chosen = resolve(config) if config.task or not config.agreement else []
     _check_agreement(config)
     _check(config, chosen)
     agreed = agree(config) if config.agreement else {}
@@ -57,8 +58,8 @@ def evaluate(config: EvalOptions) -> Record:
         _check_kinds(list(dict.fromkeys(entries.values())), chosen[0], config)
     if config.write_predictions:
         _make(config.write_predictions, [file for task in chosen for file in task.files])
-    about = {name: " ".join(names) for name, names in tasks.averaged(chosen).items()}
-    about |= task_data.scored_on_tests(chosen, config.data)
+    about = {name: " ".join(names) for name, names in glue_average_tasks(chosen).items()}
+    about |= tasks_scored_on_test(chosen, config.data)
     scored: dict[str, Result] = {}  # once each: a model may be what it is compared with, too
     for label, name in entries.items():
         if name not in scored:
@@ -118,7 +119,7 @@ def _refuse(config: EvalOptions, names: Sequence[str], reason: str) -> None:
 
 def _check_kinds(names: Sequence[str], task: Task, config: EvalOptions) -> None:
     """Raise DistilkitError where models of a custom task were trained for different kinds of labels."""
-    kinds = {name: labels.of_model(task, checkpoint.open_config(name), config.kind).kind for name in names}
+    kinds = {name: labels.labels_from_model(task, checkpoint.open_config(name), config.kind).kind for name in names}
     for name in names:
         if kinds[name] != kinds[names[0]]:
             both = f"'{names[0]}' is for {kinds[names[0]]}, but '{name}' for {kinds[name]}"
@@ -144,7 +145,7 @@ def _make(directory: Path, files: Sequence[str]) -> None:
 
 def score_file(task: Task, config: EvalOptions) -> dict[str, float]:
     """Score a published prediction file, without a model."""
-    rows = task_data.read_validation(task, config.data)[task.name]
+    rows = read_validation(task, config.data)[task.name]
     golds = {row["id"]: row["answers"]["text"] for row in rows.select_columns(["id", "answers"])}
     answers = read_answers(task, golds, Path(str(config.predictions)), config.null_odds, config.null_threshold)
     if lacking := len(golds.keys() - answers.texts.keys()):
@@ -162,13 +163,13 @@ def score_checkpoint(name: str, chosen: Sequence[Task], config: EvalOptions, out
     for task in chosen:
         place = name if len(chosen) == 1 else f"{name}/{task.name}"
         data = config.data / task.name if config.data and len(chosen) > 1 else config.data
-        model = checkpoint.open_model(place, tasks.HEADS[task.kind])
+        model = checkpoint.open_model(place, HEADS[task.kind])
         tokenizer = checkpoint.open_tokenizer(place, model)
-        labelled = labels.of_model(task, model.config, config.kind) if task.name == "custom" else task
+        labelled = labels.labels_from_model(task, model.config, config.kind) if task.name == "custom" else task
         order = labels.label_order(labelled, model.config, place)
-        splits = task_data.read_validation(labelled, data)
-        tests = task_data.read_tests(task, data) if out else {}
-        used = tasks.as_trained(task, config, place)
+        splits = read_validation(labelled, data)
+        tests = read_tests(task, data) if out else {}
+        used = with_training_settings(task, config, place)
         encoding.say_cut(task, used, encoding.window_length(task, used, model))
         mine = {
             prefix: predict(model, tokenizer, labelled, rows, used, order=order, name=place)
@@ -185,7 +186,7 @@ def score_checkpoint(name: str, chosen: Sequence[Task], config: EvalOptions, out
             if out and not isinstance(answer, Answers) and is_first_process():
                 answer.write(out, file, numbers)
     scores = {metric: value for metric, value in scores.items() if not metric.endswith(f"/{COLLAPSED}")}
-    return Result(said, scores | tasks.averages(scores, chosen))
+    return Result(said, scores | averages(scores, chosen))
 
 
 def write(out: Path, task: Task, said: Mapping[str, Said]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from accelerate.utils import set_seed
 
-from distilkit import evaluation, task_data, tasks
+from distilkit import evaluation
 from distilkit.best import Best
 from distilkit.curve import draw_run
 from distilkit.encoders import checkpoint
@@ -21,7 +21,8 @@ from distilkit.processes import claimed, device, is_main_process, state, stop_si
 from distilkit.progress import warn
 from distilkit.record import COLLAPSED, Record, config_json, read_biography, record, write_biography
 from distilkit.snapshot import MAY_CHANGE, RATES, defaults, remove_snapshots
-from distilkit.tasks import Task
+from distilkit.tasks.catalogue import Task, averages, glue_average_tasks, resolve, with_task_defaults
+from distilkit.tasks.rows import read, read_validation, scored_splits
 from distilkit.tracker import check_tracker
 from distilkit.training import train
 
@@ -35,7 +36,7 @@ def finetune(config: FinetuneOptions) -> Record:
     """
     check_tracker(config.log_with)
     _check_teacher(config)
-    chosen = tasks.resolve(config)
+    chosen = resolve(config)
     return finetune_task(chosen[0], settle(chosen[0], config)) if len(chosen) == 1 else finetune_all(chosen, config)
 
 
@@ -51,8 +52,8 @@ def settle(task: Task, config: FinetuneOptions) -> FinetuneOptions:
 
     The best ones are chosen by the rows that are scored, which must not be a test split.
     """
-    tests = "test" in task_data.scored_splits(task, config.data).values()
-    return replace(tasks.settle(task, config), keep=config.keep or ("last" if tests else "best"))
+    tests = "test" in scored_splits(task, config.data).values()
+    return replace(with_task_defaults(task, config), keep=config.keep or ("last" if tests else "best"))
 
 
 def finetune_all(chosen: list[Task], config: FinetuneOptions) -> Record:
@@ -63,8 +64,8 @@ def finetune_all(chosen: list[Task], config: FinetuneOptions) -> Record:
     jobs = [settle(task, _for_task(config, task)) for task in chosen]
     with claimed(config.output, resume=config.resume, keep="*/*") as out:
         for task, job in zip(chosen, jobs, strict=True):  # find out what is missing now, not a night later
-            task_data.read(task, job.data, "train")
-            task_data.read_validation(task, job.data)
+            read(task, job.data, "train")
+            read_validation(task, job.data)
             if job.teacher:
                 checkpoint.open_config(job.teacher)
         with stop_signal():  # what comes when one task is nearly done stops the next
@@ -83,8 +84,8 @@ def finetune_all(chosen: list[Task], config: FinetuneOptions) -> Record:
             raise DivergedError(
                 f"{', '.join(lost)} diverged: lower --lr and go on with --resume, which keeps the others"
             )
-        names = {name: " ".join(over) for name, over in tasks.averaged(chosen).items()}
-        done = record("finetune", config, scores | tasks.averages(scores, chosen), **_device(), **names)
+        names = {name: " ".join(over) for name, over in glue_average_tasks(chosen).items()}
+        done = record("finetune", config, scores | averages(scores, chosen), **_device(), **names)
         if is_main_process():
             write_biography(out, [*read_biography(config.model), done])
     return done

@@ -7,7 +7,6 @@ import datasets
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import encoding, labels, squad, task_data, tasks
 from distilkit.alignment import Alignment
 from distilkit.data.batches import Batches
 from distilkit.encoders import checkpoint
@@ -15,7 +14,10 @@ from distilkit.errors import DistilkitError
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.pairing import map_layers
 from distilkit.task_loss import TaskLoss
-from distilkit.tasks import Task
+from distilkit.tasks import encoding, labels, squad
+from distilkit.tasks.catalogue import HEADS, Task
+from distilkit.tasks.checks import check_labels
+from distilkit.tasks.rows import read, read_validation, tasks_scored_on_test
 
 OWN = "teacher_"  # how the columns begin that hold the tokens of a teacher with a tokenizer of its own
 
@@ -69,12 +71,12 @@ def prepare(task: Task, config: FinetuneOptions) -> Job:
 
     Raises DistilkitError where the teacher has other labels than the student, or, for spans, another tokenizer.
     """
-    rows = task_data.read(task, config.data, "train")
+    rows = read(task, config.data, "train")
     if task.name == "custom":
-        task = labels.learn(task, rows, str(config.data), config.kind)
-        task_data.check_labels(rows, task, str(config.data))
-    splits = task_data.read_validation(task, config.data)
-    about = task_data.scored_on_tests([task], config.data)  # asked now: after the training the hub might not answer
+        task = labels.infer_labels(task, rows, str(config.data), config.kind)
+        check_labels(rows, task, str(config.data))
+    splits = read_validation(task, config.data)
+    about = tasks_scored_on_test([task], config.data)  # asked now: after the training the hub might not answer
     student = open_student(task, config)
     tokenizer = checkpoint.open_tokenizer(config.model, student)
     inputs = encoding.input_names(student)
@@ -111,13 +113,13 @@ def open_student(task: Task, config: FinetuneOptions) -> PreTrainedModel:
         "label2id": {label: place for place, label in enumerate(names)},
         "problem_type": labels.PROBLEMS.get(task.kind),
     }
-    return checkpoint.open_model(config.model, tasks.HEADS[task.kind], new_head=True, **changes)
+    return checkpoint.open_model(config.model, HEADS[task.kind], new_head=True, **changes)
 
 
 def open_teacher(task: Task, config: FinetuneOptions, tokenizer: PreTrainedTokenizerBase) -> Teacher:
     """Open the teacher, whose outputs are matched to the task's labels by name."""
     name = str(config.teacher)
-    model = checkpoint.open_model(name, tasks.HEADS[task.kind])
+    model = checkpoint.open_model(name, HEADS[task.kind])
     own = checkpoint.open_tokenizer(name, model)
     order = labels.label_order(task, model.config, name)
     same = checkpoint.same_vocabulary(tokenizer, own)

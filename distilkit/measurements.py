@@ -5,7 +5,7 @@ from pathlib import Path
 
 from distilkit.errors import DistilkitError
 from distilkit.record import Record, read_biography
-from distilkit.tasks import TASKS
+from distilkit.tasks.catalogue import TASKS
 
 MEASUREMENTS = ("eval", "bench")
 

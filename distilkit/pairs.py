@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import labels
 from distilkit.encoders import checkpoint, vocabulary
 from distilkit.encoders.checkpoint import Head
 from distilkit.errors import DistilkitError
 from distilkit.processes import device
 from distilkit.record import read_biography, remembered_teacher
-from distilkit.tasks import TASKS
+from distilkit.tasks import labels
+from distilkit.tasks.catalogue import TASKS
 
 LENGTH = 128  # tokens, where the biography doesn't say how many a model was trained with
 
@@ -101,8 +101,8 @@ def match(student: PretrainedConfig, teacher: PretrainedConfig, name: str) -> li
     Raises DistilkitError where the teacher, called `name`, has other labels.
     """
     ours, theirs = labels.output_names(student), labels.output_names(teacher)
-    order = labels.places(theirs, ours)
-    silent = labels.says_nothing(ours) or labels.says_nothing(theirs) or len(ours) == 1
+    order = labels.match_names(theirs, ours)
+    silent = labels.are_generic_names(ours) or labels.are_generic_names(theirs) or len(ours) == 1
     if order is None and len(ours) == len(theirs) and silent:
         order = list(range(len(ours)))
     if order is None:

@@ -14,7 +14,7 @@ from distilkit.errors import DistilkitError
 from distilkit.formatting import format_percent
 from distilkit.headline import kept_tasks
 from distilkit.results import Model, Results
-from distilkit.tasks import TASKS
+from distilkit.tasks.catalogue import TASKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from distilkit import metrics
 from distilkit.errors import DistilkitError
 from distilkit.files import write_text
 from distilkit.record import COLLAPSED, json_text
-from distilkit.tasks import SCALE, Task
+from distilkit.tasks.catalogue import SCALE, Task
 
 WORDS = ("mnli", "qnli", "rte")  # whose labels GLUE's leaderboard wants by name
 

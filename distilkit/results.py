@@ -12,8 +12,8 @@ from distilkit.errors import DistilkitError
 from distilkit.measurements import MEASUREMENTS, controls, is_at, metrics_of, named, position, saved_records
 from distilkit.progress import warn
 from distilkit.record import COLLAPSED, Record, read_biography
-from distilkit.task_data import TESTED
-from distilkit.tasks import TASKS
+from distilkit.tasks.catalogue import TASKS
+from distilkit.tasks.rows import TESTED
 
 PARTS = ("", "extracted", "student", "control")
 # a mark that finetune leaves on a seed, behind the task's name where it ran all of GLUE

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from distilkit import tasks
 from distilkit.predictions import Said
 from distilkit.progress import warn
 from distilkit.resampling import resample
-from distilkit.tasks import Task
+from distilkit.tasks.catalogue import Task, averages, glue_average_tasks
 
 TEACHER = "teacher/"  # how the metrics begin of what --against names
 
@@ -59,10 +58,10 @@ def sampled(results: Mapping[str, Result], chosen: Sequence[Task], seed: int) ->
         for prefix, one in next(iter(results.values())).said.items()
         if one.task.name == task.name
         for place, metric in enumerate(one.task.metrics)
-    } | {name: name.replace("/average", "") for name in tasks.averaged(chosen)}
+    } | {name: name.replace("/average", "") for name in glue_average_tasks(chosen)}
     return {
         label: {
-            subject: (results[label].scores[name], (samples[label] | tasks.averages(samples[label], chosen))[name])
+            subject: (results[label].scores[name], (samples[label] | averages(samples[label], chosen))[name])
             for name, subject in names.items()
         }
         for label in results

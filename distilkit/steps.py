@@ -14,7 +14,7 @@ from distilkit.options.declare import build, command_line, fields_of, flag
 from distilkit.options.recipes import COMMANDS
 from distilkit.record import PACKAGES, Record
 from distilkit.results import Model, Results
-from distilkit.tasks import TASKS
+from distilkit.tasks.catalogue import TASKS
 
 WHERE = ("machine", "gpu", "python", *PACKAGES)
 

@@ -15,10 +15,12 @@ from transformers import (
 )
 from typer.testing import CliRunner, Result
 
-from distilkit import evaluation, metrics, tasks
+from distilkit import evaluation, metrics
 from distilkit.cli import app
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import EvalOptions
+from distilkit.tasks import catalogue
+from distilkit.tasks.catalogue import GLUE, TASKS
 
 CLASSIFIER = AutoModelForSequenceClassification
 
@@ -174,9 +176,9 @@ def test_squad(make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list
 
 def test_glue_average_counts_two_metrics_once() -> None:
     """A task with two metrics counts their mean, MNLI its matched rows; WNLI can be left out."""
-    scores = {f"{task.name}/{metric}": 0.5 for task in tasks.GLUE for metric in task.metrics}
+    scores = {f"{task.name}/{metric}": 0.5 for task in GLUE for metric in task.metrics}
     scores |= {"mrpc/f1": 0.9, "mrpc/accuracy": 0.7, "wnli/accuracy": 0.1, "mnli_mismatched/accuracy": 0.0}
-    averages = tasks.averages(scores, tasks.GLUE)
+    averages = catalogue.averages(scores, GLUE)
     assert averages == pytest.approx(
         {"glue/average": (7 * 0.5 + 0.8 + 0.1) / 9, "glue/average_without_wnli": (7 * 0.5 + 0.8) / 8}
     )
@@ -186,7 +188,7 @@ def test_glue_reads_a_directory_per_task(
     make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str]
 ) -> None:
     """`--task glue` scores MODEL/<task> on DIR/<task> for all nine, and averages them."""
-    for task in tasks.GLUE:
+    for task in GLUE:
         names = {"num_labels": max(1, len(task.labels))}
         make_checkpoint("bert", 1, CLASSIFIER, **names).rename(tmp_path / task.name)
         rows = [dict.fromkeys(task.text, text) | {"label": n % names["num_labels"]} for n, text in enumerate(prose[:4])]
@@ -194,7 +196,7 @@ def test_glue_reads_a_directory_per_task(
     found = evaluation.evaluate(
         EvalOptions(models=(str(tmp_path),), task="glue", data=tmp_path / "data", max_length=64)
     ).metrics
-    expected = {f"{task.name}/{metric}" for task in tasks.GLUE for metric in task.metrics}
+    expected = {f"{task.name}/{metric}" for task in GLUE for metric in task.metrics}
     assert set(found) == expected | {"glue/average", "glue/average_without_wnli"}
 
 
@@ -223,7 +225,7 @@ def test_rows_are_a_dataset_of_any_length(make_checkpoint: Callable[..., Path]) 
     model, tokenizer = CLASSIFIER.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
     rows = Dataset.from_dict({"sentence": ["a", "the value", "one"], "label": [0, 0, 0]})
     config = EvalOptions(models=(), task="sst2", batch_size=2)
-    scores = evaluation.score(model, tokenizer, tasks.TASKS["sst2"], {"sst2": rows}, config)
+    scores = evaluation.score(model, tokenizer, TASKS["sst2"], {"sst2": rows}, config)
     guesses = predictions(directory, [("a",), ("the value",), ("one",)], "bert").argmax(dim=1)
     assert scores == pytest.approx({"sst2/accuracy": float((guesses == 0).float().mean())})
 
@@ -311,7 +313,7 @@ def test_options_that_do_not_go_together_are_one_line(words: list[str], error: s
 def test_glue_needs_a_model_for_every_task(tmp_path: Path) -> None:
     """A directory that lacks some is refused at once: its average would be over other tasks than the teacher's."""
     for name in ("student", "teacher"):
-        for task in tasks.GLUE[: 9 if name == "student" else 8]:
+        for task in GLUE[: 9 if name == "student" else 8]:
             (tmp_path / name / task.name).mkdir(parents=True)
     config = EvalOptions(models=(str(tmp_path / "student"),), against=str(tmp_path / "teacher"), task="glue")
     with pytest.raises(DistilkitError, match=r"teacher' has no model for wnli, and an average over other tasks"):

@@ -16,11 +16,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from distilkit import evaluation, finetuning, tasks
+from distilkit import evaluation, finetuning
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.record import read_biography
 from distilkit.task_loss import TaskLoss
+from distilkit.tasks.catalogue import GLUE, TASKS
 
 CLASSIFIER = AutoModelForSequenceClassification
 
@@ -229,7 +230,7 @@ def test_squad_with_a_teacher(
 @pytest.fixture
 def glue(config: FinetuneOptions, make_checkpoint: Callable[..., Path], tmp_path: Path) -> FinetuneOptions:
     """An update on each of GLUE's tasks, of a one-layer model and made-up rows."""
-    for task in tasks.GLUE:
+    for task in GLUE:
         rows = [dict.fromkeys(task.text, f"the value {n}") | {"label": n % max(2, len(task.labels))} for n in range(6)]
         write_rows(tmp_path / "glue" / task.name / "train.jsonl", rows)
         write_rows(tmp_path / "glue" / task.name / f"{task.splits[0][1]}.jsonl", rows)
@@ -243,7 +244,7 @@ def test_glue_trains_nine(glue: FinetuneOptions) -> None:
     again = evaluation.evaluate(EvalOptions(models=(str(glue.output),), task="glue", data=glue.data, max_length=32))
     scores = {name: value for name, value in done.metrics.items() if not name.endswith("/collapsed")}
     assert scores == pytest.approx(again.metrics, abs=1e-4)
-    assert all((glue.output / task.name / "distilkit.json").is_file() for task in tasks.GLUE)
+    assert all((glue.output / task.name / "distilkit.json").is_file() for task in GLUE)
     stsb = CLASSIFIER.from_pretrained(glue.output / "stsb").config
     assert (stsb.num_labels, stsb.problem_type) == (1, "regression")
     assert json.loads((glue.output / "mrpc" / "distilkit.json").read_text())[-1]["config"]["lr"] == 3e-3  # as given
@@ -363,7 +364,7 @@ def test_nothing_is_chosen_by_a_test_split(config: FinetuneOptions, prose: list[
     done = finetuning.finetune(replace(config, task="imdb", data=data))
     assert (done.config["keep"], done.metrics["kept_evaluation"]) == ("last", 1)
     write_rows(data / "validation.jsonl", rows[:8])
-    assert finetuning.settle(tasks.TASKS["imdb"], replace(config, task="imdb", data=data)).keep == "best"
+    assert finetuning.settle(TASKS["imdb"], replace(config, task="imdb", data=data)).keep == "best"
 
 
 def test_seeds_that_diverge_or_collapse_are_named(

@@ -17,9 +17,10 @@ from transformers import (
     XmodConfig,
 )
 
-from distilkit import evaluation, finetuning, jobs, tasks
+from distilkit import evaluation, finetuning, jobs
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit.tasks.catalogue import resolve
 
 CLASSIFIER = AutoModelForSequenceClassification
 WORDS = ("return the value", "raise an error if", "see the module")
@@ -190,7 +191,7 @@ def test_rows_of_about_the_same_length_share_a_batch(config: FinetuneOptions, pr
     rows = [{"text": "value " * (1 + n % 20), "label": n % 2} for n in range(120)]
     for split in ("train", "validation"):
         write(Path(str(config.data)) / f"{split}.jsonl", rows)
-    [task] = tasks.resolve(config)
+    [task] = resolve(config)
     batches = jobs.prepare(task, finetuning.settle(task, config)).batches(config)
     grouped = sum(batches[n]["input_ids"].numel() for n in range(batches.per_epoch))
     batches.lengths, batches._epoch = None, -1

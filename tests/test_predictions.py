@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distilkit import metrics, predictions, tasks
+from distilkit import metrics, predictions
 from distilkit.errors import DistilkitError
 from distilkit.predictions import Answers, Predictions
+from distilkit.tasks.catalogue import TASKS
 
-SQUAD_V2 = tasks.TASKS["squad_v2"]
+SQUAD_V2 = TASKS["squad_v2"]
 
 
 def best_by_trying(
@@ -109,7 +110,7 @@ def test_refuses_what_is_no_prediction_file(tmp_path: Path, text: str, odds: str
 )
 def test_writes_what_the_leaderboard_takes(tmp_path: Path, task: str, said: np.ndarray, lines: list[str]) -> None:
     """A line a row: MNLI, QNLI and RTE by name, STS-B from 0 to 5, the others by number."""
-    Predictions(tasks.TASKS[task], said).write(tmp_path, "File", range(len(said)))
+    Predictions(TASKS[task], said).write(tmp_path, "File", range(len(said)))
     assert (tmp_path / "File.tsv").read_text() == "\n".join(["index\tprediction", *lines, ""])
     assert [path.name for path in tmp_path.iterdir()] == ["File.tsv"]
 
@@ -134,7 +135,7 @@ def test_collapsed(said: list[float], asked: list[float], expected: bool) -> Non
 def test_a_number_of_your_own_is_written_whole(tmp_path: Path) -> None:
     """Three digits behind the point are STS-B's: elsewhere they might be all that differs."""
     said = np.array([0.092123456, 1.5e-7], dtype=np.float32)
-    task = replace(tasks.TASKS["stsb"], name="custom", tests=())
+    task = replace(TASKS["stsb"], name="custom", tests=())
     Predictions(task, said).write(tmp_path, "custom", range(2))
     lines = (tmp_path / "custom.tsv").read_text().splitlines()[1:]
     assert [np.float32(line.split("\t")[1]) for line in lines] == said.tolist()

@@ -8,10 +8,10 @@ import pytest
 from scipy import stats
 from sklearn import metrics as formulas
 
-from distilkit import resampling, tasks
+from distilkit import resampling
 from distilkit.metrics import compute
 from distilkit.predictions import Answers, Predictions
-from distilkit.tasks import Task
+from distilkit.tasks.catalogue import TASKS, Task
 
 GENERATOR = np.random.default_rng(0)
 FLAGS = tuple(GENERATOR.integers(2, size=(2, 30, 4)))
@@ -46,7 +46,7 @@ def test_a_sample_scores_as_its_rows_do(kind: Any, names: tuple[str, ...], said:
 def test_answers_score_as_their_mean(version: str) -> None:
     """SQuAD's are means over questions; a missing prediction counts 0."""
     golds = {"a": ["x"], "b": ["y z"], "c": ["w"]}
-    answers = Answers(tasks.TASKS[version], {"b": "y", "a": "x"}, golds, {"a": 0.0, "b": 1.0}, threshold=2.0)
+    answers = Answers(TASKS[version], {"b": "y", "a": "x"}, golds, {"a": 0.0, "b": 1.0}, threshold=2.0)
     found = resampling.scorer(answers)(np.array([[1.0, 1.0, 1.0], [2.0, 1.0, 0.0]]))
     assert found["exact_match"] == pytest.approx([100 / 3, 200 / 3])
     assert found["f1"] == pytest.approx([100 * (1 + 2 / 3) / 3, 100 * (2 + 2 / 3) / 3])
@@ -55,7 +55,7 @@ def test_answers_score_as_their_mean(version: str) -> None:
 def test_the_interval_is_scipys() -> None:
     """The same draws give the paired percentile interval of scipy.stats.bootstrap, digit for digit."""
     asked, mine, theirs = np.random.default_rng(2).integers(2, size=(3, 50))
-    task = tasks.TASKS["sst2"]
+    task = TASKS["sst2"]
     said = [Predictions(task, mine, asked), Predictions(task, theirs, asked)]
     student, teacher = (scores["accuracy"] for scores in resampling.resample(said, "sst2", seed=3))
 

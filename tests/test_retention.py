@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from distilkit import resampling, retention, tasks
+from distilkit import resampling, retention
 from distilkit.predictions import Predictions
 from distilkit.retention import Result
+from distilkit.tasks.catalogue import GLUE, TASKS, Task, averages
 
 SAMPLES = np.array([0.4, 0.5, 0.6, 0.7, 0.8])
 
@@ -36,7 +37,7 @@ def test_differences_are_paired() -> None:
     assert found == pytest.approx(dict.fromkeys(names, 0.1))
 
 
-def result(task: tasks.Task, said: np.ndarray, asked: np.ndarray) -> Result:
+def result(task: Task, said: np.ndarray, asked: np.ndarray) -> Result:
     mine = Predictions(task, said, asked)
     return Result({task.name: mine}, {f"{task.name}/{name}": value for name, value in mine.score().items()})
 
@@ -46,7 +47,7 @@ def test_the_interval_is_as_wide_as_theory_says() -> None:
     generator = np.random.default_rng(0)
     asked = generator.integers(2, size=2000)
     mine, theirs = (np.where(generator.random(2000) < right, asked, 1 - asked) for right in (0.8, 0.9))
-    task = tasks.TASKS["sst2"]
+    task = TASKS["sst2"]
     results = {"": result(task, mine, asked), "teacher/": result(task, theirs, asked)}
     found = retention.compare(results, [task], 42, [""], [])
     each = (mine == asked).astype(float) - (theirs == asked)
@@ -60,7 +61,7 @@ def test_the_interval_is_as_wide_as_theory_says() -> None:
 def test_every_metric_of_a_task_and_every_control_is_compared() -> None:
     """The headline goes by the task's name, others by their own; a control has retention, the model a difference."""
     asked, *said = np.random.default_rng(1).integers(2, size=(5, 60))
-    task = tasks.TASKS["mrpc"]
+    task = TASKS["mrpc"]
     labels = ("", "teacher/", "control-0/", "control-1/")
     results = {label: result(task, one, asked) for label, one in zip(labels, said, strict=True)}
     found = retention.compare(results, [task], 1, [""], ["control-0/", "control-1/"])
@@ -83,15 +84,15 @@ def test_the_average_is_kept_as_one_share() -> None:
     """retention/glue is the share of the averages, in each sample of all nine tasks."""
     generator = np.random.default_rng(2)
     results = {label: Result({}, {}) for label in ("", "teacher/")}
-    for task in tasks.GLUE:
+    for task in GLUE:
         asked = generator.integers(max(2, len(task.labels)), size=40)
         for label, right in (("", 0.8), ("teacher/", 0.9)):
             one = result(task, np.where(generator.random(40) < right, asked, (asked + 1) % 2), asked)
             results[label].said.update(one.said)
             results[label].scores.update(one.scores)
     for one in results.values():
-        one.scores.update(tasks.averages(one.scores, tasks.GLUE))
-    found = retention.compare(results, tasks.GLUE, 3, [""], [])
+        one.scores.update(averages(one.scores, GLUE))
+    found = retention.compare(results, GLUE, 3, [""], [])
     student, teacher = (results[label].scores["glue/average"] for label in ("", "teacher/"))
     assert found["retention/glue"] == pytest.approx(student / teacher)
     assert found["retention/glue/low"] < found["retention/glue"] < found["retention/glue/high"]

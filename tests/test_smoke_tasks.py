@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 
-from distilkit import evaluation, finetuning, squad, tasks
+from distilkit import evaluation, finetuning
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit.tasks import squad
+from distilkit.tasks.catalogue import TASKS, Task
 
 ROWS = {"train": 320, "validation": 48}  # of SQuAD, whose contexts make several windows, a third
-CUSTOM = tasks.Task("custom", "classification", ("text",), (), splits=(("custom", "validation"),))  # IMDb's rows
+CUSTOM = Task("custom", "classification", ("text",), (), splits=(("custom", "validation"),))  # IMDb's rows
 DATA = os.environ.get("DISTILKIT_DATA", "")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA, reason="DISTILKIT_DATA names no folder")]
 
@@ -32,7 +34,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.split("\n") if line]  # not splitlines(): a review may hold a U+0085
 
 
-def sample(task: tasks.Task, split: str) -> list[dict[str, Any]]:
+def sample(task: Task, split: str) -> list[dict[str, Any]]:
     """Draw a few rows of a split, the same every time."""
     if task.kind == "span":
         version = "v2.0" if task.name == "squad_v2" else "v1.1"
@@ -49,7 +51,7 @@ def sample(task: tasks.Task, split: str) -> list[dict[str, Any]]:
     return random.Random(0).sample(rows, min(count, len(rows)))  # noqa: S311
 
 
-def write(folder: Path, task: tasks.Task) -> Path:
+def write(folder: Path, task: Task) -> Path:
     folder.mkdir()
     for split, name in (("train", "train"), ("validation", task.splits[0][1])):
         lines = "".join(json.dumps(row) + "\n" for row in sample(task, split))
@@ -57,10 +59,10 @@ def write(folder: Path, task: tasks.Task) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", [*tasks.TASKS, "custom"])
+@pytest.mark.parametrize("name", [*TASKS, "custom"])
 def test_trains_and_scores_on_real_rows(name: str, make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     """An epoch ends with losses and metrics within their bounds, and eval, asked for nothing, finds the same scores."""
-    task = tasks.TASKS.get(name, CUSTOM)
+    task = TASKS.get(name, CUSTOM)
     data = write(tmp_path / "data", task)
     model = os.environ.get("DISTILKIT_MODEL") or str(make_checkpoint("bert", 2))
     out = tmp_path / "out"

@@ -21,14 +21,17 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from distilkit import encoding, jobs, task_data, tasks
+from distilkit import jobs
 from distilkit.data.batches import Batches
 from distilkit.encoders import checkpoint
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.task_loss import TaskLoss
+from distilkit.tasks import encoding
+from distilkit.tasks.catalogue import TASKS, with_task_defaults
+from distilkit.tasks.rows import read
 from distilkit.training import train
 
-SST2 = tasks.TASKS["sst2"]
+SST2 = TASKS["sst2"]
 Times = tuple[float, float]  # seconds by the clock, and by the processors
 
 
@@ -79,7 +82,7 @@ def run_trainer(config: FinetuneOptions, job: jobs.Job, *, grouped: bool) -> Tim
 
 def load(config: FinetuneOptions, count: int) -> jobs.Job:
     """Encode `count` rows, the same for all."""
-    rows: Dataset = task_data.read(SST2, config.data, "train").shuffle(seed=0).select(range(count))
+    rows: Dataset = read(SST2, config.data, "train").shuffle(seed=0).select(range(count))
     student, tokenizer = jobs.open_student(SST2, config), checkpoint.open_tokenizer(config.model)
     inputs = encoding.input_names(student)
     encoded = jobs.encode(rows, SST2, tokenizer, inputs, config, student)
@@ -88,7 +91,7 @@ def load(config: FinetuneOptions, count: int) -> jobs.Job:
 
 def main(model: str, data: str, count: str = "1280", rounds: str = "5") -> None:
     config = FinetuneOptions(model=model, task="sst2", data=Path(data), output=Path("unused"), epochs=1.0)
-    config = tasks.settle(SST2, config)
+    config = with_task_defaults(SST2, config)
     job = load(config, int(count))
     tokens = sum(encoding.lengths(job.rows))
     ways: dict[str, Callable[[], Times]] = {

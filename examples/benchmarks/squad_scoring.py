@@ -14,11 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distilkit import evaluation, squad, tasks
+from distilkit import evaluation
 from distilkit.encoders import checkpoint
 from distilkit.options.tasks import EvalOptions
 from distilkit.predictions import Answers
-from distilkit.task_data import read_validation
+from distilkit.tasks import squad
+from distilkit.tasks.catalogue import TASKS, with_training_settings
+from distilkit.tasks.rows import read_validation
 
 
 def main(directory: str, data: str, name: str = "squad") -> None:
@@ -35,11 +37,11 @@ def main(directory: str, data: str, name: str = "squad") -> None:
 
         return run
 
-    task = tasks.TASKS[name]
+    task = TASKS[name]
     model = checkpoint.open_model(directory, "question-answering", new_head=True)
     tokenizer = checkpoint.open_tokenizer(directory)
     splits = read_validation(task, Path(data))
-    config = tasks.as_trained(task, EvalOptions(models=(directory,), task=name, data=Path(data)), directory)
+    config = with_training_settings(task, EvalOptions(models=(directory,), task=name, data=Path(data)), directory)
     model.forward = timed("model", model.forward)
     squad.encode = timed("tokenising", squad.encode)
     squad.best_spans = timed("post-processing", squad.best_spans)

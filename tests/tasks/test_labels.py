@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from distilkit import labels, tasks
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import EvalOptions
+from distilkit.tasks import labels
+from distilkit.tasks.catalogue import METRICS, TASKS, Kind, Task, resolve
 
-SST2, STSB, MNLI = (tasks.TASKS[name] for name in ("sst2", "stsb", "mnli"))
-[CUSTOM] = tasks.resolve(EvalOptions(models=("m",), task="custom", text=("title",), label="kind", data=Path("data")))
+SST2, STSB, MNLI = (TASKS[name] for name in ("sst2", "stsb", "mnli"))
+[CUSTOM] = resolve(EvalOptions(models=("m",), task="custom", text=("title",), label="kind", data=Path("data")))
 TAGS = replace(CUSTOM, kind="multi-label", labels=("a", "b", "c"))
 
 
@@ -36,9 +37,9 @@ TAGS = replace(CUSTOM, kind="multi-label", labels=("a", "b", "c"))
         (TAGS, ["a", "x"], None),
     ],
 )
-def test_target(task: tasks.Task, value: object, expected: float | list[float] | None) -> None:
+def test_target(task: Task, value: object, expected: float | list[float] | None) -> None:
     """A label may be a name or a place, a custom task's a name only; several become a 1 each."""
-    assert labels.target(task, value) == expected
+    assert labels.label_to_target(task, value) == expected
 
 
 @pytest.mark.parametrize(
@@ -55,15 +56,15 @@ def test_target(task: tasks.Task, value: object, expected: float | list[float] |
 )
 def test_learn_finds_kind_and_names(values: list[object], kind: str, names: tuple[str, ...]) -> None:
     """Lists are multi-label, fractions are numbers, all else are classes: numbers in order, strings in order."""
-    task = labels.learn(CUSTOM, Dataset.from_dict({"kind": values}), "x")
-    assert (task.kind, task.labels, task.metrics) == (kind, names, tasks.METRICS[kind])  # type: ignore[index]
+    task = labels.infer_labels(CUSTOM, Dataset.from_dict({"kind": values}), "x")
+    assert (task.kind, task.labels, task.metrics) == (kind, names, METRICS[kind])  # type: ignore[index]
 
 
 def test_learn_does_as_it_is_told() -> None:
     """Whole numbers are a regression where --kind says so; labels in a column each keep the columns' order."""
-    assert labels.learn(CUSTOM, Dataset.from_dict({"kind": [1, 2, 5]}), "x", "regression").kind == "regression"
+    assert labels.infer_labels(CUSTOM, Dataset.from_dict({"kind": [1, 2, 5]}), "x", "regression").kind == "regression"
     rows = Dataset.from_dict({"z": [1], "a": [1], "z,a": [["a", "z"]]})
-    assert labels.learn(replace(CUSTOM, label="z,a"), rows, "x").labels == ("z", "a")
+    assert labels.infer_labels(replace(CUSTOM, label="z,a"), rows, "x").labels == ("z", "a")
 
 
 @pytest.mark.parametrize(
@@ -77,10 +78,10 @@ def test_learn_does_as_it_is_told() -> None:
         (list(range(50)), None, "50 different values in 50 rows: give --kind regression where"),
     ],
 )
-def test_learn_refuses(values: list[object], kind: tasks.Kind | None, message: str) -> None:
+def test_learn_refuses(values: list[object], kind: Kind | None, message: str) -> None:
     """One label, labels of another kind than was said, and what may be classes or numbers are refused in one line."""
     with pytest.raises(DistilkitError, match=message):
-        labels.learn(CUSTOM, Dataset.from_dict({"kind": values}), "x", kind)
+        labels.infer_labels(CUSTOM, Dataset.from_dict({"kind": values}), "x", kind)
 
 
 @dataclass
@@ -127,14 +128,14 @@ def test_a_model_for_one_label_is_no_model_for_several() -> None:
 )
 def test_of_model(config: Labelled, kind: str, names: tuple[str, ...]) -> None:
     """A trained model's config says what a custom task is, so that eval needs no --kind."""
-    task = labels.of_model(CUSTOM, config)  # type: ignore[arg-type]
-    assert (task.kind, task.labels, task.metrics) == (kind, names, tasks.METRICS[kind])  # type: ignore[index]
+    task = labels.labels_from_model(CUSTOM, config)  # type: ignore[arg-type]
+    assert (task.kind, task.labels, task.metrics) == (kind, names, METRICS[kind])  # type: ignore[index]
 
 
 def test_a_given_kind_is_taken() -> None:
     """A config that says nothing of several labels at once has --kind say it."""
     silent = Labelled({0: "a", 1: "b"})
-    task = labels.of_model(CUSTOM, silent, "multi-label")  # type: ignore[arg-type]
+    task = labels.labels_from_model(CUSTOM, silent, "multi-label")  # type: ignore[arg-type]
     assert (task.kind, task.labels) == ("multi-label", ("a", "b"))
     assert labels.label_order(task, silent, "m") == [0, 1]  # type: ignore[arg-type]
 
@@ -147,22 +148,22 @@ def test_labels_of_signs_alone_are_told_apart() -> None:
 
 def test_a_model_without_names_has_numbers_for_labels() -> None:
     """LABEL_0 and LABEL_1, as transformers calls what nobody named, are a custom task's 0 and 1."""
-    task = labels.of_model(CUSTOM, Labelled({0: "LABEL_0", 1: "LABEL_1"}))  # type: ignore[arg-type]
+    task = labels.labels_from_model(CUSTOM, Labelled({0: "LABEL_0", 1: "LABEL_1"}))  # type: ignore[arg-type]
     assert task.labels == ("0", "1")
-    assert labels.target(task, 1) == 1
+    assert labels.label_to_target(task, 1) == 1
     assert labels.label_order(task, Labelled({0: "LABEL_0", 1: "LABEL_1"}), "m") == [0, 1]  # type: ignore[arg-type]
 
 
 def test_blanks_around_a_label_are_no_part_of_it() -> None:
     """Such as a CSV file has behind its commas."""
-    task = labels.learn(CUSTOM, Dataset.from_dict({CUSTOM.label: ["pos", " pos", "neg"]}), "rows")
+    task = labels.infer_labels(CUSTOM, Dataset.from_dict({CUSTOM.label: ["pos", " pos", "neg"]}), "rows")
     assert sorted(task.labels) == ["neg", "pos"]
-    assert labels.target(task, " pos ") == labels.target(task, "pos")
+    assert labels.label_to_target(task, " pos ") == labels.label_to_target(task, "pos")
 
 
 def test_a_word_among_numbers_is_named() -> None:
     """As nan in a CSV file of scores, which would make a class of every score."""
     rows = Dataset.from_dict({CUSTOM.label: ["1.5", "nan", "0.5"]})
     with pytest.raises(DistilkitError, match="holds numbers, but 'nan' too: mend that row"):
-        labels.learn(CUSTOM, rows, "rows")
-    assert labels.learn(CUSTOM, rows, "rows", "classification").labels == ("0.5", "1.5", "nan")
+        labels.infer_labels(CUSTOM, rows, "rows")
+    assert labels.infer_labels(CUSTOM, rows, "rows", "classification").labels == ("0.5", "1.5", "nan")

@@ -10,7 +10,7 @@ from datasets import Dataset, List
 from transformers import PretrainedConfig
 
 from distilkit.errors import DistilkitError
-from distilkit.tasks import METRICS, SCALE, Kind, Task
+from distilkit.tasks.catalogue import METRICS, SCALE, Kind, Task
 
 PROBLEMS: dict[Kind, str] = {  # what a model's config calls them
     "classification": "single_label_classification",
@@ -20,7 +20,7 @@ PROBLEMS: dict[Kind, str] = {  # what a model's config calls them
 MANY = 20  # classes, from where on a label a row or two looks like a number or a text
 
 
-def learn(task: Task, rows: Dataset, source: str, kind: Kind | None = None) -> Task:
+def infer_labels(task: Task, rows: Dataset, source: str, kind: Kind | None = None) -> Task:
     """Return a custom task with its kind, found from the training rows unless given, and the labels found there.
 
     Lists of names are multi-label, fractions are regression, and all else are classes: numbers in order, or strings in
@@ -89,7 +89,7 @@ def _spell(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
-def target(task: Task, value: Any) -> int | float | list[float] | None:
+def label_to_target(task: Task, value: Any) -> int | float | list[float] | None:
     """Return what a label trains: its place among the task's labels, or its number; None where it is neither.
 
     A list of labels becomes a 1.0 at each one's place and a 0.0 at the others'.
@@ -126,7 +126,7 @@ def allowed(task: Task) -> str:
     return "{:g} to {:g}".format(*SCALE[task.name]) if task.name in SCALE else "numbers"
 
 
-def of_model(task: Task, config: PretrainedConfig, kind: Kind | None = None) -> Task:
+def labels_from_model(task: Task, config: PretrainedConfig, kind: Kind | None = None) -> Task:
     """Return a custom task with the labels that a trained model's config names, and the kind, unless it is given."""
     kinds: dict[str | None, Kind] = {problem: kind for kind, problem in PROBLEMS.items()}
     names = output_names(config)
@@ -151,8 +151,8 @@ def label_order(task: Task, config: PretrainedConfig, name: str) -> list[int]:
             f"'{name}' was trained for {problem.replace('_', ' ')}, but {task.name} is {task.kind}: give another model"
         )
     theirs, mine = output_names(config), task.labels or ("LABEL_0",)
-    order = places(theirs, mine)
-    if order is None and len(theirs) == len(mine) and (says_nothing(theirs) or task.kind == "regression"):
+    order = match_names(theirs, mine)
+    if order is None and len(theirs) == len(mine) and (are_generic_names(theirs) or task.kind == "regression"):
         order = list(range(len(mine)))
     if order is None:
         has = ", ".join(task.labels) or "one number"
@@ -162,7 +162,7 @@ def label_order(task: Task, config: PretrainedConfig, name: str) -> list[int]:
     return order
 
 
-def places(names: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+def match_names(names: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
     """Return where each of the wanted labels is among names, None where they are others.
 
     By their exact spelling, or else by their letters alone ("Not spam" is "not_spam").
@@ -174,7 +174,7 @@ def places(names: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
     return None
 
 
-def says_nothing(names: Iterable[str]) -> bool:
+def are_generic_names(names: Iterable[str]) -> bool:
     """Say whether labels are mere numbers, as transformers calls what nobody named."""
     return all(re.fullmatch(r"(label_)?\d+", _plain(name)) for name in names)
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.encoders import checkpoint
-from distilkit.labels import target
 from distilkit.options.tasks import TaskOptions
 from distilkit.progress import warn
-from distilkit.tasks import Task
+from distilkit.tasks.catalogue import Task
+from distilkit.tasks.labels import label_to_target
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TARGETS = ("labels", "start_positions", "end_positions")
@@ -74,7 +74,7 @@ def encode(
                 pieces = [[[ids[i] for i in piece] for piece in cuts] for ids, cuts in zip(column, places, strict=True)]
                 fields[name] = pieces if windows else [piece[0] for piece in pieces]
         if task.label in batch:  # a test split keeps them to itself
-            fields["labels"] = [target(task, value) for value in batch[task.label]]
+            fields["labels"] = [label_to_target(task, value) for value in batch[task.label]]
         return fields
 
     return rows.map(tokenise, batched=True, remove_columns=rows.column_names)

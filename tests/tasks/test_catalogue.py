@@ -10,12 +10,14 @@ import datasets
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from distilkit import task_data, tasks
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.record import record, write_biography
+from distilkit.tasks import rows as task_data
+from distilkit.tasks.catalogue import SPAN_OPTIONS, TASKS, Kind, resolve, with_task_defaults, with_training_settings
+from distilkit.tasks.checks import check_labels
 
-SST2, MNLI, IMDB = (tasks.TASKS[name] for name in ("sst2", "mnli", "imdb"))
+SST2, MNLI, IMDB = (TASKS[name] for name in ("sst2", "mnli", "imdb"))
 CUSTOM = {"task": "custom", "text": ("title",), "label": "kind", "data": Path("data")}
 ROWS = [{"sentence": 'a "good', "label": 1}, {"sentence": "NA", "label": 0}, {"sentence": "so, so", "label": 1}]
 
@@ -129,7 +131,7 @@ def test_reads_nested_squad(tmp_path: Path, name: str) -> None:
     text = json.dumps({"data": [article], "version": "1.1"})
     (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
     (tmp_path / "dev-v2.0.json").write_text("not read", encoding="utf-8")
-    rows = task_data.read_validation(tasks.TASKS["squad"], tmp_path)["squad"]
+    rows = task_data.read_validation(TASKS["squad"], tmp_path)["squad"]
     assert rows.to_list()[0]["answers"] == {"text": ["Ann"], "answer_start": [0]}
 
 
@@ -137,7 +139,7 @@ def test_refuses_a_squad_file_of_another_layout(tmp_path: Path) -> None:
     """Nested JSON that lacks a part is refused by name, with the part."""
     (tmp_path / "train.json").write_text('{"data": [{"title": "T"}]}', encoding="utf-8")
     with pytest.raises(DistilkitError, match=r"train.json' cannot be read \(not SQuAD's layout, KeyError\('paragr"):
-        task_data.read(tasks.TASKS["squad"], tmp_path, "train")
+        task_data.read(TASKS["squad"], tmp_path, "train")
 
 
 @pytest.mark.parametrize(
@@ -154,17 +156,17 @@ def test_refuses_a_squad_file_of_another_layout(tmp_path: Path) -> None:
 def test_resolve_refuses(options: dict[str, object], message: str) -> None:
     """An unknown task and options that do not go together are refused, with what to type instead."""
     with pytest.raises(DistilkitError, match=message):
-        tasks.resolve(config(**options))
+        resolve(config(**options))
 
 
 def test_resolve_glue() -> None:
     """`glue` is the nine tasks of the benchmark."""
     expected = ["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"]
-    assert [task.name for task in tasks.resolve(config(task="glue"))] == expected
+    assert [task.name for task in resolve(config(task="glue"))] == expected
 
 
 def settled(name: str, **options: Any) -> FinetuneOptions:
-    return tasks.settle(tasks.TASKS[name], FinetuneOptions(model="m", task=name, output=Path("o"), **options))
+    return with_task_defaults(TASKS[name], FinetuneOptions(model="m", task=name, output=Path("o"), **options))
 
 
 @pytest.mark.parametrize(
@@ -207,18 +209,18 @@ def test_scored_as_trained(tmp_path: Path) -> None:
     """A checkpoint is scored with the length and the reading of long texts that it was trained with on that task."""
     before = settled("imdb", max_length=96, long="head-tail")
     write_biography(tmp_path, [record("finetune", before, {})])
-    used = tasks.as_trained(IMDB, config(task="imdb"), str(tmp_path))
+    used = with_training_settings(IMDB, config(task="imdb"), str(tmp_path))
     assert (used.max_length, used.long) == (96, "head-tail")
-    used = tasks.as_trained(IMDB, config(task="imdb", long="head", max_length=64), str(tmp_path))
+    used = with_training_settings(IMDB, config(task="imdb", long="head", max_length=64), str(tmp_path))
     assert (used.max_length, used.long) == (64, "head")
-    assert tasks.as_trained(SST2, config(task="sst2"), str(tmp_path)).max_length == 128
+    assert with_training_settings(SST2, config(task="sst2"), str(tmp_path)).max_length == 128
 
 
 def test_spans_are_scored_as_trained(tmp_path: Path) -> None:
     """What SQuAD's answers depend on is remembered too, a 0 as well; what was not given is the official script's."""
-    squad = tasks.TASKS["squad"]
+    squad = TASKS["squad"]
     write_biography(tmp_path, [record("finetune", settled("squad", stride=0, n_best=7), {})])
-    used = tasks.as_trained(squad, config(task="squad", n_best=3), str(tmp_path))
+    used = with_training_settings(squad, config(task="squad", n_best=3), str(tmp_path))
     assert (used.stride, used.n_best, used.max_answer_length, used.null_threshold) == (0, 3, 30, 0.0)
 
 
@@ -274,7 +276,7 @@ def test_a_custom_task_may_be_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(datasets, "load_dataset", load)
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_: ["train", "test"])
     options = CUSTOM | {"data": Path("someone/mails:english")}
-    [task] = tasks.resolve(config(**options))
+    [task] = resolve(config(**options))
     assert task_data.read(task, Path("someone/mails:english"), "train")["kind"][:] == ["spam", "ham"]
     task_data.read_validation(task, Path("someone/mails:english"))
     assert asked == [("someone/mails", "english", "train"), ("someone/mails", "english", "test")]
@@ -288,11 +290,11 @@ def test_a_custom_task_may_be_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> Non
         ("classification", ["a"], "'x' has lists in kind"),
     ],
 )
-def test_check_labels(kind: tasks.Kind, value: object, message: str) -> None:
+def test_check_labels(kind: Kind, value: object, message: str) -> None:
     """Rows of another kind than the task's are refused."""
     rows = Dataset.from_dict({"kind": [value]})
     with pytest.raises(DistilkitError, match=message):
-        task_data.check_labels(rows, replace(CUSTOM_TASK, kind=kind, labels=("a", "b")), "x")
+        check_labels(rows, replace(CUSTOM_TASK, kind=kind, labels=("a", "b")), "x")
 
 
 def questions(**changes: object) -> list[dict[str, Any]]:
@@ -304,7 +306,7 @@ def questions(**changes: object) -> list[dict[str, Any]]:
 def test_numbers_for_ids_become_text(tmp_path: Path) -> None:
     """What predictions go by is text, as in SQuAD's files."""
     write_jsonl(tmp_path / "train.jsonl", questions())
-    rows = task_data.read(tasks.TASKS["squad"], tmp_path, "train")
+    rows = task_data.read(TASKS["squad"], tmp_path, "train")
     assert rows["id"][:] == ["1", "2"]
 
 
@@ -327,14 +329,14 @@ def test_refuses_questions_that_cannot_be_scored(tmp_path: Path, changes: dict[s
     """Before the first update, not at the first evaluation."""
     write_jsonl(tmp_path / "train.jsonl", questions(**changes))
     with pytest.raises(DistilkitError, match=message):
-        task_data.read(tasks.TASKS["squad"], tmp_path, "train")
+        task_data.read(TASKS["squad"], tmp_path, "train")
 
 
 def test_refuses_a_squad_file_without_questions(tmp_path: Path) -> None:
     """An empty list of articles is no layout of another kind."""
     (tmp_path / "train.json").write_text('{"data": [], "version": "1.1"}', encoding="utf-8")
     with pytest.raises(DistilkitError, match="has no rows"):
-        task_data.read(tasks.TASKS["squad"], tmp_path, "train")
+        task_data.read(TASKS["squad"], tmp_path, "train")
 
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,30 +348,30 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(task_data, "open", refuse, raising=False)
     with pytest.raises(DistilkitError, match=r"train.jsonl' cannot be read \(Permission denied\)"):
-        task_data.read(tasks.TASKS["sst2"], tmp_path, "train")
+        task_data.read(TASKS["sst2"], tmp_path, "train")
 
 
 def test_lists_of_numbered_classes_become_names(tmp_path: Path) -> None:
     """As the hub's multi-label data sets have them."""
     classes = Features({"t": Value("string"), "l": datasets.List(ClassLabel(names=["joy", "fear"]))})
     rows = Dataset.from_dict({"t": ["a", "b"], "l": [[1, 0], []]}, features=classes)
-    task = tasks.resolve(EvalOptions(models=("m",), task="custom", text=("t",), label="l", data=tmp_path))[0]
-    assert task_data.spell_out(rows, task, "rows")["l"][:] == [["fear", "joy"], []]
+    task = resolve(EvalOptions(models=("m",), task="custom", text=("t",), label="l", data=tmp_path))[0]
+    assert task_data.with_label_names(rows, task, "rows")["l"][:] == [["fear", "joy"], []]
 
 
 def test_a_hidden_label_is_refused_in_one_line(tmp_path: Path) -> None:
     """-1 is no class that has a name."""
     classes = Features({"t": Value("string"), "l": ClassLabel(names=["no", "yes"])})
     Dataset.from_dict({"t": ["a", "b"], "l": [-1, 0]}, features=classes).to_parquet(tmp_path / "train.parquet")
-    task = tasks.resolve(EvalOptions(models=("m",), task="custom", text=("t",), label="l", data=tmp_path))[0]
+    task = resolve(EvalOptions(models=("m",), task="custom", text=("t",), label="l", data=tmp_path))[0]
     task = replace(task, labels=("no", "yes"))
     with pytest.raises(DistilkitError, match="a test split without labels can't be used"):
         task_data.read(task, tmp_path, "train")
 
 
-@pytest.mark.parametrize("name", tasks.SPANS)
+@pytest.mark.parametrize("name", SPAN_OPTIONS)
 def test_what_is_squad_s_alone_is_refused_elsewhere(name: str) -> None:
     """It would be passed over without a word."""
     with pytest.raises(DistilkitError, match=f"--{name.replace('_', '-')} is for --task squad"):
-        tasks.as_trained(SST2, config(task="sst2", **{name: 5}), "m")
-    assert getattr(tasks.as_trained(tasks.TASKS["squad"], config(task="squad", **{name: 5}), "m"), name) == 5
+        with_training_settings(SST2, config(task="sst2", **{name: 5}), "m")
+    assert getattr(with_training_settings(TASKS["squad"], config(task="squad", **{name: 5}), "m"), name) == 5

@@ -14,11 +14,12 @@ from transformers import (
     RobertaConfig,
 )
 
-from distilkit import encoding, tasks
 from distilkit.encoders import checkpoint
 from distilkit.options.tasks import EvalOptions
+from distilkit.tasks import encoding
+from distilkit.tasks.catalogue import TASKS
 
-SST2, MNLI, IMDB = (tasks.TASKS[name] for name in ("sst2", "mnli", "imdb"))
+SST2, MNLI, IMDB = (TASKS[name] for name in ("sst2", "mnli", "imdb"))
 
 
 def config(**options: object) -> EvalOptions:

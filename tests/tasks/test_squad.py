@@ -8,8 +8,8 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from distilkit import squad
 from distilkit.errors import DistilkitError
+from distilkit.tasks import squad
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 

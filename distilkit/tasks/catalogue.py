@@ -26,8 +26,8 @@ METRICS: dict[Kind, tuple[str, ...]] = {  # of a custom task
     "multi-label": ("f1_micro", "f1_macro", "accuracy"),
     "regression": ("pearson", "spearmanr"),
 }
-SPANS = ("stride", "n_best", "max_answer_length", "null_threshold")
-SETTINGS = ("batch_size", "lr", "epochs", "max_length", "long", *SPANS)  # what a config may leave to the task
+SPAN_OPTIONS = ("stride", "n_best", "max_answer_length", "null_threshold")
+SETTINGS = ("batch_size", "lr", "epochs", "max_length", "long", *SPAN_OPTIONS)  # what a config may leave to the task
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _custom(config: TaskOptions) -> Task:
     return replace(task, dataset=name.group(1), subset=name.group(2))
 
 
-def settle(task: Task, config: FinetuneOptions) -> FinetuneOptions:
+def with_task_defaults(task: Task, config: FinetuneOptions) -> FinetuneOptions:
     """Return a config with the task's own value for every setting that was not given.
 
     Raises DistilkitError where --long is given for rows of two texts.
@@ -171,7 +171,7 @@ def settle(task: Task, config: FinetuneOptions) -> FinetuneOptions:
     return _fill(task, config, {})
 
 
-def as_trained(task: Task, config: EvalOptions, directory: str) -> EvalOptions:
+def with_training_settings(task: Task, config: EvalOptions, directory: str) -> EvalOptions:
     """Return a config to score a checkpoint with: what is not given is as it was trained, else as the task has it."""
     records = [done.config for done in read_biography(directory) if done.command == "finetune"]
     trained = records[-1] if records and records[-1]["task"] == task.name else {}
@@ -182,7 +182,7 @@ def _fill(task: Task, config: C, before: dict[str, Any]) -> C:
     given = {name: getattr(config, name) for name in SETTINGS if hasattr(config, name)}
     own = {name: getattr(task, name) for name in given} | {k: v for k, v in before.items() if v is not None}
     values = {name: own[name] if value is None else value for name, value in given.items()}
-    for name in SPANS:
+    for name in SPAN_OPTIONS:
         if task.kind != "span" and given[name] is not None:
             raise DistilkitError(f"{flag(name)} is for --task squad and squad_v2, not for {task.name}: leave it out")
     if values["long"] != "head" and len(task.text) > 1:
@@ -190,7 +190,7 @@ def _fill(task: Task, config: C, before: dict[str, Any]) -> C:
     return replace(config, **values)
 
 
-def averaged(chosen: Sequence[Task]) -> dict[str, list[str]]:
+def glue_average_tasks(chosen: Sequence[Task]) -> dict[str, list[str]]:
     """Return which tasks each of the GLUE averages is over; there is none for a single task."""
     names = [task.name for task in chosen]
     without = [name for name in names if name != "wnli"]
@@ -203,4 +203,4 @@ def averages(scores: Mapping[str, V], chosen: Sequence[Task]) -> dict[str, V]:
         task.name: sum(scores[f"{task.name}/{metric}"] for metric in task.metrics) / len(task.metrics)
         for task in (chosen if len(chosen) > 1 else ())
     }
-    return {name: sum(means[task] for task in names) / len(names) for name, names in averaged(chosen).items()}
+    return {name: sum(means[task] for task in names) / len(names) for name, names in glue_average_tasks(chosen).items()}

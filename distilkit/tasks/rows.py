@@ -4,7 +4,6 @@ import glob
 import gzip
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, List, Value
 
-from distilkit import squad
 from distilkit.errors import DistilkitError
-from distilkit.labels import allowed, target
 from distilkit.progress import warn
-from distilkit.tasks import Task
+from distilkit.tasks import squad
+from distilkit.tasks.catalogue import Task
+from distilkit.tasks.checks import FLAGS, _check_columns, _require, check_labels, check_questions
 
 # GLUE's TSV files hold stray quotes, and pandas would read the words NA and null as nothing
 READERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -50,7 +48,7 @@ def read(task: Task, data: Path | None, split: str, *, labelled: bool = True) ->
         path = find_file(task, Path(str(data)), split)
         rows, source = _from_file(task, path), str(path)
     if task.name == "custom":
-        rows = spell_out(rows, task, source)
+        rows = with_label_names(rows, task, source)
     if not labelled:
         rows = rows.remove_columns([column for column in (task.label,) if column in rows.column_names])
     _check_columns(rows, task, source, labelled=labelled)
@@ -92,7 +90,7 @@ def scored_splits(task: Task, data: Path | None) -> dict[str, str]:
     return splits
 
 
-def scored_on_tests(chosen: Iterable[Task], data: Path | None) -> dict[str, str]:
+def tasks_scored_on_test(chosen: Iterable[Task], data: Path | None) -> dict[str, str]:
     """Return what a record has to say of tasks that are scored on test rows, {} where none is."""
     names = [task.name for task in chosen if task.fallback and "test" in scored_splits(task, data).values()]
     return {TESTED: " ".join(names)} if names else {}
@@ -188,11 +186,7 @@ def _is_nested(head: bytes) -> bool:
     return re.match(rb'\s*\{\s*"(data|version)"\s*:', head) is not None
 
 
-TEXTS = ("string", "large_string")
-FLAGS = {0: False, 1: True, "0": False, "1": True}  # False and True are 0 and 1
-
-
-def spell_out(rows: Dataset, task: Task, source: str) -> Dataset:
+def with_label_names(rows: Dataset, task: Task, source: str) -> Dataset:
     """Return a custom task's rows with one column of label names: numbered classes by name, several columns as lists.
 
     Raises DistilkitError where one of several columns is missing, or holds anything but 0 and 1.
@@ -225,95 +219,3 @@ def spell_out(rows: Dataset, task: Task, source: str) -> Dataset:
     flags = zip(*(rows[column] for column in columns), strict=True)
     lists = [[name for name, value in zip(columns, row, strict=True) if FLAGS[value]] for row in flags]
     return rows.add_column(task.label, lists, feature=List(Value("string")))
-
-
-def _require(columns: Iterable[str], rows: Dataset, task: Task, source: str) -> None:
-    for column in columns:
-        if column not in rows.column_names:
-            hint = "check --text and --label" if task.name == "custom" else f"--task {task.name} needs it"
-            raise DistilkitError(f"no column '{column}' in '{source}' (it has {', '.join(rows.column_names)}): {hint}")
-
-
-def _check_columns(rows: Dataset, task: Task, source: str, *, labelled: bool = True) -> None:
-    label = (task.label,) if labelled else ()
-    wanted = (*task.text, *label, *(("id",) if task.kind == "span" else ()))
-    _require(wanted, rows, task, source)
-    for column in wanted:
-        if rows.data.column(column).null_count:
-            number = next(n for n, value in enumerate(rows[column], 1) if value is None)
-            raise _empty(source, column, number)
-    for column in task.text if task.kind == "span" else (*task.text, *label):
-        feature = rows.features[column]
-        listed = task.name == "custom" and column == task.label and isinstance(feature, List)
-        if not isinstance(feature.feature if listed else feature, (Value, ClassLabel)):
-            raise DistilkitError(
-                f"column '{column}' in '{source}' holds more than text or numbers: give a plain column"
-            )
-    if task.name == "custom" and labelled:
-        for number, value in enumerate(rows[task.label], 1):
-            if any(map(_is_blank, value if isinstance(value, list) else [value])):
-                raise _empty(source, task.label, number)
-
-
-def _is_blank(value: Any) -> bool:
-    return value is None or value != value or (isinstance(value, str) and not value.strip())  # noqa: PLR0124 - nan
-
-
-def _empty(source: str, column: str, number: int) -> DistilkitError:
-    return DistilkitError(f"'{source}' has no '{column}' in row {number}: fill it in or drop the row")
-
-
-def check_questions(rows: Dataset, source: str) -> Dataset:
-    """Return SQuAD's rows with text for ids.
-
-    Raises DistilkitError for answers in another layout, and for two rows with one id, whose answers would get mixed up.
-    """
-    answers = rows.features["answers"]
-    parts = dict(answers) if isinstance(answers, dict) else {}
-    kinds = {name: parts[name].feature.dtype for name in parts if isinstance(parts[name], List)}
-    if kinds.get("text") not in TEXTS or not str(kinds.get("answer_start")).startswith("int"):
-        raise DistilkitError(
-            f"'{source}' has answers that aren't laid out like SQuAD's, {{text: […], answer_start: […]}}: mend it"
-        )
-    for column in ("question", "context"):
-        if getattr(rows.features[column], "dtype", None) not in TEXTS:
-            raise DistilkitError(f"'{source}' has a column '{column}' that is no text: mend it")
-    _check_answers(rows, source)
-    rows = rows if rows.features["id"] == Value("string") else rows.cast_column("id", Value("string"))
-    [(commonest, times)] = Counter(rows["id"][:]).most_common(1)
-    if times > 1:
-        raise DistilkitError(f"'{source}' has several rows with the id '{commonest}': give each its own")
-    return rows
-
-
-def _check_answers(rows: Dataset, source: str) -> None:
-    """Raise DistilkitError where an answer lacks its text or its place."""
-    texts, starts = (pc.struct_field(rows.data.column("answers"), name) for name in ("text", "answer_start"))
-    holes = sum(pc.list_flatten(values).null_count for values in (texts, starts))
-    uneven = pc.not_equal(*map(pc.list_value_length, (texts, starts)))  # null where there is no list
-    if not holes and not pc.any(pc.fill_null(uneven, True)).as_py():
-        return
-    for key, answer in zip(rows["id"], rows["answers"], strict=True):
-        text, start = answer["text"], answer["answer_start"]
-        if text is None or start is None or len(text) != len(start) or None in (*text, *start):
-            raise DistilkitError(f"'{source}' has an answer without its text or its start at '{key}': mend it")
-
-
-def check_labels(rows: Dataset, task: Task, source: str) -> None:
-    """Raise DistilkitError where a row has a label outside the task's."""
-    if task.kind == "span":
-        return
-    listed = isinstance(rows.features[task.label], List)
-    if listed != (task.kind == "multi-label"):
-        one = "lists" if listed else "one value a row"
-        raise DistilkitError(
-            f"'{source}' has {one} in {task.label}, which does not fit {task.kind}: see --label, --kind"
-        )
-    good = None if listed else {value for value in rows.unique(task.label) if target(task, value) is not None}
-    for number, value in enumerate(rows[task.label], 1):
-        if value in good if good is not None else target(task, value) is not None:
-            continue
-        hint = "a test split without labels can't be used" if str(value).startswith("-1") else "mend the row"
-        raise DistilkitError(
-            f"'{source}' has {task.label} {value!r} in row {number}, outside {task.name}'s ({allowed(task)}): {hint}"
-        )

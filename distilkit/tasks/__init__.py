@@ -1,0 +1,1 @@
+"""Labelled data: which tasks there are, their rows and labels. Start with catalogue.py."""
