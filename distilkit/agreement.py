@@ -19,10 +19,10 @@ from distilkit.files import is_writable, write_text
 from distilkit.options.distill import DistillOptions
 from distilkit.options.tasks import EvalOptions
 from distilkit.pairs import Opened, Pair, find_pair, match, trained_length
-from distilkit.processes import is_main_process
 from distilkit.progress import warn
 from distilkit.slices import Slice
 from distilkit.tasks.labels import output_names
+from distilkit.training.devices import is_main_process
 
 EXAMPLES = 5  # of each slice
 

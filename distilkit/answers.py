@@ -15,9 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilkit import slices
 from distilkit.data.batches import Batches
 from distilkit.encoders.forward import masked_lm_logits, required_inputs
-from distilkit.processes import device
 from distilkit.progress import track
 from distilkit.tasks import encoding
+from distilkit.training.devices import device
 
 Array = npt.NDArray[np.float64]
 CONTEXT = 12  # tokens that an example shows on either side

@@ -7,24 +7,24 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit.curve import draw_run
 from distilkit.data.batches import Batches
 from distilkit.data.blocks import read_batches
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.examiner import Examiner
 from distilkit.manifest import cache_seed, describe
-from distilkit.memory import shortage_named
 from distilkit.objectives import PARTS, WEIGHTS, CachedDistillation, Distillation
 from distilkit.options.distill import DistillOptions
 from distilkit.pairing import check_length, map_layers, open_teacher, teacher_name
-from distilkit.plan import calibrate
-from distilkit.processes import claimed, device, is_main_process, scratch, state
 from distilkit.record import Record, read_biography, record, write_biography
-from distilkit.snapshot import remove_snapshots
 from distilkit.teacher_cache import CachedBatches, TeacherCache, load_array, save_array
-from distilkit.tracker import check_tracker
-from distilkit.training import train
+from distilkit.training.devices import claimed, device, is_main_process, scratch, state
+from distilkit.training.learning_curve import draw_run
+from distilkit.training.log import check_tracker
+from distilkit.training.loop import train
+from distilkit.training.memory import explain_out_of_memory
+from distilkit.training.plan import calibrate
+from distilkit.training.resume import remove_run_checkpoints
 
 
 def distill(config: DistillOptions) -> Record:
@@ -48,7 +48,7 @@ def distill(config: DistillOptions) -> Record:
     objective = make_objective(config, student, teacher)
     with (
         scratch() if config.plan else claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]") as out,
-        shortage_named(config, out),
+        explain_out_of_memory(config, out),
     ):
         with state().main_process_first():  # the others then find the text in the cache
             batches, heldout = read_batches(config, tokenizer, cache_seed(config))
@@ -72,7 +72,7 @@ def distill(config: DistillOptions) -> Record:
             draw_run(out)
             checkpoint.save(student, tokenizer, out)
             write_biography(out, [*read_biography(config.student), done])
-            remove_snapshots(out)  # last: killed before, it can still go on from them
+            remove_run_checkpoints(out)  # last: killed before, it can still go on from them
     return done
 
 

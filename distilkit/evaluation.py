@@ -16,13 +16,13 @@ from distilkit.inference import predict
 from distilkit.options.declare import flag
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.predictions import Answers, Said, read_answers
-from distilkit.processes import device
 from distilkit.progress import is_first_process, warn
 from distilkit.record import COLLAPSED, Record, record
 from distilkit.retention import TEACHER, Result, compare
 from distilkit.tasks import encoding, labels
 from distilkit.tasks.catalogue import HEADS, Task, averages, glue_average_tasks, resolve, with_training_settings
 from distilkit.tasks.rows import read_tests, read_validation, tasks_scored_on_test
+from distilkit.training.devices import device
 
 FOR_MODELS = ("max_length", "stride", "n_best", "max_answer_length")
 FOR_TASKS = (

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from distilkit.data.batches import Batches
 from distilkit.encoders.forward import masked_lm_logits
-from distilkit.processes import device
+from distilkit.training.devices import device
 
 
 class Examiner:

@@ -9,22 +9,22 @@ from pathlib import Path
 from accelerate.utils import set_seed
 
 from distilkit import evaluation
-from distilkit.best import Best
-from distilkit.curve import draw_run
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError, DivergedError
 from distilkit.jobs import Job, open_student, prepare
-from distilkit.memory import shortage_named
 from distilkit.options.declare import flag
 from distilkit.options.tasks import FinetuneOptions
-from distilkit.processes import claimed, device, is_main_process, state, stop_signal
 from distilkit.progress import warn
 from distilkit.record import COLLAPSED, Record, config_json, read_biography, record, write_biography
-from distilkit.snapshot import MAY_CHANGE, RATES, defaults, remove_snapshots
 from distilkit.tasks.catalogue import Task, averages, glue_average_tasks, resolve, with_task_defaults
 from distilkit.tasks.rows import read, read_validation, scored_splits
-from distilkit.tracker import check_tracker
-from distilkit.training import train
+from distilkit.training.devices import claimed, device, is_main_process, state
+from distilkit.training.learning_curve import draw_run
+from distilkit.training.log import check_tracker
+from distilkit.training.loop import train
+from distilkit.training.memory import explain_out_of_memory
+from distilkit.training.resume import CHANGEABLE, LEARNING_RATES, defaults, remove_run_checkpoints
+from distilkit.training.stopping import EarlyStopping, stop_signal
 
 TEACHERS = {"alpha_ce", "alpha_task", "alpha_hidden", "alpha_attention", "hidden_loss", "layer_map", "temperature"}
 
@@ -72,7 +72,7 @@ def finetune_all(chosen: list[Task], config: FinetuneOptions) -> Record:
             scores, lost = dict[str, float](), list[str]()
             for task, job in zip(chosen, jobs, strict=True):
                 try:
-                    done = finished(job, MAY_CHANGE | RATES)
+                    done = finished(job, CHANGEABLE | LEARNING_RATES)
                     done = done or finetune_task(task, replace(job, resume=job.output.is_dir()))
                 except DivergedError as error:
                     warn(f"{task.name} diverged: {error}")
@@ -138,7 +138,7 @@ def run(job: Job, config: FinetuneOptions) -> Record:
     out = config.output
     set_seed(config.seed)  # the fresh head's weights
     student = open_student(job.task, config)
-    best = Best(
+    best = EarlyStopping(
         student,
         lambda: evaluation.score(student, job.tokenizer, job.task, job.splits, config, name=str(out)),
         evaluation.headline(job.task),
@@ -149,7 +149,7 @@ def run(job: Job, config: FinetuneOptions) -> Record:
     every = readings(config, batches.per_epoch)
     label = f"finetune {job.task.name}"
     objective = job.objective(student, config)
-    with shortage_named(config, out):
+    with explain_out_of_memory(config, out):
         totals = train(objective, batches, config, out, best=best, evaluate_every=every, label=label)
     scores = best.restore()
     if COLLAPSED in _marks(scores):
@@ -161,7 +161,7 @@ def run(job: Job, config: FinetuneOptions) -> Record:
         checkpoint.save(student, job.tokenizer, out)
         draw_run(out)
         write_biography(out, [*read_biography(config.model), done])
-        remove_snapshots(out)  # last: killed before, it can still go on from them
+        remove_run_checkpoints(out)  # last: killed before, it can still go on from them
     return done
 
 
@@ -234,7 +234,7 @@ def _promote(source: Path, out: Path) -> None:
             path.replace(out / path.name)
 
 
-def finished(config: FinetuneOptions, may_change: set[str] = MAY_CHANGE) -> Record | None:
+def finished(config: FinetuneOptions, may_change: set[str] = CHANGEABLE) -> Record | None:
     """Return the record of a run that was already finished under its output, None where it has to be made.
 
     Raises DistilkitError where it was made with other options than those that may change.

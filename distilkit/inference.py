@@ -14,10 +14,10 @@ from distilkit.encoders.forward import mean_by_row, required_inputs
 from distilkit.errors import DivergedError
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.predictions import Answers, Predictions, Said
-from distilkit.processes import device
 from distilkit.progress import track
 from distilkit.tasks import encoding, labels, squad
 from distilkit.tasks.catalogue import Task
+from distilkit.training.devices import device
 
 
 def predict(

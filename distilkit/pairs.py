@@ -7,10 +7,10 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from distilkit.encoders import checkpoint, vocabulary
 from distilkit.encoders.checkpoint import Head
 from distilkit.errors import DistilkitError
-from distilkit.processes import device
 from distilkit.record import read_biography, remembered_teacher
 from distilkit.tasks import labels
 from distilkit.tasks.catalogue import TASKS
+from distilkit.training.devices import device
 
 LENGTH = 128  # tokens, where the biography doesn't say how many a model was trained with
 

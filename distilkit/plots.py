@@ -9,12 +9,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilkit.comparison import FEW, TASK_NAMES, headlines, metric_name, speed_cell, spoken
-from distilkit.curve import points
 from distilkit.errors import DistilkitError
 from distilkit.formatting import format_percent
 from distilkit.headline import kept_tasks
 from distilkit.results import Model, Results
 from distilkit.tasks.catalogue import TASKS
+from distilkit.training.learning_curve import points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,8 @@ from distilkit import losses
 from distilkit.alignment import Alignment
 from distilkit.distillation.activations import Activations
 from distilkit.encoders.forward import Batch, mean_by_row, required_inputs
-from distilkit.objectives import NOTHING, Objective, Shares
+from distilkit.objectives import NOTHING
+from distilkit.training.objective import Objective, Shares
 
 
 class TaskLoss(Objective):

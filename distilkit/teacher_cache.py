@@ -21,15 +21,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit.allocator import keep_freed_memory
 from distilkit.data.batches import Batches
 from distilkit.data.masking import mask_tokens
 from distilkit.encoders.forward import masked_lm_logits
 from distilkit.errors import DistilkitError
 from distilkit.files import sync
 from distilkit.manifest import claim, fingerprint, read_manifest, save_manifest, writing
-from distilkit.processes import DTYPES, device, is_main_process
 from distilkit.progress import say, track
+from distilkit.training.devices import DTYPES, device, is_main_process, keep_freed_memory
 
 Row = dict[str, Any]
 Array = npt.NDArray[Any]

@@ -15,8 +15,8 @@ from distilkit.encoders.layers import extract
 from distilkit.errors import DistilkitError
 from distilkit.objectives import WEIGHTS, Distillation
 from distilkit.options.training import TrainOptions
-from distilkit.processes import open_accelerator
-from distilkit.training import make_optimizer, update
+from distilkit.training.devices import open_accelerator
+from distilkit.training.loop import make_optimizer, update
 
 FAMILIES = ["bert", "roberta", "distilbert"]
 Models = tuple[PreTrainedModel, PreTrainedModel]

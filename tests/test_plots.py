@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from distilkit.curve import points
 from distilkit.plots import POINTS, Plot, draw, save
 from distilkit.results import Model, Results, read
+from distilkit.training.learning_curve import points
 
 
 @pytest.fixture

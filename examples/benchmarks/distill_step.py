@@ -115,7 +115,7 @@ def serve(options: Any) -> None:
     import torch
     from accelerate.utils import send_to_device
 
-    from distilkit import processes
+    from distilkit.training.devices import device
 
     cuda = torch.cuda.is_available()
     step, take_batch = make_step(options)
@@ -123,14 +123,14 @@ def serve(options: Any) -> None:
     for line in sys.stdin:
         if line.strip() == "end":
             break
-        batch = send_to_device(take_batch(), processes.device())
+        batch = send_to_device(take_batch(), device())
         started = time.perf_counter()
         step(batch)
         if cuda:
             torch.cuda.synchronize()
         print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
     at_most = peak(cuda)
-    flop = count(step, send_to_device(take_batch(), processes.device()))
+    flop = count(step, send_to_device(take_batch(), device()))
     loading = statistics.median(timed(take_batch) for _ in range(30))
     print(
         json.dumps(
@@ -154,11 +154,14 @@ def make_step(options: Any) -> tuple[Any, Any]:
     from plain_step import plain_step
     from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
-    from distilkit import objectives, processes, training
+    from distilkit import objectives
     from distilkit.data.batches import Batches
     from distilkit.data.masking import masked_batch
     from distilkit.encoders import layers
     from distilkit.options.distill import DistillOptions
+    from distilkit.training.devices import DTYPES, open_accelerator
+    from distilkit.training.loop import compile_bodies, make_optimizer, update
+    from distilkit.training.objective import Objective
 
     torch.manual_seed(0)
     shape = {
@@ -183,7 +186,7 @@ def make_step(options: Any) -> tuple[Any, Any]:
     accelerator = (
         Accelerator(mixed_precision=options.precision.replace("fp32", "no"))
         if options.kind == "plain"
-        else processes.open_accelerator(settings)
+        else open_accelerator(settings)
     )
     ready = dict
     if options.kind == "plain":
@@ -192,22 +195,22 @@ def make_step(options: Any) -> tuple[Any, Any]:
         optimizer = torch.optim.AdamW(student.parameters(), lr=5e-4, fused=True)
         autocast = accelerator.autocast
         if options.compile:
-            training.compile_bodies(objectives.Objective(student, teacher))
+            compile_bodies(Objective(student, teacher))
 
         def step(batch: Any) -> None:
             plain_step(student, teacher, optimizer, batch, autocast())
     else:
         objective = objectives.Distillation(student, teacher, objectives.WEIGHTS["triple"], ce_positions=options.kind)
-        objective.place_teacher(accelerator.device, processes.DTYPES.get(options.precision))
-        optimizer, _ = training.make_optimizer(objective, settings, 1000)
+        objective.place_teacher(accelerator.device, DTYPES.get(options.precision))
+        optimizer, _ = make_optimizer(objective, settings, 1000)
         if options.compile:
-            training.compile_bodies(objective)
+            compile_bodies(objective)
         wrapped, optimizer = accelerator.prepare(objective, optimizer)
         objective.train()
         ready = objective.ready
 
         def step(batch: Any) -> None:
-            training.update(accelerator, objective, wrapped, optimizer, settings, [batch])
+            update(accelerator, objective, wrapped, optimizer, settings, [batch])
 
     return step, lambda: ready(batches[next(numbers)])
 

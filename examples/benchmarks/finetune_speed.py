@@ -29,7 +29,7 @@ from distilkit.task_loss import TaskLoss
 from distilkit.tasks import encoding
 from distilkit.tasks.catalogue import TASKS, with_task_defaults
 from distilkit.tasks.rows import read
-from distilkit.training import train
+from distilkit.training.loop import train
 
 SST2 = TASKS["sst2"]
 Times = tuple[float, float]  # seconds by the clock, and by the processors

@@ -20,17 +20,17 @@ from typing import Any
 
 import torch
 
-from distilkit.allocator import keep_freed_memory
 from distilkit.data.batches import Batches
 from distilkit.data.blocks import read_batches
 from distilkit.distillation import fill_cache, make_objective
 from distilkit.encoders import checkpoint
 from distilkit.examiner import Examiner
-from distilkit.objectives import Objective
 from distilkit.options.distill import DistillOptions
 from distilkit.pairing import open_teacher
 from distilkit.teacher_cache import CachedBatches, TeacherCache
-from distilkit.training import train
+from distilkit.training.devices import keep_freed_memory
+from distilkit.training.loop import train
+from distilkit.training.objective import Objective
 
 
 def main() -> None:

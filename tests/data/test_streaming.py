@@ -22,10 +22,10 @@ from distilkit.data.streaming import RowStream, StreamedBatches, set_aside
 from distilkit.distillation import distill
 from distilkit.errors import DistilkitError
 from distilkit.examiner import Examiner
-from distilkit.objectives import Objective
 from distilkit.options.distill import DistillOptions
 from distilkit.options.training import TrainOptions
-from distilkit.training import load
+from distilkit.training.loop import load
+from distilkit.training.objective import Objective
 
 pytestmark = pytest.mark.usefixtures("small")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from distilkit.divergence import WINDOW, Divergence
+from distilkit.training.stopping import WINDOW, DivergenceDetector
 
 UPDATES = 1000
 
@@ -38,7 +38,7 @@ ILL: dict[str, Callable[[int], float]] = {
 
 def warnings(loss: Callable[[int], float]) -> list[int]:
     """Return the updates at which the rule warns."""
-    rule = Divergence()
+    rule = DivergenceDetector()
     return [step for step in range(1, UPDATES + 1) if rule.add(loss(step))]
 
 

@@ -21,19 +21,19 @@ from distilkit.record import config_json
 
 KEPT = 2
 MANIFEST = "manifest.json"  # a CRC-32 of each file: a checkpoint whose files don't match is passed over
-MAY_CHANGE = {"resume", "log_every", "log_with", "checkpoint_every", "output", "plan"}
-ROWS = "rows"  # in run.json: what tells the text or rows from others
-RATES = {"lr", "head_lr"}  # may differ with --resume: a run whose loss was not finite needs a lower one
+CHANGEABLE = {"resume", "log_every", "log_with", "checkpoint_every", "output", "plan"}
+DATA_KEY = "rows"  # in run.json: what tells the text or rows from others
+LEARNING_RATES = {"lr", "head_lr"}  # may differ with --resume: a run whose loss was not finite needs a lower one
 
 logging.getLogger("accelerate").setLevel(logging.ERROR)  # it warns of tied weights, which load again as they were
 
 
-def snapshots(out: Path) -> list[Path]:
+def run_checkpoints(out: Path) -> list[Path]:
     """List the finished checkpoints of a run, oldest first."""
     return sorted(path for path in out.glob("checkpoint-*") if path.suffix != ".partial")
 
 
-def save_snapshot(accelerator: Accelerator, out: Path, step: int) -> None:
+def save_run_checkpoint(accelerator: Accelerator, out: Path, step: int) -> None:
     """Write the state after an update under a temporary name, rename it, and drop all but the last two."""
     final, beside = out / f"checkpoint-{step:08d}", (out / "train.jsonl", out / "run.json")
     partial = final.with_suffix(".partial")
@@ -55,7 +55,7 @@ def save_snapshot(accelerator: Accelerator, out: Path, step: int) -> None:
             sync(path)
         partial.replace(final)
         sync(out)
-        for old in snapshots(out)[:-KEPT]:
+        for old in run_checkpoints(out)[:-KEPT]:
             shutil.rmtree(old)
 
 
@@ -79,15 +79,15 @@ def is_whole(directory: Path) -> bool:
         return False
 
 
-def remove_snapshots(out: Path) -> None:
+def remove_run_checkpoints(out: Path) -> None:
     """Delete a finished run's checkpoints."""
     for path in (*out.glob("checkpoint-*"), out / "run.json"):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def drop_after(out: Path, step: int) -> None:
+def delete_after(out: Path, step: int) -> None:
     """Delete the checkpoints of later updates, so that --resume goes on from one that is good."""
-    for path in snapshots(out):
+    for path in run_checkpoints(out):
         if step_of(path) > step:
             shutil.rmtree(path)
 
@@ -106,9 +106,9 @@ def restore(
     Raises DistilkitError where an option that changes the result, or the text or rows (whose mark is `rows`), differ
     from the interrupted run's. An option that its distilkit did not have yet had what is the default now.
     """
-    run = {name: value for name, value in config_json(config).items() if name not in MAY_CHANGE}
-    run |= {"num_processes": accelerator.num_processes, ROWS: rows, "updates": updates}
-    found = snapshots(out) if config.resume else []
+    run = {name: value for name, value in config_json(config).items() if name not in CHANGEABLE}
+    run |= {"num_processes": accelerator.num_processes, DATA_KEY: rows, "updates": updates}
+    found = run_checkpoints(out) if config.resume else []
     while found and not is_whole(found[-1]):
         damaged = found.pop()
         warn(f"{damaged.name} is damaged: going on from {found[-1].name if found else 'the start'}")
@@ -121,9 +121,9 @@ def restore(
         return 0
     before = run | defaults(config) | read_run(out)
     for name, value in run.items():
-        if before[name] != value and name in RATES:
+        if before[name] != value and name in LEARNING_RATES:
             warn(f"{flag(name)} was {before[name]} in the interrupted run, now {value}: going on with that")
-        elif before[name] != value and name == ROWS:
+        elif before[name] != value and name == DATA_KEY:
             raise DistilkitError("the text or rows are others than the interrupted run's: --resume needs the same")
         elif before[name] != value:
             raise DistilkitError(

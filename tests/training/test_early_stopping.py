@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distilkit.best import Best
+from distilkit.training.stopping import EarlyStopping
 
 
 class Counter(torch.nn.Linear):
@@ -13,14 +13,14 @@ class Counter(torch.nn.Linear):
         super().__init__(1, 1, bias=False)
 
 
-def watch(scores: list[float], **options: object) -> tuple[Best, Counter]:
+def watch(scores: list[float], **options: object) -> tuple[EarlyStopping, Counter]:
     model = Counter()
     given = iter(scores)
-    best = Best(model, lambda: {"a/score": next(given)}, "a/score", **options)  # type: ignore[arg-type]
+    best = EarlyStopping(model, lambda: {"a/score": next(given)}, "a/score", **options)  # type: ignore[arg-type]
     return best, model
 
 
-def evaluate(best: Best, model: Counter, count: int) -> None:
+def evaluate(best: EarlyStopping, model: Counter, count: int) -> None:
     for _ in range(count):
         model.eval()
         with torch.no_grad():

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from distilkit.data.batches import Batches
-from distilkit.memory import total_memory
-from distilkit.objectives import Objective
 from distilkit.options.training import TrainOptions
-from distilkit.processes import device, state
-from distilkit.training import count_updates, train
+from distilkit.training.devices import device, state
+from distilkit.training.loop import count_updates, train
+from distilkit.training.memory import total_memory
+from distilkit.training.objective import Objective
 
 FIRST = 3  # updates that show how many more can be timed
 SECONDS = 12.0  # that the timed ones take together

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from distilkit.curve import PICTURE, draw_run, points
 from distilkit.distillation import distill
 from distilkit.options.distill import DistillOptions
+from distilkit.training.learning_curve import PICTURE, draw_run, points
 
 
 def lines(count: int) -> list[dict[str, float]]:

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from transformers import get_linear_schedule_with_warmup
 
-from distilkit.best import Best
 from distilkit.data.batches import Batches
-from distilkit.journal import Journal
-from distilkit.objectives import Objective
 from distilkit.options.training import TrainOptions
-from distilkit.processes import DTYPES, agreed, open_accelerator, stop_signal
 from distilkit.progress import track
-from distilkit.sharding import Sharding
-from distilkit.snapshot import restore, save_snapshot
+from distilkit.training.devices import DTYPES, open_accelerator
+from distilkit.training.log import TrainingLog
+from distilkit.training.objective import Objective
+from distilkit.training.resume import restore, save_run_checkpoint
+from distilkit.training.sharding import Sharding
+from distilkit.training.stopping import EarlyStopping, stop_on_all_processes, stop_signal
 
 
 def train(
@@ -36,7 +36,7 @@ def train(
     *,
     evaluate: Callable[[], dict[str, float]] | None = None,
     evaluate_every: int = 0,
-    best: Best | None = None,
+    best: EarlyStopping | None = None,
     label: str = "train",
 ) -> dict[str, float]:
     """Minimise objective(batch)["loss"] in place and return what the run came to.
@@ -58,7 +58,7 @@ def train(
     stateful = (scheduler, best, batches if hasattr(batches, "state_dict") else None)
     accelerator.register_for_checkpointing(*(part for part in stateful if part is not None))
     done = restore(accelerator, scheduler, out, config, updates, batches.mark)
-    log = Journal(out, accelerator, config, done)
+    log = TrainingLog(out, accelerator, config, done)
     objective.train()
     if evaluate and not done:
         log.heldout(evaluate())
@@ -74,7 +74,7 @@ def train(
             log.update(step, float(scheduler.get_last_lr()[0]), losses)
             scheduler.step()
             last = step == updates
-            stop = agreed(accelerator, stopped(), asked=last or step % config.log_every == 0)
+            stop = stop_on_all_processes(accelerator, stopped(), asked=last or step % config.log_every == 0)
             reading = evaluate and (last or (evaluate_every and step % evaluate_every == 0))
             saving = stop or (step % config.checkpoint_every == 0 and not last)
             if reading or saving or last or step % config.log_every == 0:
@@ -83,7 +83,7 @@ def train(
                 sharding.gather(wrapped)
                 log.heldout(evaluate())
             if saving:
-                save_snapshot(accelerator, out, step)
+                save_run_checkpoint(accelerator, out, step)
             if stop:
                 raise KeyboardInterrupt
             advance(1, log.text)
@@ -112,7 +112,7 @@ def update(
 
     `wrapped` is the objective as accelerate prepared it. Processes share their gradients on the last micro-batch only.
     """
-    shares = divide(accelerator, [objective.counts(batch) for batch in batches])
+    shares = token_fractions(accelerator, [objective.counts(batch) for batch in batches])
     tokens = [count_tokens(batch) for batch in batches]
     # from here on nothing makes the CPU wait for a GPU
     batches = [send_to_device(batch, accelerator.device, non_blocking=True) for batch in batches]
@@ -136,7 +136,7 @@ def count_tokens(batch: dict[str, Tensor]) -> Tensor:
     return batch["attention_mask"].sum() if "attention_mask" in batch else ids.new_tensor(ids.numel())
 
 
-def divide(accelerator: Accelerator, counts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+def token_fractions(accelerator: Accelerator, counts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     """Return what each micro-batch's rows are of all that every process has for the update, by part of the loss.
 
     So a loss is a mean over the update's tokens, however they lie in batches. The factor is the number of processes,

@@ -11,9 +11,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from distilkit.encoders.layers import find_stack
 from distilkit.errors import DistilkitError
-from distilkit.objectives import Objective
 from distilkit.options.training import TrainOptions
 from distilkit.progress import warn
+from distilkit.training.objective import Objective
 
 
 class Sharding:

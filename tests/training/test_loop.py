@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from distilkit.data.batches import Batches
 from distilkit.errors import DistilkitError
-from distilkit.objectives import Objective
 from distilkit.options.training import TrainOptions
-from distilkit.snapshot import snapshots
-from distilkit.training import train
+from distilkit.training.loop import train
+from distilkit.training.objective import Objective
+from distilkit.training.resume import run_checkpoints
 
 ROWS = [{"x": float(i), "y": 2.0 * i + 1} for i in range(10)]
 
@@ -164,7 +164,7 @@ def test_a_rising_loss_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixtur
 
     assert "the training loss has risen: its median over the last 50 updates is 100, it was 1 before" in line
     assert "lower --lr (now 0.0005)" in line
-    assert [path.name for path in snapshots(tmp_path)] == ["checkpoint-00000275", "checkpoint-00000330"]
+    assert [path.name for path in run_checkpoints(tmp_path)] == ["checkpoint-00000275", "checkpoint-00000330"]
     assert train(Climbing(wrong=0), batches(), replace(config, resume=True), tmp_path)["updates"] == 400
     assert "warning" not in capsys.readouterr().err
 
@@ -175,7 +175,7 @@ def test_the_checkpoint_just_before_no_number_is_not_named(tmp_path: Path) -> No
     with pytest.raises(DistilkitError, match=r"is nan at update 6: .* --resume from checkpoint-00000004"):
         train(Climbing(wrong=5, loss=math.nan), batches(), config, tmp_path)
 
-    assert [path.name for path in snapshots(tmp_path)] == ["checkpoint-00000004"]
+    assert [path.name for path in run_checkpoints(tmp_path)] == ["checkpoint-00000004"]
     again = Climbing(wrong=1000)
     assert train(again, batches(), replace(config, lr=1e-4, resume=True), tmp_path)["updates"] == 9
     assert again.seen == 5
@@ -237,7 +237,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     config = TrainOptions(steps=9, checkpoint_every=2)
     with pytest.raises(MemoryError):
         train(Line(), batches(), config, out, evaluate=stop_at(7), evaluate_every=1)
-    assert [path.name for path in snapshots(out)] == ["checkpoint-00000004", "checkpoint-00000006"]
+    assert [path.name for path in run_checkpoints(out)] == ["checkpoint-00000004", "checkpoint-00000006"]
     file = out / "checkpoint-00000006/model.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
@@ -261,7 +261,7 @@ def test_two_damaged_checkpoints_start_over(tmp_path: Path, capsys: pytest.Captu
     place.mkdir()
     with pytest.raises(MemoryError):
         train(Line(), batches(), config, tmp_path, evaluate=stop_at(7), evaluate_every=1)
-    for path in snapshots(tmp_path):
+    for path in run_checkpoints(tmp_path):
         (path / "manifest.json").write_text("{")
     model, _ = resumed(tmp_path)
     whole = Line()

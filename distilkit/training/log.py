@@ -8,28 +8,29 @@ from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import filter_trackers, get_available_trackers
 from torch import Tensor
 
-from distilkit.divergence import WINDOW, Divergence
-from distilkit.errors import DivergedError
+from distilkit.errors import DistilkitError, DivergedError
 from distilkit.files import write_text
-from distilkit.memory import peak_memory
 from distilkit.options.training import TrainOptions
 from distilkit.progress import aside, warn
-from distilkit.snapshot import drop_after, snapshots
-from distilkit.tracker import close_tracker, open_tracker
+from distilkit.record import config_json
+from distilkit.training.memory import peak_memory
+from distilkit.training.resume import delete_after, run_checkpoints
+from distilkit.training.stopping import WINDOW, DivergenceDetector
 
 NO_PART = {"step", "lr", "tokens", "seconds", "tokens_per_second"}  # of a line: what is no loss
 
 
-class Journal:
+class TrainingLog:
     """The lines of one run so far, those of an interrupted run included."""
 
     def __init__(self, out: Path, accelerator: Accelerator, config: TrainOptions, done: int) -> None:
         self.path, self.accelerator, self.config = out / "train.jsonl", accelerator, config
         self.pending: list[tuple[int, float, list[dict[str, Tensor]]]] = []
         self.losses = self.examined = ""  # the newest of both kinds of lines in words
-        self.divergence = Divergence()
+        self.divergence = DivergenceDetector()
         self.lines = _lines_until(self.path, done)
         self.last = next(
             (line for line in reversed(self.lines) if "loss" in line), {"step": 0, "tokens": 0, "seconds": 0.0}
@@ -85,9 +86,9 @@ class Journal:
     def _stop(self, out: Path, what: str, *, last_good: int) -> NoReturn:
         """Delete the checkpoint whose weights gave the loss: --resume from there would only compute it again."""
         if self.accelerator.is_main_process:
-            drop_after(out, last_good)
+            delete_after(out, last_good)
         self.accelerator.wait_for_everyone()
-        found = snapshots(out)
+        found = run_checkpoints(out)
         then = f"go on with --resume from {found[-1].name}" if found else "start again"
         raise DivergedError(f"{what}: lower --lr (now {self.config.lr:g}) and {then}")
 
@@ -136,3 +137,32 @@ def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
         return []
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     return [line for line in lines if line["step"] <= step]
+
+
+PROJECT = "distilkit"
+
+
+def check_tracker(name: str | None) -> None:
+    """Refuse a tracker whose package isn't there."""
+    if name and name not in [str(tracker) for tracker in get_available_trackers()]:
+        raise DistilkitError(f"--log-with {name} needs a package that is missing: pip install {name}")
+
+
+def open_tracker(accelerator: Accelerator, config: TrainOptions, out: Path, done: int) -> None:
+    """Start what --log-with names, so that accelerator.log reaches it; nothing where it isn't given."""
+    check_tracker(config.log_with)
+    if config.log_with is None:
+        return
+    accelerator.project_configuration.logging_dir = str(out / "tensorboard")  # the others have places of their own
+    accelerator.log_with = filter_trackers([config.log_with], accelerator.logging_dir)
+    # a run that goes on takes the place of what the interrupted one logged after its last checkpoint
+    settings = {"tensorboard": {"purge_step": done + 1}, "wandb": {"name": out.name}, "trackio": {"name": out.name}}
+    options = {name: value for name, value in config_json(config).items() if isinstance(value, (str, int, float))}
+    accelerator.init_trackers(PROJECT, config=options, init_kwargs=settings)
+
+
+def close_tracker(accelerator: Accelerator) -> None:
+    """Let the trackers write what they still hold."""
+    for tracker in accelerator.trackers:  # not end_training(), which would end the group of processes too
+        tracker.finish()
+    accelerator.trackers = []

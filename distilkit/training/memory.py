@@ -11,7 +11,7 @@ import torch
 
 from distilkit.errors import DistilkitError
 from distilkit.options.training import TrainOptions
-from distilkit.snapshot import snapshots
+from distilkit.training.resume import run_checkpoints
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # a container's limit; "max" where it has none
 REFUSALS = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory", "bad_alloc")
@@ -34,19 +34,19 @@ def total_memory(device: torch.device) -> int:
 
 
 @contextmanager
-def shortage_named(config: TrainOptions, out: Path) -> Iterator[None]:
+def explain_out_of_memory(config: TrainOptions, out: Path) -> Iterator[None]:
     """Turn running out of memory into one line that names the options to change."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
-        if not is_shortage(error):
+        if not is_out_of_memory(error):
             raise
-        found = snapshots(out)
+        found = run_checkpoints(out)
         again = f"; with more of it free, --resume goes on from {found[-1].name}" if found else ""
-        raise DistilkitError(f"out of memory: {', or '.join(remedies(config))}{again}") from None
+        raise DistilkitError(f"out of memory: {', or '.join(suggestions(config))}{again}") from None
 
 
-def is_shortage(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Say whether an error means that memory ran out, on a GPU or a CPU."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
@@ -55,7 +55,7 @@ def is_shortage(error: Exception) -> bool:
     return any(words in str(error).lower() for words in REFUSALS)  # RuntimeError is all that torch's CPU side raises
 
 
-def remedies(config: TrainOptions) -> list[str]:
+def suggestions(config: TrainOptions) -> list[str]:
     """List what would take less memory, that with the least effect on the result first."""
     found = []
     if config.batch_size > 1:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from distilkit import plan
 from distilkit.cli import app
 from distilkit.formatting import format_duration
 from distilkit.options.distill import DistillOptions
-from distilkit.plan import calibrate
+from distilkit.training import plan
+from distilkit.training.plan import calibrate
 
 Words = Callable[..., list[str]]
 

@@ -16,7 +16,7 @@ from distilkit.finetuning import finetune
 from distilkit.options.distill import DistillOptions
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.options.training import TrainOptions
-from distilkit.training import train
+from distilkit.training.loop import train
 
 
 class Fake(GeneralTracker):

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from distilkit.allocator import keep_freed_memory
+from distilkit.training.devices import keep_freed_memory
 
 # 64 MB made, touched and dropped, eight times over: how many pages the kernel had to give, after a warm-up
 FAULTS = """
