@@ -186,7 +186,7 @@ def init(config: InitOptions) -> Record:
 
 @command(DistillOptions)
 def distill(config: DistillOptions) -> Record:
-    from distilkit import distillation
+    from distilkit.commands import distill as distillation
 
     return distillation.distill(config)
 

@@ -17,7 +17,7 @@ from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, PreTrainedTokenizerBase
 
 from distilkit.benchmark import bench
-from distilkit.distillation import distill
+from distilkit.commands.distill import distill
 from distilkit.encoders import checkpoint
 from distilkit.encoders.sizes import weights_bytes
 from distilkit.evaluation import evaluate

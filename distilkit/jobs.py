@@ -7,13 +7,12 @@ import datasets
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit.alignment import Alignment
 from distilkit.data.batches import Batches
+from distilkit.distillation.layer_matching import LayerMatching, map_layers
+from distilkit.distillation.task_objective import TaskLoss
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import FinetuneOptions
-from distilkit.pairing import map_layers
-from distilkit.task_loss import TaskLoss
 from distilkit.tasks import encoding, labels, squad
 from distilkit.tasks.catalogue import HEADS, Task
 from distilkit.tasks.checks import check_labels
@@ -89,7 +88,7 @@ def prepare(task: Task, config: FinetuneOptions) -> Job:
             f"'{config.teacher}' has another tokenizer: leave them out"
         )
     if inner(config):  # now, not after the rows are encoded
-        Alignment(student, teacher.model, inner(config), map_layers(config.layer_map, student, teacher.model))
+        LayerMatching(student, teacher.model, inner(config), map_layers(config.layer_map, student, teacher.model))
     if not teacher.prefix:
         union = tuple(name for name in encoding.INPUTS if name in inputs + teacher.inputs)
         encoded = encode(rows, task, tokenizer, union, config, student, teacher.model)

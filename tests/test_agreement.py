@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from distilkit import agreement, answers, calibration, pairs, slices
-from distilkit.distillation import distill
+from distilkit.commands.distill import distill
 from distilkit.errors import DistilkitError
 from distilkit.evaluation import evaluate
 from distilkit.options.distill import DistillOptions

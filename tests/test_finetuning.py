@@ -17,10 +17,10 @@ from transformers import (
 )
 
 from distilkit import evaluation, finetuning
+from distilkit.distillation.task_objective import TaskLoss
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.record import read_biography
-from distilkit.task_loss import TaskLoss
 from distilkit.tasks.catalogue import GLUE, TASKS
 
 CLASSIFIER = AutoModelForSequenceClassification

@@ -10,9 +10,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from distilkit.distillation.losses import relations
 from distilkit.encoders.layers import find_stack, is_shared
 from distilkit.errors import DistilkitError
-from distilkit.losses import relations
 
 REMEDY = "leave out --alpha-hidden and --alpha-attention, or for distill choose another --objective"
 

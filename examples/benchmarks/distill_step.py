@@ -154,9 +154,9 @@ def make_step(options: Any) -> tuple[Any, Any]:
     from plain_step import plain_step
     from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
-    from distilkit import objectives
     from distilkit.data.batches import Batches
     from distilkit.data.masking import masked_batch
+    from distilkit.distillation.text_objective import WEIGHTS, Distillation
     from distilkit.encoders import layers
     from distilkit.options.distill import DistillOptions
     from distilkit.training.devices import DTYPES, open_accelerator
@@ -200,7 +200,7 @@ def make_step(options: Any) -> tuple[Any, Any]:
         def step(batch: Any) -> None:
             plain_step(student, teacher, optimizer, batch, autocast())
     else:
-        objective = objectives.Distillation(student, teacher, objectives.WEIGHTS["triple"], ce_positions=options.kind)
+        objective = Distillation(student, teacher, WEIGHTS["triple"], ce_positions=options.kind)
         objective.place_teacher(accelerator.device, DTYPES.get(options.precision))
         optimizer, _ = make_optimizer(objective, settings, 1000)
         if options.compile:

@@ -23,9 +23,9 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from distilkit import jobs
 from distilkit.data.batches import Batches
+from distilkit.distillation.task_objective import TaskLoss
 from distilkit.encoders import checkpoint
 from distilkit.options.tasks import FinetuneOptions
-from distilkit.task_loss import TaskLoss
 from distilkit.tasks import encoding
 from distilkit.tasks.catalogue import TASKS, with_task_defaults
 from distilkit.tasks.rows import read

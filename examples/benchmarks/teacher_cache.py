@@ -22,12 +22,12 @@ import torch
 
 from distilkit.data.batches import Batches
 from distilkit.data.blocks import read_batches
-from distilkit.distillation import fill_cache, make_objective
+from distilkit.distillation.heldout import HeldoutEvaluator
+from distilkit.distillation.teacher import open_teacher
+from distilkit.distillation.teacher_cache import CachedBatches, TeacherCache, fill_cache
+from distilkit.distillation.text_objective import make_objective
 from distilkit.encoders import checkpoint
-from distilkit.examiner import Examiner
 from distilkit.options.distill import DistillOptions
-from distilkit.pairing import open_teacher
-from distilkit.teacher_cache import CachedBatches, TeacherCache
 from distilkit.training.devices import keep_freed_memory
 from distilkit.training.loop import train
 from distilkit.training.objective import Objective
@@ -67,7 +67,7 @@ class Bench:
         self.blocks = [batches.rows[number] for number in range(min(blocks, len(batches.rows)))]
         self.teacher = open_teacher(config, self.student(), self.tokenizer)
         self.collate = batches.collate
-        self.examiner = Examiner(heldout, self.teacher)
+        self.examiner = HeldoutEvaluator(heldout, self.teacher)
 
     def student(self) -> Any:
         """Open the student anew."""

@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from distilkit.commands.distill import distill
 from distilkit.data import corpus as corpora
 from distilkit.data import packing, streaming
 from distilkit.data.blocks import make_packer, pack_documents
 from distilkit.data.masking import masked_batch
 from distilkit.data.packing import Encoder, Packer
 from distilkit.data.streaming import RowStream, StreamedBatches, set_aside
-from distilkit.distillation import distill
+from distilkit.distillation.heldout import HeldoutEvaluator
 from distilkit.errors import DistilkitError
-from distilkit.examiner import Examiner
 from distilkit.options.distill import DistillOptions
 from distilkit.options.training import TrainOptions
 from distilkit.training.loop import load
@@ -251,7 +251,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
         return {"heldout_loss": 1.0}
 
     with monkeypatch.context() as patch:
-        patch.setattr(Examiner, "examine", broken)
+        patch.setattr(HeldoutEvaluator, "examine", broken)
         with pytest.raises(ZeroDivisionError):
             distill(config)
     distill(replace(config, resume=True))

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
+from distilkit.distillation.text_objective import Distillation
 from distilkit.encoders.layers import extract
-from distilkit.objectives import Distillation
 from distilkit.record import read_biography
 
 PAGE = (Path(__file__).parents[2] / "docs/architectures.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from distilkit.distillation import distill
+from distilkit.commands.distill import distill
 from distilkit.encoders import vocabulary
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions

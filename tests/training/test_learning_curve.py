@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distilkit.distillation import distill
+from distilkit.commands.distill import distill
 from distilkit.options.distill import DistillOptions
 from distilkit.training.learning_curve import PICTURE, draw_run, points
 

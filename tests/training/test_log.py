@@ -10,7 +10,7 @@ from accelerate import tracking
 from accelerate.tracking import GeneralTracker
 from accelerate.utils import LoggerType
 
-from distilkit.distillation import distill
+from distilkit.commands.distill import distill
 from distilkit.errors import DistilkitError
 from distilkit.finetuning import finetune
 from distilkit.options.distill import DistillOptions

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distilkit.distillation import distill
+from distilkit.commands.distill import distill
 from distilkit.finetuning import finetune
 from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions

@@ -23,12 +23,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.data.batches import Batches
 from distilkit.data.masking import mask_tokens
+from distilkit.distillation.cache_manifest import (
+    claim_cache,
+    describe,
+    fingerprint,
+    read_manifest,
+    save_manifest,
+    writing,
+)
+from distilkit.distillation.heldout import HeldoutEvaluator
+from distilkit.distillation.teacher import open_teacher, teacher_name
 from distilkit.encoders.forward import masked_lm_logits
 from distilkit.errors import DistilkitError
 from distilkit.files import sync
-from distilkit.manifest import claim, fingerprint, read_manifest, save_manifest, writing
+from distilkit.options.distill import DistillOptions
 from distilkit.progress import say, track
-from distilkit.training.devices import DTYPES, device, is_main_process, keep_freed_memory
+from distilkit.training.devices import DTYPES, device, is_main_process, keep_freed_memory, state
 
 Row = dict[str, Any]
 Array = npt.NDArray[Any]
@@ -49,7 +59,7 @@ class TeacherCache:
         self, directory: Path, blocks: Sequence[Row], tokenizer: PreTrainedTokenizerBase, about: Mapping[str, Any]
     ) -> None:
         self.directory, self.blocks, self.tokenizer, self.masking = directory, blocks, tokenizer, 0
-        self.manifest = claim(directory, about)
+        self.manifest = claim_cache(directory, about)
         self.size, self.maskings = int(about["cache_size"]), int(about["cache_maskings"])
         self.probability = float(about["mask_probability"])
         self.most = math.ceil(self.probability * about["seq_length"])  # masked tokens of a block
@@ -125,7 +135,7 @@ class TeacherCache:
             torch.cuda.synchronize()
         seconds = time.monotonic() - started
         fixed = make_generator(self.manifest["seed"], -1, places[0], device=logits.device)
-        ids, values = sample(logits, self.size, self.manifest["temperature"], fixed)
+        ids, values = sample_tokens(logits, self.size, self.manifest["temperature"], fixed)
         there = np.arange(self.most) < masked.sum(1).cpu().numpy()[:, None]  # (n, M)
         answers["ids"][there], answers["values"][there] = ids.cpu().numpy(), values.cpu().numpy()
         return seconds
@@ -188,7 +198,7 @@ class CachedBatches(Batches):
         return super().__getitem__(number)
 
 
-def sample(logits: Tensor, size: int, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample_tokens(logits: Tensor, size: int, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return what is kept of logits (M, V): ids drawn at the temperature (M, K), and the entropy in nats (M, 1)."""
     log_p = torch.log_softmax(logits.float() / temperature, dim=-1)
     p = log_p.exp()
@@ -223,3 +233,35 @@ def load_array(path: Path) -> Array:
     except (ValueError, EOFError):  # what NumPy says of a file that is cut short, or empty
         raise DistilkitError(f"'{path}' is damaged: delete it, and the teacher is asked again") from None
     return array
+
+
+def fill_cache(
+    config: DistillOptions,
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batches: Batches,
+    examiner: HeldoutEvaluator,
+) -> TeacherCache:
+    """Open --teacher-cache and give the examiner its answers; the teacher is opened only where one is missing."""
+    assert config.teacher_cache is not None
+    vocabulary = int(student.config.vocab_size)
+    about = describe(config, teacher_name(config), tokenizer, vocabulary, batches.rows)
+    processes = state()
+    with processes.main_process_first():
+        cache = TeacherCache(config.teacher_cache, batches.rows, tokenizer, about)
+    missing, heldout = cache.missing(), cache.heldout(examiner.rows)
+    asking = bool(missing) or not heldout.exists()
+    processes.wait_for_everyone()  # all processes have to see the same missing
+    if asking:
+        teacher = open_teacher(config, student, tokenizer)
+        cache.fill(
+            missing[processes.process_index :: processes.num_processes], teacher, config.batch_size, config.precision
+        )
+        if processes.is_main_process:
+            save_array(heldout, examiner.ask(teacher).cpu().numpy())
+        processes.wait_for_everyone()
+    answers = load_array(heldout)
+    if answers.shape != (examiner.asked,):
+        raise DistilkitError(f"'{heldout}' is damaged: delete it, and the teacher is asked again")
+    examiner.answers = torch.from_numpy(np.array(answers)).to(device())
+    return cache

@@ -1,16 +1,18 @@
 """What to minimise: modules made of losses. A batch goes in, named losses come out, "loss" their weighted sum."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distilkit import losses
-from distilkit.alignment import Alignment, check_same
+from distilkit.distillation import losses
 from distilkit.distillation.activations import Activations
+from distilkit.distillation.fused_loss import kl_and_mlm
+from distilkit.distillation.layer_matching import LayerMatching, check_equal_size, map_layers
 from distilkit.encoders.forward import (
     Batch,
     Head,
@@ -21,6 +23,8 @@ from distilkit.encoders.forward import (
     select_rows,
 )
 from distilkit.encoders.layers import truncate_shared
+from distilkit.errors import DistilkitError
+from distilkit.options.distill import DistillOptions
 from distilkit.training.objective import Objective, Shares
 
 WEIGHTS = {  # of the parts, by the name of an objective
@@ -34,7 +38,7 @@ PARTS = ("ce", "mlm", "cos", "hidden", "attention", "relation")
 NOTHING = Activations({}, {})
 
 
-class Look(NamedTuple):
+class ForwardResult(NamedTuple):
     """What one forward pass of a model gave: R of the batch's B·T rows reached the vocabulary head."""
 
     last: Tensor  # (B·T, H)
@@ -72,8 +76,8 @@ class Distillation(Objective):
         self.asking = teacher is not None
         if teacher is not None:
             if "cos" in self.weights:
-                check_same("hidden_size", student, teacher)
-            self.alignment = Alignment(student, teacher, self.weights, layer_map, hidden_loss)
+                check_equal_size("hidden_size", student, teacher)
+            self.alignment = LayerMatching(student, teacher, self.weights, layer_map, hidden_loss)
             self.chunked = "ce" in self.weights and has_linear_output(student) and has_linear_output(teacher)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
@@ -122,16 +126,20 @@ class Distillation(Objective):
             parts |= alike
         return {"loss": total} | {part: parts[part].detach() * (shares[part] if shares else 1) for part in weights}
 
-    def _look(self, model: PreTrainedModel, inputs: Batch, rows: Tensor | None, weights: Mapping[str, float]) -> Look:
+    def _look(
+        self, model: PreTrainedModel, inputs: Batch, rows: Tensor | None, weights: Mapping[str, float]
+    ) -> ForwardResult:
         """Run a model as far as those parts need it."""
         side = 0 if model is self.student else 1
         with self.alignment.watch(model, side) if self.asking and self.teacher else nullcontext(NOTHING) as inside:
             if not weights.keys() & ({"ce"} if side else {"ce", "mlm"}):
-                return Look(encoder_states(model, inputs), None, inside)
+                return ForwardResult(encoder_states(model, inputs), None, inside)
             last, head = (head_inputs if self.asking and self.chunked else masked_lm_logits)(model, inputs, rows)
-            return Look(last, head, inside)
+            return ForwardResult(last, head, inside)
 
-    def _compare(self, ours: Look, theirs: Look, tokens: Tensor | None, mask: Tensor | None) -> dict[str, Tensor]:
+    def _compare(
+        self, ours: ForwardResult, theirs: ForwardResult, tokens: Tensor | None, mask: Tensor | None
+    ) -> dict[str, Tensor]:
         """Return the parts that compare hidden states and what goes on inside the two models."""
         parts = self.alignment.compare(ours.inside, theirs.inside, tokens, mask)
         if "cos" in self.weights:
@@ -178,12 +186,12 @@ def _open(objective: Objective, batch: Batch) -> tuple[Batch, Tensor, Tensor]:
 
 
 def _predict(
-    ours: Look, theirs: Look | None, targets: Tensor, alphas: Shares, temperature: float
+    ours: ForwardResult, theirs: ForwardResult | None, targets: Tensor, alphas: Shares, temperature: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the weighted sum of ce and mlm, as far as they are asked for, and both."""
     if isinstance(ours.head, Head) and theirs is not None:
         zero = torch.zeros(())
-        total, ce, mlm = losses.kl_and_mlm(
+        total, ce, mlm = kl_and_mlm(
             ours.head, cast(Head, theirs.head), targets, temperature, alphas["ce"], alphas.get("mlm", zero)
         )
         return total, {"ce": ce, "mlm": mlm}
@@ -193,3 +201,44 @@ def _predict(
     if "mlm" in alphas:
         parts["mlm"] = losses.mlm(cast(Tensor, ours.head)[: len(targets)], targets)
     return sum((alphas[part] * value for part, value in parts.items()), ours.last.new_zeros(())), parts
+
+
+def make_objective(config: DistillOptions, student: PreTrainedModel, teacher: PreTrainedModel | None) -> Distillation:
+    """Build what --objective and the weights ask for."""
+    given = {part: getattr(config, f"alpha_{part}") for part in PARTS}
+    weights = WEIGHTS[config.objective] | {part: weight for part, weight in given.items() if weight is not None}
+    asked = {part for part, weight in weights.items() if weight}
+    if not asked:
+        raise DistilkitError("every weight of the loss is 0, nothing to learn: raise an --alpha")
+    if config.objective == "mlm" and asked != {"mlm"}:
+        raise DistilkitError(f"--objective mlm has no teacher for {', '.join(sorted(asked - {'mlm'}))}: choose another")
+    if config.ce_until < 1 and "mlm" not in asked:
+        raise DistilkitError("--ce-until leaves masked LM alone, which has no weight: give --alpha-mlm")
+    if config.teacher_cache:
+        check_cacheable(config, asked)
+        return CachedDistillation(student, weights, temperature=config.temperature, until=config.ce_until)
+    return Distillation(
+        student,
+        teacher,
+        weights,
+        temperature=config.temperature,
+        ce_positions=config.ce_positions,
+        layer_map=() if teacher is None else map_layers(config.layer_map, student, teacher),
+        hidden_loss=config.hidden_loss,
+        until=config.ce_until,
+    )
+
+
+def check_cacheable(config: DistillOptions, parts: Collection[str]) -> None:
+    """Refuse a --teacher-cache for losses that need more of the teacher than its answers at masked tokens."""
+    if "ce" not in parts:
+        raise DistilkitError("without soft targets there are no answers to keep: leave out --teacher-cache")
+    if other := [part for part in PARTS if part in parts and part not in ("ce", "mlm")]:
+        raise DistilkitError(f"--teacher-cache keeps nothing that {other[0]} needs: give --alpha-{other[0]} 0")
+    if config.streaming:
+        raise DistilkitError("--teacher-cache keeps answers by block, and a stream has no end: leave out --streaming")
+    if config.ce_positions != "masked":
+        raise DistilkitError("--teacher-cache keeps answers at masked tokens alone: give --ce-positions masked")
+    directory = Path(str(config.teacher_cache)).absolute()
+    if config.output.absolute() in (directory, *directory.parents):  # which is emptied where the run fails
+        raise DistilkitError(f"--teacher-cache '{directory}' lies in the output directory: give one outside -o")

@@ -13,19 +13,20 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from distilkit import distillation, teacher_cache
+from distilkit.commands import distill as distillation
+from distilkit.commands.distill import distill
 from distilkit.data import corpus as corpora
 from distilkit.data.blocks import pack_documents
-from distilkit.distillation import distill
+from distilkit.distillation import teacher_cache
+from distilkit.distillation.cache_manifest import describe
+from distilkit.distillation.teacher_cache import CachedBatches, TeacherCache
+from distilkit.distillation.text_objective import CachedDistillation, Distillation
 from distilkit.encoders.layers import extract
 from distilkit.errors import DistilkitError
-from distilkit.manifest import describe
-from distilkit.objectives import CachedDistillation, Distillation
 from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions
 from distilkit.record import remembered_teacher
 from distilkit.student import init
-from distilkit.teacher_cache import CachedBatches, TeacherCache
 
 WEIGHTS = {"ce": 5.0, "mlm": 2.0}
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AlbertConfig, AlbertForMaskedLM, AutoModelForMaskedLM, PreTrainedModel
 
+from distilkit.distillation.text_objective import WEIGHTS, Distillation
 from distilkit.encoders.layers import extract
 from distilkit.errors import DistilkitError
-from distilkit.objectives import WEIGHTS, Distillation
 from distilkit.options.training import TrainOptions
 from distilkit.training.devices import open_accelerator
 from distilkit.training.loop import make_optimizer, update
@@ -62,7 +62,7 @@ def test_triple_loss_equals_the_plain_one(
     models: Models, positions: str, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Losses, gradients and the weights after four updates agree with the plain ones to 1e-5, in one chunk or many."""
-    monkeypatch.setattr("distilkit.losses.CHUNK", (rows * 400, rows * 400))
+    monkeypatch.setattr("distilkit.distillation.fused_loss.CHUNK", (rows * 400, rows * 400))
     student, teacher = models
     twin = extract(teacher, [0, 3])
     objective = Distillation(student, teacher, WEIGHTS["triple"], ce_positions=positions)

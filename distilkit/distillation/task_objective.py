@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distilkit import losses
-from distilkit.alignment import Alignment
+from distilkit.distillation import losses
 from distilkit.distillation.activations import Activations
+from distilkit.distillation.layer_matching import LayerMatching
+from distilkit.distillation.text_objective import NOTHING
 from distilkit.encoders.forward import Batch, mean_by_row, required_inputs
-from distilkit.objectives import NOTHING
 from distilkit.training.objective import Objective, Shares
 
 
@@ -48,7 +48,7 @@ class TaskLoss(Objective):
         super().__init__(student, teacher)
         self.inner, self.alignment = {part: weight for part, weight in (inner or {}).items() if weight}, None
         if teacher and self.inner:
-            self.alignment = Alignment(student, teacher, self.inner, layer_map, hidden_loss)
+            self.alignment = LayerMatching(student, teacher, self.inner, layer_map, hidden_loss)
         self.kind, self.prefix = kind, prefix
         self.inputs, self.teacher_inputs, self.order = tuple(inputs), tuple(teacher_inputs), list(order)
         self.alpha_task, self.alpha_ce, self.temperature = alpha_task, alpha_ce, temperature

@@ -13,7 +13,7 @@ from distilkit.encoders.forward import masked_lm_logits
 from distilkit.training.devices import device
 
 
-class Examiner:
+class HeldoutEvaluator:
     """Examines a student on text kept apart, always masked alike; the teacher is asked once, when it is made."""
 
     def __init__(self, batches: Batches, teacher: PreTrainedModel | None) -> None:

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from distilkit import losses
+from distilkit.distillation import losses
+from distilkit.distillation.fused_loss import kl_and_mlm
 from distilkit.encoders.forward import Head, mean_by_row
 
 
@@ -157,7 +158,7 @@ def test_kl_and_mlm_equals_both_of_whole_logits(
     targets = torch.arange(masked) * 3 % 200
     ours, plain = leaves(student), leaves(student)
     theirs = [part for part in teacher if part is not None]
-    total, ce, mlm = losses.kl_and_mlm(
+    total, ce, mlm = kl_and_mlm(
         Head(*(ours if bias else [*ours, None])), Head(*teacher), targets, temperature,
         0.7, torch.tensor(1.3),
     )  # fmt: skip
@@ -177,7 +178,7 @@ def test_kl_and_mlm_of_no_rows_is_nothing() -> None:
     """A micro-batch without a token to predict changes nothing."""
     student, teacher = heads(0, 8, 200, bias=True)
     ours = leaves(student)
-    total, _, _ = losses.kl_and_mlm(Head(*ours), Head(*teacher), torch.empty(0, dtype=torch.long), 2.0, 1.0, 1.0)
+    total, _, _ = kl_and_mlm(Head(*ours), Head(*teacher), torch.empty(0, dtype=torch.long), 2.0, 1.0, 1.0)
     total.backward()
 
     assert total.item() == 0
@@ -190,7 +191,7 @@ def test_half_precision_loses_no_small_gradients(dtype: torch.dtype, near: float
     student, teacher = heads(64, 8, 200, bias=True)
     ours, plain, share = leaves(student), leaves(student), 1e-6
     with torch.autocast("cpu", dtype):
-        total, _, _ = losses.kl_and_mlm(Head(*ours), Head(*teacher), torch.arange(9), 2.0, 5 * share, 2 * share)
+        total, _, _ = kl_and_mlm(Head(*ours), Head(*teacher), torch.arange(9), 2.0, 5 * share, 2 * share)
     (total * 2**16).backward()
     found = logits(plain)
     whole = 5 * losses.kl(found, logits(list(teacher)), 2.0) + 2 * losses.mlm(found[:9], torch.arange(9))  # type: ignore[arg-type]

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForMaskedLM, BertModel, PreTrainedTokenizerFast
 
-from distilkit import losses
+from distilkit.commands.distill import distill
 from distilkit.data import corpus as corpora
 from distilkit.data.blocks import pack_documents
 from distilkit.data.masking import masked_batch
-from distilkit.distillation import distill, make_objective
+from distilkit.distillation import losses
+from distilkit.distillation.text_objective import make_objective
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions

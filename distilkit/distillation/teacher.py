@@ -37,22 +37,6 @@ def open_teacher(
     return teacher
 
 
-def map_layers(given: tuple[int, ...] | None, student: PreTrainedModel, teacher: PreTrainedModel) -> list[int]:
-    """Return the teacher's layer for each of the student's: as given, or evenly spread with the last for the last.
-
-    Evenly spread is TinyBERT's map (Jiao et al. 2020, section 4.1): for 4 of 12 the layers 2, 5, 8 and 11.
-    Raises DistilkitError where a layer isn't there or the numbers don't fit.
-    """
-    ours, theirs = (model.config.num_hidden_layers for model in (student, teacher))
-    even = [round((i + 1) * theirs / ours) - 1 for i in range(ours)]
-    layers = even if given is None else [*even[:-1], *given] if len(given) == 1 else list(given)
-    if len(layers) != ours or not all(0 <= layer < theirs for layer in layers):
-        raise DistilkitError(
-            f"--layer-map {','.join(map(str, layers))} does not fit: give one number or {ours}, from 0 to {theirs - 1}"
-        )
-    return layers
-
-
 def has_fewer_tokens(student: str) -> bool:
     """Say whether a checkpoint's vocabulary was cut when it was made."""
     return any(entry.command == "init" and entry.config.get("vocabulary") for entry in read_biography(student))

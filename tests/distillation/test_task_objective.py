@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from distilkit.task_loss import TaskLoss
+from distilkit.distillation.task_objective import TaskLoss
 
 
 class Fixed(torch.nn.Module):

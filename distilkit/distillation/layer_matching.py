@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distilkit import losses
+from distilkit.distillation import losses
 from distilkit.distillation.activations import Activations, record_activations, show_attention
 from distilkit.encoders.forward import select_rows
 from distilkit.errors import DistilkitError
@@ -16,7 +16,7 @@ PARTS = ("hidden", "attention", "relation")
 RELATION_HEADS = 48  # at most (MiniLMv2, section 4.1)
 
 
-class Alignment(nn.Module):
+class LayerMatching(nn.Module):
     """What the parts `hidden`, `attention` and `relation` of a loss look at, as far as they are among `parts`.
 
     hidden and attention compare each of the student's layers with the teacher's that `layer_map` names for it; relation
@@ -40,7 +40,7 @@ class Alignment(nn.Module):
         self.hidden_pairs = pairs if "hidden" in self.parts else []
         self.attention_pairs = pairs if "attention" in self.parts else pairs[-1:] if "relation" in self.parts else []
         if "attention" in self.parts:
-            check_same("num_attention_heads", student, teacher)
+            check_equal_size("num_attention_heads", student, teacher)
         widths = student.config.hidden_size, teacher.config.hidden_size
         self.relation_heads = max(n for n in range(1, RELATION_HEADS + 1) if not widths[0] % n and not widths[1] % n)
         self.projection = (
@@ -88,9 +88,25 @@ SIZES = {  # what has to be the same in both models, and what to do where it isn
 }
 
 
-def check_same(name: str, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+def check_equal_size(name: str, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     """Refuse to compare what has another size in the teacher."""
     mine, theirs = (getattr(model.config, name, None) for model in (student, teacher))
     if mine != theirs:
         what, instead = SIZES[name]
         raise DistilkitError(f"student and teacher have different {what} ({mine} and {theirs}): {instead}")
+
+
+def map_layers(given: tuple[int, ...] | None, student: PreTrainedModel, teacher: PreTrainedModel) -> list[int]:
+    """Return the teacher's layer for each of the student's: as given, or evenly spread with the last for the last.
+
+    Evenly spread is TinyBERT's map (Jiao et al. 2020, section 4.1): for 4 of 12 the layers 2, 5, 8 and 11.
+    Raises DistilkitError where a layer isn't there or the numbers don't fit.
+    """
+    ours, theirs = (model.config.num_hidden_layers for model in (student, teacher))
+    even = [round((i + 1) * theirs / ours) - 1 for i in range(ours)]
+    layers = even if given is None else [*even[:-1], *given] if len(given) == 1 else list(given)
+    if len(layers) != ours or not all(0 <= layer < theirs for layer in layers):
+        raise DistilkitError(
+            f"--layer-map {','.join(map(str, layers))} does not fit: give one number or {ours}, from 0 to {theirs - 1}"
+        )
+    return layers

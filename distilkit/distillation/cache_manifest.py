@@ -75,7 +75,7 @@ def fingerprint(blocks: Sequence[Mapping[str, Any]]) -> tuple[str, int]:
     return digest.hexdigest(), tokens
 
 
-def claim(directory: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+def claim_cache(directory: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manifest of a directory, written where it is empty.
 
     Raises DistilkitError where it holds something else, saying what differs.
