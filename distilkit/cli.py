@@ -200,9 +200,9 @@ def finetune(config: FinetuneOptions) -> Record:
 
 @command(EvalOptions)
 def eval_(config: EvalOptions) -> Record:
-    from distilkit import evaluation
+    from distilkit.commands.evaluate import evaluate
 
-    return evaluation.evaluate(config)
+    return evaluate(config)
 
 
 @command(BenchOptions)

@@ -18,9 +18,9 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer, PreTrainedT
 
 from distilkit.benchmark import bench
 from distilkit.commands.distill import distill
+from distilkit.commands.evaluate import evaluate
 from distilkit.encoders import checkpoint
 from distilkit.encoders.sizes import weights_bytes
-from distilkit.evaluation import evaluate
 from distilkit.files import claim, write_text
 from distilkit.finetuning import finetune
 from distilkit.options.bench import BenchOptions

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from accelerate.utils import set_seed
 
-from distilkit import evaluation
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError, DivergedError
+from distilkit.evaluation import scoring
+from distilkit.evaluation.scoring import score
 from distilkit.jobs import Job, open_student, prepare
 from distilkit.options.declare import flag
 from distilkit.options.tasks import FinetuneOptions
@@ -140,8 +141,8 @@ def run(job: Job, config: FinetuneOptions) -> Record:
     student = open_student(job.task, config)
     best = EarlyStopping(
         student,
-        lambda: evaluation.score(student, job.tokenizer, job.task, job.splits, config, name=str(out)),
-        evaluation.headline(job.task),
+        lambda: score(student, job.tokenizer, job.task, job.splits, config, name=str(out)),
+        scoring.headline(job.task),
         keep=str(config.keep),
         patience=config.patience,
     )
@@ -200,7 +201,7 @@ def run_seeds(job: Job, config: FinetuneOptions) -> Record:
             marks[f"seed-{seed}/{COLLAPSED}"] = 1.0
     if not records:
         raise DivergedError(f"all {config.seeds} seeds diverged on {job.task.name}: lower --lr")
-    headline = evaluation.headline(job.task)
+    headline = scoring.headline(job.task)
     middle = sorted(records, key=lambda done: done.metrics[headline])[(len(records) - 1) // 2]
     about = _device() | job.about
     done = record("finetune", config, spread([entry.metrics for entry in records]) | marks, **about)

@@ -16,9 +16,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from distilkit import evaluation, finetuning
+from distilkit import finetuning
+from distilkit.commands import evaluate
 from distilkit.distillation.task_objective import TaskLoss
 from distilkit.errors import DistilkitError
+from distilkit.evaluation import scoring
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.record import read_biography
 from distilkit.tasks.catalogue import GLUE, TASKS
@@ -75,7 +77,7 @@ def test_learns_and_writes_a_checkpoint(config: FinetuneOptions) -> None:
     model, tokenizer = CLASSIFIER.from_pretrained(config.output), AutoTokenizer.from_pretrained(config.output)
     assert model.config.id2label == {0: "negative", 1: "positive"}
     assert len(tokenizer) == model.config.vocab_size
-    again = evaluation.evaluate(EvalOptions(models=(str(config.output),), task="sst2", data=config.data, max_length=32))
+    again = evaluate.evaluate(EvalOptions(models=(str(config.output),), task="sst2", data=config.data, max_length=32))
     assert again.metrics["sst2/accuracy"] == done.metrics["sst2/accuracy"]
     assert not list(config.output.glob("checkpoint-*"))
 
@@ -87,7 +89,7 @@ def test_custom_labels_are_kept(config: FinetuneOptions, prose: list[str], tmp_p
     custom = {"task": "custom", "data": data, "text": ("sentence",), "label": "label"}
     done = finetuning.finetune(replace(config, steps=60, **custom))
     assert CLASSIFIER.from_pretrained(config.output).config.id2label == {0: "ham", 1: "spam"}
-    again = evaluation.evaluate(EvalOptions(models=(str(config.output),), max_length=32, **custom))
+    again = evaluate.evaluate(EvalOptions(models=(str(config.output),), max_length=32, **custom))
     assert again.metrics["custom/accuracy"] == done.metrics["custom/accuracy"] == 1.0
 
 
@@ -99,7 +101,7 @@ def test_seeds_keep_the_median_run(config: FinetuneOptions, monkeypatch: pytest.
         kept[value := next(scores)] = model.classifier.weight.detach().clone()
         return {"sst2/accuracy": value}
 
-    monkeypatch.setattr(evaluation, "score", score)
+    monkeypatch.setattr(evaluate, "score", score)
     done = finetuning.finetune(replace(config, steps=2, seeds=3, seed=7))
     assert [done.metrics[f"sst2/accuracy{end}"] for end in ("", "/min", "/max")] == [0.5, 0.1, 0.9]
     assert torch.equal(CLASSIFIER.from_pretrained(config.output).classifier.weight, kept[0.5])
@@ -135,7 +137,7 @@ def test_a_signal_in_a_seeds_last_evaluation_stops_the_next(
     config: FinetuneOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGTERM comes once: the seed that it finds finished is kept, the next one ends at its first update."""
-    score, scored = evaluation.score, []
+    score, scored = scoring.score, []
 
     def signalled(*args: Any, **options: Any) -> dict[str, float]:
         scored.append(args)
@@ -143,7 +145,7 @@ def test_a_signal_in_a_seeds_last_evaluation_stops_the_next(
             signal.raise_signal(signal.SIGTERM)
         return score(*args, **options)
 
-    monkeypatch.setattr(evaluation, "score", signalled)
+    monkeypatch.setattr(evaluate, "score", signalled)
     many = replace(config, steps=2, seeds=2, seed=1, keep="last")
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
@@ -241,7 +243,7 @@ def glue(config: FinetuneOptions, make_checkpoint: Callable[..., Path], tmp_path
 def test_glue_trains_nine(glue: FinetuneOptions) -> None:
     """`--task glue` makes nine checkpoints and a record with the averages, which eval finds again."""
     done = finetuning.finetune(glue)
-    again = evaluation.evaluate(EvalOptions(models=(str(glue.output),), task="glue", data=glue.data, max_length=32))
+    again = evaluate.evaluate(EvalOptions(models=(str(glue.output),), task="glue", data=glue.data, max_length=32))
     scores = {name: value for name, value in done.metrics.items() if not name.endswith("/collapsed")}
     assert scores == pytest.approx(again.metrics, abs=1e-4)
     assert all((glue.output / task.name / "distilkit.json").is_file() for task in GLUE)
@@ -314,7 +316,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[torch
         seen.append(model.classifier.weight.detach().clone())
         return {"sst2/accuracy": next(given)}
 
-    monkeypatch.setattr(evaluation, "score", score)
+    monkeypatch.setattr(evaluate, "score", score)
     return seen
 
 

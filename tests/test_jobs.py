@@ -17,7 +17,8 @@ from transformers import (
     XmodConfig,
 )
 
-from distilkit import evaluation, finetuning, jobs
+from distilkit import finetuning, jobs
+from distilkit.commands.evaluate import evaluate
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.tasks.catalogue import resolve
@@ -66,7 +67,7 @@ def config(teacher: Path, tmp_path: Path) -> FinetuneOptions:
 def scored(config: FinetuneOptions) -> dict[str, float]:
     """Score an output as somebody would who only knows its rows."""
     given = {name: getattr(config, name) for name in ("task", "data", "text", "label")}
-    return evaluation.evaluate(EvalOptions(models=(str(config.output),), **given)).metrics
+    return evaluate(EvalOptions(models=(str(config.output),), **given)).metrics
 
 
 CUSTOM: dict[str, tuple[str, str, Callable[[int], dict[str, Any]], str, dict[int, str]]] = {

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from distilkit import evaluation, finetuning
+from distilkit import finetuning
+from distilkit.commands.evaluate import evaluate
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.tasks import squad
 from distilkit.tasks.catalogue import TASKS, Task
@@ -77,5 +78,5 @@ def test_trains_and_scores_on_real_rows(name: str, make_checkpoint: Callable[...
     scores = {metric: value for metric, value in done.metrics.items() if metric.startswith(f"{name}/")}
     assert scores
     assert all(-top <= value <= top for value in scores.values())
-    again = evaluation.evaluate(EvalOptions(models=(str(out),), task=name, data=data, **columns)).metrics
+    again = evaluate(EvalOptions(models=(str(out),), task=name, data=data, **columns)).metrics
     assert again == pytest.approx({metric: done.metrics[metric] for metric in again}, abs=1e-6)

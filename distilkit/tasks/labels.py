@@ -10,6 +10,7 @@ from datasets import Dataset, List
 from transformers import PretrainedConfig
 
 from distilkit.errors import DistilkitError
+from distilkit.tasks import labels
 from distilkit.tasks.catalogue import METRICS, SCALE, Kind, Task
 
 PROBLEMS: dict[Kind, str] = {  # what a model's config calls them
@@ -187,3 +188,22 @@ def output_names(config: PretrainedConfig) -> tuple[str, ...]:
 
 def _plain(label: str) -> str:
     return re.sub(r"\W+", "_", label.strip().lower())
+
+
+def match_label_order(student: PretrainedConfig, teacher: PretrainedConfig, name: str) -> list[int]:
+    """Return which of the teacher's outputs stands for each of the student's, by their names.
+
+    Names that say nothing (LABEL_0, 0) count as being in the other's order.
+    Raises DistilkitError where the teacher, called `name`, has other labels.
+    """
+    ours, theirs = labels.output_names(student), labels.output_names(teacher)
+    order = labels.match_names(theirs, ours)
+    silent = labels.are_generic_names(ours) or labels.are_generic_names(theirs) or len(ours) == 1
+    if order is None and len(ours) == len(theirs) and silent:
+        order = list(range(len(ours)))
+    if order is None:
+        raise DistilkitError(
+            f"'{name}' predicts {', '.join(theirs)}, but the student {', '.join(ours)}: "
+            "name a teacher of the same task with --against"
+        )
+    return order

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distilkit import evaluation
 from distilkit.encoders import checkpoint
+from distilkit.evaluation import scoring
+from distilkit.evaluation.predictions import Answers
 from distilkit.options.tasks import EvalOptions
-from distilkit.predictions import Answers
 from distilkit.tasks import squad
 from distilkit.tasks.catalogue import TASKS, with_training_settings
 from distilkit.tasks.rows import read_validation
@@ -47,7 +47,7 @@ def main(directory: str, data: str, name: str = "squad") -> None:
     squad.best_spans = timed("post-processing", squad.best_spans)
     squad.answers = timed("post-processing", squad.answers)
     Answers.score = timed("post-processing", Answers.score)  # type: ignore[method-assign]
-    score = timed("all", evaluation.score)
+    score = timed("all", scoring.score)
     scores = score(model, tokenizer, task, splits, config, name=directory)
     shares = {label: round(seconds / spent["all"], 4) for label, seconds in spent.items()}
     rows = {prefix: len(split) for prefix, split in splits.items()}

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from distilkit.predictions import Said
+from distilkit.evaluation.bootstrap import resample
+from distilkit.evaluation.predictions import Said
 from distilkit.progress import warn
-from distilkit.resampling import resample
 from distilkit.tasks.catalogue import Task, averages, glue_average_tasks
 
 TEACHER = "teacher/"  # how the metrics begin of what --against names

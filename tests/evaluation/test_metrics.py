@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 from sklearn import metrics as formulas
 
-from distilkit import metrics
 from distilkit.errors import DistilkitError
+from distilkit.evaluation import metrics
 
 
 @pytest.mark.parametrize(

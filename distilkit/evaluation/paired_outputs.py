@@ -12,11 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit import slices
 from distilkit.data.batches import Batches
+from distilkit.encoders import checkpoint, vocabulary
+from distilkit.encoders.checkpoint import Head
 from distilkit.encoders.forward import masked_lm_logits, required_inputs
+from distilkit.errors import DistilkitError
+from distilkit.evaluation import slices
 from distilkit.progress import track
+from distilkit.record import read_biography, remembered_teacher
 from distilkit.tasks import encoding
+from distilkit.tasks.catalogue import TASKS
 from distilkit.training.devices import device
 
 Array = npt.NDArray[np.float64]
@@ -24,7 +29,7 @@ CONTEXT = 12  # tokens that an example shows on either side
 ROWS = 256  # distributions over a vocabulary that are compared at a time
 
 
-class Belief(NamedTuple):
+class Confidences(NamedTuple):
     """How sure both are, the probability of their own answers, and KL(teacher ‖ student) in nats; (N,) each."""
 
     teacher: Array
@@ -33,7 +38,7 @@ class Belief(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answers:
+class PairedOutputs:
     """What both answer to N items: numbers, or with a belief the places of classes or tokens.
 
     `families` are the items' slices, `show` gives an item's text and answers, `unit` is what an item is.
@@ -41,7 +46,7 @@ class Answers:
 
     teacher: Array
     student: Array
-    belief: Belief | None
+    belief: Confidences | None
     families: slices.Families
     show: Callable[[int], dict[str, Any]]
     unit: str
@@ -63,7 +68,7 @@ class Answers:
 @torch.inference_mode()
 def at_masked_tokens(
     student: PreTrainedModel, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batches: Batches
-) -> Answers:
+) -> PairedOutputs:
     """Ask both for the masked tokens of one pass over batches of packed blocks."""
     parts, seen, labels = [], [], []
     with track("compare", batches.per_epoch, unit="batches") as advance:
@@ -77,10 +82,10 @@ def at_masked_tokens(
             labels.append(batch["labels"])
             advance(1)
     said_by_teacher, said_by_student, *beliefs = torch.cat(parts).cpu().double().numpy().T
-    return Answers(
+    return PairedOutputs(
         said_by_teacher,
         said_by_student,
-        Belief(*beliefs),
+        Confidences(*beliefs),
         *_describe_tokens(tokenizer, torch.cat(seen), torch.cat(labels), said_by_teacher, said_by_student),
         unit="tokens",
     )
@@ -129,7 +134,7 @@ def compare(teacher: Tensor, student: Tensor) -> Tensor:
     return torch.cat(columns)
 
 
-def to_texts(logits: tuple[Tensor, Tensor], texts: Sequence[str], labels: Sequence[str]) -> Answers:
+def to_texts(logits: tuple[Tensor, Tensor], texts: Sequence[str], labels: Sequence[str]) -> PairedOutputs:
     """Compare answers to a text each: logits (N, C) of teacher and student, of the classes `labels` or one number."""
     families, regression = slices.of_texts(texts), len(labels) == 1
     if regression:
@@ -137,7 +142,7 @@ def to_texts(logits: tuple[Tensor, Tensor], texts: Sequence[str], labels: Sequen
         belief = None
     else:
         teacher, student, *beliefs = compare(*logits).double().numpy().T
-        belief = Belief(*beliefs)
+        belief = Confidences(*beliefs)
         names = [re.sub(r"[\s/<>=]+", "_", label) for label in labels]  # they become a part of a metric's name
         families["answer"] = [names[int(place)] for place in teacher]
 
@@ -146,7 +151,7 @@ def to_texts(logits: tuple[Tensor, Tensor], texts: Sequence[str], labels: Sequen
         answers = said if regression else [labels[int(place)] for place in said]
         return {"text": texts[item], "teacher": answers[0], "student": answers[1]}
 
-    return Answers(teacher, student, belief, families, show, unit="texts")
+    return PairedOutputs(teacher, student, belief, families, show, unit="texts")
 
 
 @torch.inference_mode()
@@ -173,3 +178,85 @@ def classify(
             logits[places] = model(**{name: batch[name] for name in inputs}, **needed).logits.float().cpu()
             advance(len(places))
     return logits
+
+
+LENGTH = 128  # tokens, where the biography doesn't say how many a model was trained with
+
+
+class Opened(NamedTuple):
+    """A checkpoint under its name as typed."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+class Pair(NamedTuple):
+    """The names of a checkpoint and of its teacher, and the head that both have."""
+
+    student: str
+    teacher: str
+    head: Head
+
+    def open(self) -> tuple[Opened, Opened]:
+        """Load both, in this process's memory or on its GPU; a masked-LM teacher with the student's tokens alone."""
+        models = [(name, checkpoint.open_model(name, self.head)) for name in (self.student, self.teacher)]
+        student, teacher = (
+            Opened(name, model.eval().to(device()), checkpoint.open_tokenizer(name, model)) for name, model in models
+        )
+        return student, _with_tokens_of(student, teacher) if self.head == "masked-lm" else teacher
+
+
+def find_teacher(name: str, against: str | None) -> Pair:
+    """Pair a checkpoint with the teacher given, or with the one that its biography remembers.
+
+    Raises DistilkitError where there is none, and where the two don't give answers that can be compared.
+    """
+    mine = checkpoint.open_config(name)
+    head = checkpoint.head_of(mine)
+    if head not in ("masked-lm", "sequence-classification"):
+        raise DistilkitError(
+            f"'{name}' has the head {head}, but --agreement compares masked-LM models and classifiers: use --task"
+        )
+    if getattr(mine, "problem_type", None) == "multi_label_classification":
+        raise DistilkitError(f"'{name}' gives a text several labels, but --agreement compares one answer: use --task")
+    _refuse_two_texts(name)
+    teacher = against or remembered_teacher(name, ("init", "distill") if head == "masked-lm" else ("finetune",))
+    if teacher is None:
+        raise DistilkitError(f"'{name}' does not say which teacher it should be like: name one with --against")
+    theirs = checkpoint.head_of(checkpoint.open_config(teacher))
+    if theirs != head:
+        raise DistilkitError(
+            f"'{name}' has the head {head}, but '{teacher}' {theirs}: name a teacher of the same kind with --against"
+        )
+    return Pair(name, teacher, head)
+
+
+def _refuse_two_texts(name: str) -> None:
+    for entry in read_biography(name):
+        task = entry.config.get("task")
+        columns = TASKS[task].text if task in TASKS else entry.config.get("text") or ()
+        if entry.command == "finetune" and len(columns) > 1:
+            raise DistilkitError(
+                f"'{name}' was trained on rows of two texts ({task}), but --agreement reads one a row: use --task"
+            )
+
+
+def trained_length(name: str) -> int:
+    """Return the tokens a row that a checkpoint was last trained with, 128 where its biography doesn't say."""
+    for entry in reversed(read_biography(name)):
+        if length := entry.config.get("max_length") or entry.config.get("seq_length"):
+            return int(length)
+    return LENGTH
+
+
+def _with_tokens_of(student: Opened, teacher: Opened) -> Opened:
+    model, ours, theirs = teacher.model, student.tokenizer, teacher.tokenizer
+    if not checkpoint.same_vocabulary(ours, theirs) and ours.get_vocab().keys() <= theirs.get_vocab().keys():
+        model = vocabulary.prune(model, vocabulary.shared_ids(ours, theirs)).eval().to(device())
+    elif not checkpoint.same_vocabulary(ours, theirs) or student.model.config.vocab_size != model.config.vocab_size:
+        raise DistilkitError(
+            f"'{student.name}' and '{teacher.name}' have different vocabularies: "
+            "name a teacher with the same tokenizer with --against"
+        )
+    return Opened(teacher.name, model, ours)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from distilkit import slices
+from distilkit.evaluation import slices
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from distilkit import metrics
-from distilkit.evaluation import evaluate
+from distilkit.commands.evaluate import evaluate
+from distilkit.evaluation import metrics
 from distilkit.options.tasks import EvalOptions
 
 DATA = Path(os.environ.get("DISTILKIT_DATA", ""))

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from distilkit import resampling, retention
-from distilkit.predictions import Predictions
-from distilkit.retention import Result
+from distilkit.evaluation import retention
+from distilkit.evaluation.bootstrap import RESAMPLES
+from distilkit.evaluation.predictions import Predictions
+from distilkit.evaluation.retention import Result
 from distilkit.tasks.catalogue import GLUE, TASKS, Task, averages
 
 SAMPLES = np.array([0.4, 0.5, 0.6, 0.7, 0.8])
@@ -99,4 +100,4 @@ def test_the_average_is_kept_as_one_share() -> None:
     widths = {name: found[f"{name}/high"] - found[f"{name}/low"] for name in ("retention/glue", "retention/rte")}
     assert widths["retention/glue"] < widths["retention/rte"]  # nine tasks say more than one
     assert {"retention/glue_without_wnli", "difference/glue/teacher"} <= set(found)
-    assert resampling.RESAMPLES == 2000  # as docs/guide.md says
+    assert RESAMPLES == 2000  # as docs/guide.md says

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distilkit import metrics, predictions
 from distilkit.errors import DistilkitError
-from distilkit.predictions import Answers, Predictions
+from distilkit.evaluation import metrics, predictions
+from distilkit.evaluation.predictions import Answers, Predictions
 from distilkit.tasks.catalogue import TASKS
 
 SQUAD_V2 = TASKS["squad_v2"]

@@ -6,22 +6,30 @@ from typing import Any
 
 import numpy as np
 
-from distilkit import answers, calibration, metrics, slices
-from distilkit.answers import Answers
-from distilkit.calibration import Bin
 from distilkit.data import corpus
 from distilkit.data.batches import Batches
 from distilkit.data.blocks import pack_documents
 from distilkit.data.masking import masked_batch
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
+from distilkit.evaluation import calibration, metrics, slices
+from distilkit.evaluation.calibration import Bin
+from distilkit.evaluation.paired_outputs import (
+    Opened,
+    Pair,
+    PairedOutputs,
+    at_masked_tokens,
+    classify,
+    find_teacher,
+    to_texts,
+    trained_length,
+)
+from distilkit.evaluation.slices import Slice
 from distilkit.files import is_writable, write_text
 from distilkit.options.distill import DistillOptions
 from distilkit.options.tasks import EvalOptions
-from distilkit.pairs import Opened, Pair, find_pair, match, trained_length
 from distilkit.progress import warn
-from distilkit.slices import Slice
-from distilkit.tasks.labels import output_names
+from distilkit.tasks.labels import match_label_order, output_names
 from distilkit.training.devices import is_main_process
 
 EXAMPLES = 5  # of each slice
@@ -34,7 +42,7 @@ def agree(config: EvalOptions) -> dict[str, float]:
     Raises DistilkitError where two can't be compared or a file can't be written, before anything long begins.
     """
     check_files(config)
-    pairs = [find_pair(name, config.against) for name in config.models]
+    pairs = [find_teacher(name, config.against) for name in config.models]
     merged: dict[str, float] = {}
     examples: list[dict[str, Any]] = []
     curves: dict[str, Sequence[Bin]] = {}
@@ -73,7 +81,7 @@ def write_files(config: EvalOptions, examples: list[dict[str, Any]], curves: dic
         warn("a number has no confidence that --plot could show: nothing is drawn")
 
 
-def ask(pair: Pair, config: EvalOptions) -> Answers:
+def ask(pair: Pair, config: EvalOptions) -> PairedOutputs:
     """Open a checkpoint and its teacher, and ask both about the text."""
     documents = corpus.read_documents(str(config.agreement))
     student, teacher = pair.open()
@@ -84,7 +92,7 @@ def ask(pair: Pair, config: EvalOptions) -> Answers:
         collate = masked_batch(student.tokenizer, DistillOptions.mask_probability)
         # masked as distill masks its held-out text, whatever --seed
         batches = Batches(blocks, collate, batch_size=config.batch_size, seed=0)
-        found = answers.at_masked_tokens(student.model, teacher.model, student.tokenizer, batches)
+        found = at_masked_tokens(student.model, teacher.model, student.tokenizer, batches)
     else:
         texts = [text for text in documents["text"] if text and text.strip()]
         found = _classified(student, teacher, texts, length, config.batch_size)
@@ -95,15 +103,13 @@ def ask(pair: Pair, config: EvalOptions) -> Answers:
     return found
 
 
-def _classified(student: Opened, teacher: Opened, texts: list[str], length: int, batch_size: int) -> Answers:
-    order = match(student.model.config, teacher.model.config, teacher.name)
-    theirs, ours = (
-        answers.classify(each.model, each.tokenizer, texts, length, batch_size) for each in (teacher, student)
-    )
-    return answers.to_texts((theirs[:, order], ours), texts, output_names(student.model.config))
+def _classified(student: Opened, teacher: Opened, texts: list[str], length: int, batch_size: int) -> PairedOutputs:
+    order = match_label_order(student.model.config, teacher.model.config, teacher.name)
+    theirs, ours = (classify(each.model, each.tokenizer, texts, length, batch_size) for each in (teacher, student))
+    return to_texts((theirs[:, order], ours), texts, output_names(student.model.config))
 
 
-def reliabilities(found: Answers) -> dict[str, list[Bin]]:
+def reliabilities(found: PairedOutputs) -> dict[str, list[Bin]]:
     """Return how often the student agrees, by its own confidence and by the teacher's; {} for numbers."""
     if found.belief is None:
         return {}
@@ -112,7 +118,7 @@ def reliabilities(found: Answers) -> dict[str, list[Bin]]:
     return {whose: calibration.reliability(confidence, agreed) for whose, confidence in sides}
 
 
-def measure(found: Answers, ranked: list[Slice], bins: dict[str, list[Bin]]) -> dict[str, float]:
+def measure(found: PairedOutputs, ranked: list[Slice], bins: dict[str, list[Bin]]) -> dict[str, float]:
     """Return the metrics: agreement, or for numbers the difference, with their slices, the worst first."""
     if found.belief is None:
         metric, values = "difference", _measure_numbers(found)
@@ -134,7 +140,7 @@ def measure(found: Answers, ranked: list[Slice], bins: dict[str, list[Bin]]) -> 
     return values
 
 
-def _measure_classes(found: Answers, bins: dict[str, list[Bin]]) -> dict[str, float]:
+def _measure_classes(found: PairedOutputs, bins: dict[str, list[Bin]]) -> dict[str, float]:
     assert found.belief
     return {
         "agreement": float(1 - found.misses.mean()),
@@ -146,13 +152,13 @@ def _measure_classes(found: Answers, bins: dict[str, list[Bin]]) -> dict[str, fl
     }
 
 
-def _measure_numbers(found: Answers) -> dict[str, float]:
+def _measure_numbers(found: PairedOutputs) -> dict[str, float]:
     correlations = (metrics.compute(name, found.student, found.teacher) for name in ("pearson", "spearmanr"))
     related = {f"difference/{name}": value for values in correlations for name, value in values.items()}
     return {"difference": float(found.misses.mean()), **related}
 
 
-def worst(found: Answers, ranked: list[Slice]) -> list[dict[str, Any]]:
+def worst(found: PairedOutputs, ranked: list[Slice]) -> list[dict[str, Any]]:
     """Return a few items of each slice, the worst slice first: where the student is furthest from the teacher."""
     distance = found.misses if found.belief is None else found.belief.kl
     order = sorted(np.flatnonzero(found.misses), key=lambda item: -distance[item])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from distilkit.calibration import BINS, check_picture, draw, expected_error, reliability
 from distilkit.errors import DistilkitError
+from distilkit.evaluation.calibration import BINS, check_picture, draw, expected_error, reliability
 
 
 def test_expected_error_by_hand() -> None:

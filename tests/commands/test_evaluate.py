@@ -15,9 +15,11 @@ from transformers import (
 )
 from typer.testing import CliRunner, Result
 
-from distilkit import evaluation, metrics
 from distilkit.cli import app
+from distilkit.commands import evaluate
 from distilkit.errors import DistilkitError
+from distilkit.evaluation import metrics, scoring
+from distilkit.evaluation.scoring import score_checkpoint
 from distilkit.options.tasks import EvalOptions
 from distilkit.tasks import catalogue
 from distilkit.tasks.catalogue import GLUE, TASKS
@@ -67,7 +69,7 @@ def test_scores_are_those_of_single_rows(
     logits = predictions(directory, [(str(row["sentence1"]), str(row["sentence2"])) for row in pairs], family)
     guesses, labels = logits.argmax(dim=1).tolist(), [row["label"] for row in pairs]
     config = EvalOptions(models=(str(directory),), task="mrpc", data=data, batch_size=3, max_length=64)
-    done = evaluation.evaluate(config)
+    done = evaluate.evaluate(config)
     assert done.command == "eval"
     assert done.metrics == pytest.approx(
         {"mrpc/f1": f1_score(labels, guesses), "mrpc/accuracy": accuracy_score(labels, guesses)}
@@ -83,7 +85,7 @@ def test_outputs_are_matched_by_name(
     for names in (("not_equivalent", "equivalent"), ("EQUIVALENT", "not equivalent")):
         directory = make_checkpoint("bert", 1, CLASSIFIER, seed=1, id2label=dict(enumerate(names)))
         config = EvalOptions(models=(str(directory),), task="mrpc", data=data)
-        scores.append(evaluation.evaluate(config).metrics["mrpc/accuracy"])
+        scores.append(evaluate.evaluate(config).metrics["mrpc/accuracy"])
     assert scores[0] == pytest.approx(1 - scores[1])
 
 
@@ -91,8 +93,8 @@ def test_several_models_and_retention(
     make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each model's metrics carry its position; retention is the headline score over the teacher's, scored once."""
-    score, asked = evaluation.score_checkpoint, []
-    monkeypatch.setattr(evaluation, "score_checkpoint", lambda name, *rest: (asked.append(name), score(name, *rest))[1])
+    score, asked = score_checkpoint, []
+    monkeypatch.setattr(evaluate, "score_checkpoint", lambda name, *rest: (asked.append(name), score(name, *rest))[1])
     directories = [make_checkpoint("bert", 1, CLASSIFIER, seed=seed) for seed in (0, 1)]
     rows = []
     for n, text in enumerate(prose[:20]):
@@ -100,14 +102,14 @@ def test_several_models_and_retention(
         rows.append({"sentence": text, "label": guess if n % 4 else 1 - guess})  # the first model is right in 15 of 20
     data = write_rows(tmp_path, "validation.jsonl", rows)
     options = {"task": "sst2", "data": data, "max_length": 64}
-    found = evaluation.evaluate(
+    found = evaluate.evaluate(
         EvalOptions(models=tuple(map(str, directories)), against=str(directories[0]), **options)
     ).metrics
     assert asked == list(map(str, directories))  # the teacher is the first of them
     assert found["0/sst2/accuracy"] == pytest.approx(0.75)
     assert found["0/retention/sst2"] == pytest.approx(1.0)
     assert found["1/retention/sst2"] == pytest.approx(found["1/sst2/accuracy"] / 0.75)
-    alone = evaluation.evaluate(EvalOptions(models=(str(directories[1]),), **options)).metrics
+    alone = evaluate.evaluate(EvalOptions(models=(str(directories[1]),), **options)).metrics
     assert alone == {"sst2/accuracy": found["1/sst2/accuracy"]}
 
 
@@ -122,7 +124,7 @@ def test_regression(
     rows = [row | {"label": float(number)} for row, number in zip(pairs, scaled.clamp(0, 5), strict=True)]
     data = write_rows(tmp_path, "validation.jsonl", rows)
     config = EvalOptions(models=(str(directory),), task="stsb", data=data, batch_size=4, max_length=64)
-    assert evaluation.evaluate(config).metrics == pytest.approx({"stsb/pearson": 1.0, "stsb/spearmanr": 1.0}, abs=1e-4)
+    assert evaluate.evaluate(config).metrics == pytest.approx({"stsb/pearson": 1.0, "stsb/spearmanr": 1.0}, abs=1e-4)
 
 
 def test_custom_labels_come_from_the_model(
@@ -136,10 +138,10 @@ def test_custom_labels_come_from_the_model(
     ]
     data = write_rows(tmp_path, "validation.jsonl", rows)
     options = {"task": "custom", "text": ("mail",), "label": "kind", "data": data, "max_length": 64}
-    assert evaluation.evaluate(EvalOptions(models=(str(directory),), **options)).metrics["custom/accuracy"] == 1.0
+    assert evaluate.evaluate(EvalOptions(models=(str(directory),), **options)).metrics["custom/accuracy"] == 1.0
     write_rows(tmp_path, "validation.jsonl", [*rows, {"mail": "x", "kind": "eggs"}])
     with pytest.raises(DistilkitError, match=r"kind 'eggs' in row 10, outside custom's .ham, spam."):
-        evaluation.evaluate(EvalOptions(models=(str(directory),), **options))
+        evaluate.evaluate(EvalOptions(models=(str(directory),), **options))
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
@@ -168,10 +170,10 @@ def test_squad(make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list
             rows.append({"id": str(n), "question": "what is it?", "context": context, "answers": answers})
     data = write_rows(tmp_path, "validation.jsonl", rows[:8])
     options = {"data": data, "max_length": 90, "stride": 8, "n_best": 90, "max_answer_length": 5, "batch_size": 3}
-    done = evaluation.evaluate(EvalOptions(models=(str(directory),), task="squad", **options))
+    done = evaluate.evaluate(EvalOptions(models=(str(directory),), task="squad", **options))
     assert done.metrics == {"squad/exact_match": 100.0, "squad/f1": 100.0}
     never = EvalOptions(models=(str(directory),), task="squad_v2", null_threshold=-1e6, **options)
-    assert evaluation.evaluate(never).metrics["squad_v2/exact_match"] == 0.0
+    assert evaluate.evaluate(never).metrics["squad_v2/exact_match"] == 0.0
 
 
 def test_glue_average_counts_two_metrics_once() -> None:
@@ -193,7 +195,7 @@ def test_glue_reads_a_directory_per_task(
         make_checkpoint("bert", 1, CLASSIFIER, **names).rename(tmp_path / task.name)
         rows = [dict.fromkeys(task.text, text) | {"label": n % names["num_labels"]} for n, text in enumerate(prose[:4])]
         write_rows(tmp_path / "data" / task.name, f"{task.splits[0][1]}.jsonl", rows)
-    found = evaluation.evaluate(
+    found = evaluate.evaluate(
         EvalOptions(models=(str(tmp_path),), task="glue", data=tmp_path / "data", max_length=64)
     ).metrics
     expected = {f"{task.name}/{metric}" for task in GLUE for metric in task.metrics}
@@ -209,14 +211,14 @@ def test_refuses_a_diverged_model(make_checkpoint: Callable[..., Path], tmp_path
     model.save_pretrained(directory)
     data = write_rows(tmp_path, "validation.jsonl", [{"sentence": "a value", "label": 1}])
     with pytest.raises(DistilkitError, match=f"'{directory}' gives outputs that are no numbers"):
-        evaluation.evaluate(EvalOptions(models=(str(directory),), task="sst2", data=data))
+        evaluate.evaluate(EvalOptions(models=(str(directory),), task="sst2", data=data))
 
 
 def test_refuses_a_model_without_a_head(teacher: Path, tmp_path: Path) -> None:
     """A masked-LM checkpoint can't be scored: the error says which command trains a head."""
     data = write_rows(tmp_path, "validation.jsonl", [{"sentence": "a value", "label": 1}])
     with pytest.raises(DistilkitError, match=r"no trained sequence-classification head.*distilkit finetune"):
-        evaluation.evaluate(EvalOptions(models=(str(teacher),), task="sst2", data=data))
+        evaluate.evaluate(EvalOptions(models=(str(teacher),), task="sst2", data=data))
 
 
 def test_rows_are_a_dataset_of_any_length(make_checkpoint: Callable[..., Path]) -> None:
@@ -225,7 +227,7 @@ def test_rows_are_a_dataset_of_any_length(make_checkpoint: Callable[..., Path]) 
     model, tokenizer = CLASSIFIER.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
     rows = Dataset.from_dict({"sentence": ["a", "the value", "one"], "label": [0, 0, 0]})
     config = EvalOptions(models=(), task="sst2", batch_size=2)
-    scores = evaluation.score(model, tokenizer, TASKS["sst2"], {"sst2": rows}, config)
+    scores = scoring.score(model, tokenizer, TASKS["sst2"], {"sst2": rows}, config)
     guesses = predictions(directory, [("a",), ("the value",), ("one",)], "bert").argmax(dim=1)
     assert scores == pytest.approx({"sst2/accuracy": float((guesses == 0).float().mean())})
 
@@ -281,12 +283,12 @@ def test_best_threshold_gives_the_best_score(
     directory = make_checkpoint("bert", 1, AutoModelForQuestionAnswering, seed=5)
     options = {"models": (str(directory),), "task": "squad_v2", "data": squad_data, "stride": 8, "max_length": 60}
     out = tmp_path / "out"
-    first = evaluation.evaluate(EvalOptions(null_threshold=1e6, write_predictions=out, **options)).metrics
+    first = evaluate.evaluate(EvalOptions(null_threshold=1e6, write_predictions=out, **options)).metrics
     threshold = first["squad_v2/best_f1_threshold"]
-    again = evaluation.evaluate(EvalOptions(null_threshold=threshold, **options)).metrics
+    again = evaluate.evaluate(EvalOptions(null_threshold=threshold, **options)).metrics
     assert again["squad_v2/f1"] == pytest.approx(first["squad_v2/best_f1"])
     files = {"predictions": out / "predictions.json", "null_odds": out / "null_odds.json"}
-    assert evaluation.evaluate(EvalOptions(task="squad_v2", data=squad_data, **files)).metrics == pytest.approx(first)
+    assert evaluate.evaluate(EvalOptions(task="squad_v2", data=squad_data, **files)).metrics == pytest.approx(first)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +319,7 @@ def test_glue_needs_a_model_for_every_task(tmp_path: Path) -> None:
             (tmp_path / name / task.name).mkdir(parents=True)
     config = EvalOptions(models=(str(tmp_path / "student"),), against=str(tmp_path / "teacher"), task="glue")
     with pytest.raises(DistilkitError, match=r"teacher' has no model for wnli, and an average over other tasks"):
-        evaluation.evaluate(config)
+        evaluate.evaluate(config)
 
 
 def test_compares_with_a_teacher_and_a_control(
@@ -333,7 +335,7 @@ def test_compares_with_a_teacher_and_a_control(
     words = [student, "--task", "sst2", "--data", data, "--against", teacher, "--control", control, "--max-length", 64]
     found = json.loads(run("eval", *words, "--json").stdout)["metrics"]
     alone = {
-        name: evaluation.evaluate(EvalOptions(models=(str(one),), task="sst2", data=data, max_length=64)).metrics
+        name: evaluate.evaluate(EvalOptions(models=(str(one),), task="sst2", data=data, max_length=64)).metrics
         for name, one in (("", student), ("teacher/", teacher), ("control/", control))
     }
     scores = {label + name: value for label, one in alone.items() for name, value in one.items()}
@@ -396,6 +398,6 @@ def test_writes_other_tasks_predictions_by_name(
     refused = run("eval", *words, "--against", number)
     assert "is for classification, but '" in refused.stderr
     assert "for regression: give models of one kind" in refused.stderr
-    monkeypatch.setattr(evaluation, "is_writable", lambda _: False)
+    monkeypatch.setattr(evaluate, "is_writable", lambda _: False)
     refused = run("eval", *words, "--write-predictions", tmp_path / "other")
     assert "(Permission denied)" in refused.stderr

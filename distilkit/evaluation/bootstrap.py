@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from scipy import stats
 
-from distilkit import metrics
-from distilkit.predictions import Answers, Said
+from distilkit.evaluation import metrics
+from distilkit.evaluation.predictions import Answers, Said
 
 RESAMPLES = 2000
 CELLS = 4_000_000  # of the matrix of weights that is worked on at once

@@ -17,10 +17,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from distilkit import agreement, answers, calibration, pairs, slices
 from distilkit.commands.distill import distill
+from distilkit.commands.evaluate import evaluate
 from distilkit.errors import DistilkitError
-from distilkit.evaluation import evaluate
+from distilkit.evaluation import agreement, calibration, slices
+from distilkit.evaluation.paired_outputs import at_masked_tokens, trained_length
 from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions
 from distilkit.options.tasks import EvalOptions
@@ -157,7 +158,7 @@ def test_masked_tokens_by_hand(tokenizer: PreTrainedTokenizerFast, make_checkpoi
         def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
             return {"input_ids": seen[3 * number :][:3], "labels": labels[3 * number :][:3]}
 
-    found = answers.at_masked_tokens(models[0], models[1], tokenizer, Two())  # type: ignore[arg-type]
+    found = at_masked_tokens(models[0], models[1], tokenizer, Two())  # type: ignore[arg-type]
     with torch.no_grad():
         logits = [model(seen).logits[labels != -100].double().numpy() for model in models]
     ours, theirs = (special.softmax(values, axis=1) for values in logits)
@@ -338,10 +339,10 @@ def test_refuses_another_vocabulary(make_checkpoint: Callable[..., Path], teache
 
 def test_length_is_as_trained(tmp_path: Path) -> None:
     """The last training's --max-length or --seq-length, else 128."""
-    assert pairs.trained_length(str(tmp_path)) == 128
+    assert trained_length(str(tmp_path)) == 128
     steps = [("distill", {"seq_length": 64}), ("finetune", {"max_length": 256}), ("finetune", {"max_length": None})]
     write_biography(tmp_path, [Record(command=c, config=o, metrics={}, environment={}) for c, o in steps])
-    assert pairs.trained_length(str(tmp_path)) == 256
+    assert trained_length(str(tmp_path)) == 256
 
 
 def test_a_diverged_model_is_named(make_checkpoint: Callable[..., Path], teacher: Path, lines: Path) -> None:

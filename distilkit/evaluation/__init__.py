@@ -1,0 +1,1 @@
+"""What a model is worth: predictions, metrics, comparisons. Start with scoring.py."""
