@@ -207,7 +207,7 @@ def eval_(config: EvalOptions) -> Record:
 
 @command(BenchOptions)
 def bench(config: BenchOptions) -> Record:
-    from distilkit import benchmark
+    from distilkit.commands import bench as benchmark
 
     return benchmark.bench(config)
 

@@ -16,7 +16,7 @@ import torch
 from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, PreTrainedTokenizerBase
 
-from distilkit.benchmark import bench
+from distilkit.commands.bench import bench
 from distilkit.commands.distill import distill
 from distilkit.commands.evaluate import evaluate
 from distilkit.encoders import checkpoint

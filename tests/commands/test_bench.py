@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
-from distilkit import benchmark
-from distilkit.benchmark import Cell, Contender, bench
+from distilkit.benchmark.peak_memory import peak_memory
+from distilkit.benchmark.timing import Cell, Contender, measure, random_inputs, summarise
+from distilkit.commands import bench as benchmark
+from distilkit.commands.bench import bench
 from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
 
@@ -59,7 +61,7 @@ def contest(monkeypatch: pytest.MonkeyPatch, clock: Clock, **seconds: float) -> 
     sleepers = [Sleeper(name, each, clock) for name, each in seconds.items()]
     contenders = [Contender(model.name, model, model) for model in sleepers]
     config = BenchOptions(models=tuple(seconds), runs=5)
-    return benchmark.measure(contenders, CELL, config, lambda *_: None)
+    return measure(contenders, CELL, config, lambda *_: None)
 
 
 def quick(*models: Path, **changes: object) -> BenchOptions:
@@ -121,7 +123,7 @@ def test_models_run_in_turn_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_latency_and_throughput_by_hand() -> None:
     """Passes of 0.1, 0.1 and 0.4 s of 4 x 16 tokens: median 100 ms, 12 sequences in 0.6 s."""
-    found = benchmark.summarise(np.array([0.1, 0.4, 0.1]), CELL)
+    found = summarise(np.array([0.1, 0.4, 0.1]), CELL)
     assert found == pytest.approx(
         {
             "latency_ms_p50": 100.0,
@@ -149,7 +151,7 @@ def test_peak_memory_by_hand() -> None:
             return second
 
     inputs = {"x": torch.ones(1000)}
-    assert benchmark.peak_memory(Model(), inputs, "cpu") == 4_000 + 4_000 + 12_000
+    assert peak_memory(Model(), inputs, "cpu") == 4_000 + 4_000 + 12_000
 
 
 def test_peak_memory_says_nothing_on_stderr(teacher: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -213,11 +215,11 @@ def test_inputs_are_known_to_every_model_and_none_is_padding() -> None:
         model = Sleeper(name, 0, clock)
         model.config = SimpleNamespace(vocab_size=size, pad_token_id=padding)
         contenders.append(Contender(name, model, model))
-    found = benchmark.random_inputs(contenders, CELL, seed=1)
+    found = random_inputs(contenders, CELL, seed=1)
     assert set(found["input_ids"].unique().tolist()) == {1, 2, 4}
     assert found["input_ids"].shape == found["attention_mask"].shape == (4, 16)
-    assert torch.equal(found["input_ids"], benchmark.random_inputs(contenders, CELL, seed=1)["input_ids"])
-    assert not torch.equal(found["input_ids"], benchmark.random_inputs(contenders, CELL, seed=2)["input_ids"])
+    assert torch.equal(found["input_ids"], random_inputs(contenders, CELL, seed=1)["input_ids"])
+    assert not torch.equal(found["input_ids"], random_inputs(contenders, CELL, seed=2)["input_ids"])
 
 
 def test_lower_precision_halves_the_weights_in_memory(teacher: Path) -> None:

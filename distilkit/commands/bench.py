@@ -1,0 +1,81 @@
+"""`bench`: how big checkpoints are and how fast they run, measured in turn so that drift cancels."""
+
+from collections.abc import Sequence
+from itertools import product
+from statistics import median
+
+import torch
+
+from distilkit.benchmark.timing import Cell, Contender, measure, threads
+from distilkit.encoders import checkpoint
+from distilkit.encoders.sizes import model_sizes
+from distilkit.errors import DistilkitError
+from distilkit.options.bench import BenchOptions
+from distilkit.options.declare import flag
+from distilkit.progress import track
+from distilkit.record import Record, record
+
+DEVICES = ("cpu", "cuda")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def bench(config: BenchOptions) -> Record:
+    """Measure parameters, size, latency, throughput, memory and speed-up of checkpoints, side by side.
+
+    A classifier or question answerer is timed as a whole. Any other checkpoint is timed as its encoder: a vocabulary
+    head serves pre-training. The input is random token ids without padding. A speed-up is against the first model:
+    in a cell the median of the runs' ratios, overall the median of the cells. For memory see peak_memory().
+    Raises DistilkitError for a device that isn't there and lengths that a model has no positions for.
+    """
+    for name in ("batch_sizes", "seq_lengths"):
+        if min(getattr(config, name), default=0) < 1:
+            raise DistilkitError(f"{flag(name)} takes numbers from 1 on: give one or more")
+    devices = present(config.devices)
+    contenders = [contend(name) for name in config.models]
+    for contender in contenders:
+        check_lengths(contender, config.seq_lengths)
+    metrics = {
+        f"{i}/{name}": size
+        for i, entry in enumerate(contenders)
+        for name, size in model_sizes(entry.model, entry.name).items()
+    }
+    cells = [Cell(*cell) for cell in product(devices, [config.precision], config.batch_sizes, config.seq_lengths)]
+    for contender in contenders:
+        contender.timed.to(DTYPES[config.precision])
+    with threads(config.threads) as used, track("bench", len(cells) * config.runs, unit="runs") as advance:
+        for cell in cells:
+            metrics |= measure(contenders, cell, config, advance)
+    for i in range(1, len(contenders)):
+        metrics[f"{i}/speedup"] = median(metrics[f"{i}/{cell}/speedup"] for cell in cells)
+    timed = ", ".join(type(contender.timed).__name__ for contender in contenders)
+    gpu = {"gpu": torch.cuda.get_device_name()} if "cuda" in devices else {}
+    return record("bench", config, metrics, threads=str(used), padding="none", timed=timed, **gpu)
+
+
+def present(devices: Sequence[str]) -> list[str]:
+    """Return the devices to run on: those asked for, or all there are.
+
+    Raises DistilkitError for one that is unknown or absent.
+    """
+    for device in devices:
+        if device not in DEVICES:
+            raise DistilkitError(f"--devices '{device}' is unknown: give one or both of {', '.join(DEVICES)}")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise DistilkitError("--devices cuda: torch finds no CUDA device here: leave it out")
+    return list(dict.fromkeys(devices)) or ["cpu", "cuda"][: 1 + torch.cuda.is_available()]
+
+
+def contend(name: str) -> Contender:
+    """Open a checkpoint as its config's `architectures` says."""
+    head = checkpoint.head_of(checkpoint.open_config(name))
+    model = checkpoint.open_model(name, head)
+    return Contender(name, model, model.base_model if head in ("masked-lm", "encoder") else model)
+
+
+def check_lengths(contender: Contender, lengths: Sequence[int]) -> None:
+    """Refuse sequences that are longer than a model's positions."""
+    positions = checkpoint.max_tokens(contender.model)
+    if positions is not None and max(lengths) > positions:
+        raise DistilkitError(
+            f"--seq-lengths {max(lengths)} is longer than the {positions} positions of '{contender.name}': lower it"
+        )
