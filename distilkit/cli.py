@@ -214,7 +214,7 @@ def bench(config: BenchOptions) -> Record:
 
 @command(ReportOptions)
 def report(config: ReportOptions) -> Record:
-    from distilkit import report as reports
+    from distilkit.commands import report as reports
 
     return reports.report(config)
 

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from distilkit import demo as module
 from distilkit.cli import app
+from distilkit.commands.report import report
 from distilkit.options.recipes import COMMANDS
 from distilkit.options.report import DemoOptions, ReportOptions
 from distilkit.record import Record, read_biography
-from distilkit.report import report
 
 
 @pytest.fixture(scope="module")

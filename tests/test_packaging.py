@@ -95,10 +95,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     found = set(zipfile.ZipFile(wheel).namelist())
     modules = {f"distilkit/{path.name}" for path in (ROOT / "distilkit").glob("*.py")}
     recipes = {f"distilkit/options/recipes/{name}.toml" for name in recipe_names()}
-    templates = {f"distilkit/templates/{path.name}" for path in (ROOT / "distilkit/templates").iterdir()}
+    templates = {
+        f"distilkit/reporting/templates/{path.name}" for path in (ROOT / "distilkit/reporting/templates").iterdir()
+    }
     info = f"distilkit-{__version__}.dist-info"
     own = {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
-    assert templates >= {"distilkit/templates/report.html.jinja", "distilkit/templates/page.css"}
+    assert templates >= {"distilkit/reporting/templates/report.html.jinja", "distilkit/reporting/templates/page.css"}
     assert found == modules | recipes | templates | own | {"distilkit/py.typed"}
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from distilkit.plots import POINTS, Plot, draw, save
-from distilkit.results import Model, Results, read
+from distilkit.reporting.models import Model, Results, read
+from distilkit.reporting.plots import POINTS, Plot, draw, save
 from distilkit.training.learning_curve import points
 
 

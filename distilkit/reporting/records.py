@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+from distilkit.encoders.sizes import weights_bytes
 from distilkit.errors import DistilkitError
+from distilkit.progress import warn
 from distilkit.record import Record, read_biography
 from distilkit.tasks.catalogue import TASKS
 
 MEASUREMENTS = ("eval", "bench")
 
 
-def is_at(place: str, named: str) -> bool:
+def same_model(place: str, named: str) -> bool:
     """Say whether a record's name means the model at a place: the same one, one of its name that was moved, or a part.
 
     A part is the checkpoint of a task in it.
@@ -22,10 +25,10 @@ def is_at(place: str, named: str) -> bool:
         return False
     depth = 2 if here.name in TASKS else 1  # a task's name is no model's
     moved = here.parts[-depth:] == there.parts[-depth:] and not there.exists()
-    return moved or (there.name in TASKS and here.name not in TASKS and is_at(place, str(there.parent)))
+    return moved or (there.name in TASKS and here.name not in TASKS and same_model(place, str(there.parent)))
 
 
-def saved_records(directory: Path) -> list[Record]:
+def eval_and_bench_records(directory: Path) -> list[Record]:
     """Return the eval and bench records of a directory: those in its biography, and those that --json saved there."""
     found = [step for step in read_biography(directory) if step.command in MEASUREMENTS and "models" in step.config]
     for path in sorted((*directory.glob("eval*.json"), *directory.glob("bench*.json"))):
@@ -40,10 +43,10 @@ def saved_records(directory: Path) -> list[Record]:
 
 def position(found: Record, place: str) -> int | None:
     """Return which of a record's models is at a place."""
-    return next((i for i, name in enumerate(found.config["models"]) if is_at(place, name)), None)
+    return next((i for i, name in enumerate(found.config["models"]) if same_model(place, name)), None)
 
 
-def named(found: Record) -> dict[str, str]:
+def models_by_prefix(found: Record) -> dict[str, str]:
     """Return the models that a record names, by what the names of their metrics begin with."""
     models = found.config["models"]
     alone = found.command == "eval" and len(models) == 1
@@ -61,13 +64,57 @@ def controls(found: Record) -> dict[str, str]:
 
 def metrics_of(found: Record, place: str) -> dict[str, float]:
     """Return the metrics that are about the model at a place; of a teacher none of how it compares with itself."""
-    entries, mine = named(found), dict[str, float]()
+    entries, mine = models_by_prefix(found), dict[str, float]()
     for prefix, name in entries.items():
-        if is_at(place, name):
+        if same_model(place, name):
             others = () if prefix else tuple(other for other in entries if other)
             for metric, value in found.metrics.items():
                 if metric.startswith(prefix) and not metric.startswith(others):
                     mine.setdefault(metric.removeprefix(prefix), value)
-    if found.config.get("against") and is_at(place, found.config["against"]):
+    if found.config.get("against") and same_model(place, found.config["against"]):
         return {name: value for name, value in mine.items() if not name.startswith(("retention/", "difference/"))}
     return mine
+
+
+def task_checkpoints(directory: Path) -> list[Path]:
+    """Return the checkpoints of a model that has one for each of several tasks, as `eval --task glue` reads it.
+
+    There are none where some checkpoint in the directory isn't called by its task.
+    """
+    if not directory.is_dir() or weights_bytes(directory):
+        return []
+    inside = {path.name: path for path in directory.iterdir() if path.is_dir() and weights_bytes(path)}
+    return [inside[task] for task in TASKS if task in inside] if inside.keys() <= TASKS.keys() else []
+
+
+def biography(place: Path) -> list[Record]:
+    """Return a model's records, of one with a checkpoint a task those of all of them, each once."""
+    merged: list[Record] = []
+    for done in read_biography(place) or (done for part in task_checkpoints(place) for done in read_biography(part)):
+        if done not in merged:
+            merged.append(done)
+    return merged
+
+
+def curve(directory: Path) -> list[dict[str, Any]]:
+    """Read the updates and held-out losses in a directory's train.jsonl, [] where there is none.
+
+    Passes over lines that can't be read (the last one of a run that was killed), with a warning.
+    """
+    path = directory / "train.jsonl"
+    if not path.is_file():
+        return []
+    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    entries = [entry for entry in map(_parse, texts) if entry != {}]
+    if unread := entries.count(None):
+        warn(f"'{path}' has {unread} lines that cannot be read: passed over")
+    return [entry for entry in entries if entry and "step" in entry and "tokens" in entry]
+
+
+def _parse(text: str) -> dict[str, Any] | None:
+    """Return a line's numbers, {} for an empty line, None for one that is no JSON object."""
+    try:
+        entry = json.loads(text or "{}")
+        return {name: value for name, value in entry.items() if isinstance(value, (int, float))}
+    except (json.JSONDecodeError, AttributeError):
+        return None

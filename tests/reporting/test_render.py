@@ -8,14 +8,14 @@ import pytest
 from jinja2 import UndefinedError
 from records import save, write_model
 
-from distilkit import plots
+from distilkit.commands.report import report
 from distilkit.options.bench import BenchOptions
 from distilkit.options.init import InitOptions
 from distilkit.options.report import ReportOptions
-from distilkit.plots import COLORS
 from distilkit.record import record
-from distilkit.render import GLYPHS, MARKDOWN, escape, fence
-from distilkit.report import report
+from distilkit.reporting import plots
+from distilkit.reporting.plots import COLORS
+from distilkit.reporting.render import GLYPHS, MARKDOWN, escape, fence
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from distilkit.comparison import TASK_NAMES, headlines, metric_name, ordered, overview
 from distilkit.errors import DistilkitError
-from distilkit.headline import called, kept_tasks, sentence, tiles
 from distilkit.progress import warn
 from distilkit.record import Record
-from distilkit.render import fill
-from distilkit.results import Model, Results, flaws, scores_of
-from distilkit.steps import Step, duration, machines, seeds, training_seconds
+from distilkit.reporting.models import Model, Results, flaws, scores_of
+from distilkit.reporting.provenance import Step, duration, machines, seeds, training_seconds
+from distilkit.reporting.render import fill
+from distilkit.reporting.summary import description, display_name, task_retention, tiles
+from distilkit.reporting.tables import TASK_NAMES, headline_metrics, metric_name, overview, sort_by_task
 from distilkit.tasks.catalogue import TASKS
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -63,7 +63,7 @@ def card(results: Results, model: Model, steps: list[Step]) -> str:
     text = fill(
         "model_card.md.jinja",
         name=Path(model.place).name,
-        sentence=sentence(results, model),
+        sentence=description(results, model),
         tiles=tiles(results, model),
         overview=overview(results) if model.facts else None,
         data=list(data(results, model)),
@@ -77,7 +77,7 @@ def card(results: Results, model: Model, steps: list[Step]) -> str:
 
 def metadata(model: Model) -> ModelCardData:
     """Return what the hub reads: the base model, data sets, and the scores as a model index."""
-    tasks = [TASKS[name] for name in dict.fromkeys(name for name, _ in ordered(scores_of(model))) if name in TASKS]
+    tasks = [TASKS[name] for name in dict.fromkeys(name for name, _ in sort_by_task(scores_of(model))) if name in TASKS]
     corpora = [str(step.config["corpus"]).partition(":")[0] for step in model.training if step.config.get("corpus")]
     datasets = dict.fromkeys([*filter(HUB_ID.fullmatch, corpora), *(task.dataset for task in tasks)])
     return ModelCardData(
@@ -116,7 +116,7 @@ def eval_results(model: Model) -> Iterator[EvalResult]:
     """Yield the scores of a model as the hub lists them."""
     tuned = tuned_last(model)
     several = int(tuned.config.get("seeds") or 1) if tuned else 1
-    for task, metric in ordered(scores_of(model)):
+    for task, metric in sort_by_task(scores_of(model)):
         value = model.facts[f"{task}/{metric}"]
         row = TASKS.get(task.removesuffix("_mismatched"))
         own = Path(str(tuned.config.get("data") or task)).name if tuned else task
@@ -150,8 +150,8 @@ def data(results: Results, model: Model) -> Iterator[str]:
         if step.command == "distill":
             how = "masked LM" if step.config.get("objective") == "mlm" else "distillation"
             amount = f", {step.metrics['tokens']:,.0f} tokens read" if "tokens" in step.metrics else ""
-            whose = called(results, str(step.config.get("output") or ""))
-            yield f"{called(results, step.config.get('corpus'))}: {how} ({whose}){amount}"
+            whose = display_name(results, str(step.config.get("output") or ""))
+            yield f"{display_name(results, step.config.get('corpus'))}: {how} ({whose}){amount}"
         if step.command == "finetune":
             task = str(step.config.get("task"))
             row, place = TASKS.get(task), step.config.get("data")
@@ -184,7 +184,7 @@ def limits(results: Results, model: Model) -> Iterator[str]:
             yield f"The text it was trained on came in blocks of {length} tokens: longer inputs were not trained."
     if any(step.command == "init" and step.config.get("vocabulary") for step in model.biography):
         yield "Its vocabulary was cut to the tokens of one text: other text falls into more and shorter pieces."
-    if headlines([model]):
+    if headline_metrics([model]):
         rows = "test rows that are public" if model.tested else "validation rows"
         yield f"Scores are on {rows}, not on a hidden test set."
     tuned = tuned_last(model)
@@ -192,7 +192,7 @@ def limits(results: Results, model: Model) -> Iterator[str]:
         yield "They come from one seed: a small difference may be chance."
     yield from flaws(model)
     if model.part == "student" and not any(
-        kept_tasks(other) for other in results.models if results.part(other) == "control"
+        task_retention(other) for other in results.models if results.part(other) == "control"
     ):
         yield "No control was trained without the teacher, so how much the teacher helped is not known."
     if any("/latency_ms_" in name for name in model.facts):

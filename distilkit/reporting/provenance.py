@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distilkit.comparison import headlines
 from distilkit.errors import DistilkitError
 from distilkit.formatting import format_millions, format_score
-from distilkit.measurements import MEASUREMENTS
 from distilkit.options.declare import build, command_line, fields_of, flag
 from distilkit.options.recipes import COMMANDS
 from distilkit.record import PACKAGES, Record
-from distilkit.results import Model, Results
+from distilkit.reporting.models import Model, Results
+from distilkit.reporting.records import MEASUREMENTS
+from distilkit.reporting.tables import headline_metrics
 from distilkit.tasks.catalogue import TASKS
 
 WHERE = ("machine", "gpu", "python", *PACKAGES)
@@ -101,7 +101,9 @@ def outcome(done: Record) -> str:
         said += [f"{word} {metrics[name]:.3f}" for name, word in LOSSES.items() if name in metrics]
     if done.command == "finetune":
         model = Model("", "", [], metrics, [])
-        said += [f"{task} {metric} {format_score(metrics[f'{task}/{metric}'])}" for task, metric in headlines([model])]
+        said += [
+            f"{task} {metric} {format_score(metrics[f'{task}/{metric}'])}" for task, metric in headline_metrics([model])
+        ]
     said += [f"{name} {done.environment[name]}" for name in ("device", "threads") if name in done.environment]
     return ", ".join(said)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distilkit.comparison import FEW, TASK_NAMES, headlines, metric_name, speed_cell, spoken
 from distilkit.errors import DistilkitError
 from distilkit.formatting import format_percent
-from distilkit.headline import kept_tasks
-from distilkit.results import Model, Results
+from distilkit.reporting.models import Model, Results
+from distilkit.reporting.summary import task_retention
+from distilkit.reporting.tables import FEW, TASK_NAMES, describe_setting, headline_metrics, metric_name, speed_cell
 from distilkit.tasks.catalogue import TASKS
 from distilkit.training.learning_curve import points
 
@@ -124,7 +124,7 @@ def retention(results: Results) -> list[Plot]:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     shown = [(number, model) for number, model in enumerate(results.models) if results.part(model) != "teacher"]
-    tasks = list(dict.fromkeys(task for task, _ in headlines(results.models)))
+    tasks = list(dict.fromkeys(task for task, _ in headline_metrics(results.models)))
     tasks = [task for task in tasks if any(f"retention/{task}" in model.facts for _, model in shown)]
     shown = [(number, model) for number, model in shown if any(f"retention/{task}" in model.facts for task in tasks)]
     if not shown:
@@ -155,9 +155,9 @@ def retention(results: Results) -> list[Plot]:
 
 def frontiers(results: Results) -> list[Plot]:
     """Draw scores against latency, a plot a task; of more than a few tasks, one of their mean retention."""
-    models, tasks = results.models, headlines(results.models)
+    models, tasks = results.models, headline_metrics(results.models)
     if len(tasks) > FEW:
-        kept = {number: found for number, model in enumerate(models) if (found := kept_tasks(model))}
+        kept = {number: found for number, model in enumerate(models) if (found := task_retention(model))}
         common = set[str]().union(*kept.values()).intersection(*kept.values())  # others would not compare
         means = [(n, models[n], fmean(kept[n][task] for task in common)) for n in kept] if common else []
         return frontier("retention", f"mean retention, {len(common)} tasks", models, means)
@@ -181,7 +181,7 @@ def frontier(name: str, words: str, models: Sequence[Model], scored: Sequence[tu
     shown = [(number, model, score) for number, model, score in scored if cost in model.facts]
     if len(shown) < 2:
         return []
-    label = f"latency p50, ms ({spoken(cell)})" if cell else "size, MB"
+    label = f"latency p50, ms ({describe_setting(cell)})" if cell else "size, MB"
     figure, axes = canvas(xlabel=label, ylabel=words)
     largest = max(model.facts.get("bytes", 1.0) for _, model, _ in shown)
     for number, model, score in shown:

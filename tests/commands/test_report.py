@@ -14,15 +14,15 @@ from typer.testing import CliRunner
 
 from distilkit import student
 from distilkit.cli import app
+from distilkit.commands.report import report
 from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
 from distilkit.options.init import InitOptions
 from distilkit.options.report import ReportOptions
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.record import Record, read_biography, record, write_biography
-from distilkit.report import report
-from distilkit.results import labels, read, scores_of
-from distilkit.steps import reproduction_command
+from distilkit.reporting.models import labels, read, scores_of
+from distilkit.reporting.provenance import reproduction_command
 
 
 def run(out: Path, *directories: Path, **options: bool) -> Record:

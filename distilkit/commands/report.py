@@ -1,17 +1,17 @@
 """`report`: a page, plots, tables and model cards from what the commands left in their directories."""
 
-from distilkit.card import cards
-from distilkit.comparison import overview, scores, speeds
 from distilkit.errors import DistilkitError
 from distilkit.files import claim, write_text
-from distilkit.gaps import Gap, gaps
 from distilkit.options.report import ReportOptions
-from distilkit.plots import Plot, draw, save
 from distilkit.progress import warn
 from distilkit.record import Record, record, write_biography
-from distilkit.render import Content, html, markdown
-from distilkit.results import Results, read
-from distilkit.steps import steps
+from distilkit.reporting.model_card import cards
+from distilkit.reporting.models import Results, read
+from distilkit.reporting.next_steps import NextStep, next_steps
+from distilkit.reporting.plots import Plot, draw, save
+from distilkit.reporting.provenance import steps
+from distilkit.reporting.render import Content, html, markdown
+from distilkit.reporting.tables import overview, scores, speeds
 
 
 def report(config: ReportOptions) -> Record:
@@ -29,7 +29,7 @@ def report(config: ReportOptions) -> Record:
         for plot in plots:
             save(plot, out)
         tables = [overview(results), scores(results), speeds(results)]
-        content = Content(results, tables, plots, done_steps, [*gaps(results), *missing])
+        content = Content(results, tables, plots, done_steps, [*next_steps(results), *missing])
         write_text(out / "report.html", html(content))
         write_text(out / "report.md", markdown(content))
         done = record("report", config, metrics)
@@ -42,10 +42,10 @@ def report(config: ReportOptions) -> Record:
     return done
 
 
-def drawn(results: Results) -> tuple[list[Plot], list[Gap]]:
+def drawn(results: Results) -> tuple[list[Plot], list[NextStep]]:
     """Return the plots; without matplotlib there are none, which is said."""
     try:
         return draw(results), []
     except DistilkitError as error:
         warn(str(error))
-        return [], [Gap("No plots: matplotlib is missing.", "pip install 'distilkit[plots]'")]
+        return [], [NextStep("No plots: matplotlib is missing.", "pip install 'distilkit[plots]'")]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from distilkit.formatting import format_percent, format_score
-from distilkit.results import Model, Results, differences, flaws, scores_of
+from distilkit.reporting.models import Model, Results, differences, flaws, scores_of
 from distilkit.tasks.catalogue import TASKS
 
 TASK_NAMES = {
@@ -48,11 +48,13 @@ def overview(results: Results) -> Table:
     ]
     if chosen := speed_cell(models):
         latency = f"{chosen}/latency_ms_p50"
-        columns.append((Cell("Latency", f"ms, {spoken(chosen)}"), lambda model: _number(model, latency, 1, ",.2f")))
+        columns.append(
+            (Cell("Latency", f"ms, {describe_setting(chosen)}"), lambda model: _number(model, latency, 1, ",.2f"))
+        )
     columns.append((Cell("Speed-up", "median"), lambda model: _number(model, "speedup", 1, ".2f", "×")))
     columns.append((Cell("Held-out loss", "masked LM"), lambda model: _number(model, "heldout_loss", 1, ".3f")))
-    for task, metric in headlines(models):
-        columns += task_columns(task, metric, narrow=len(headlines(models)) > FEW)
+    for task, metric in headline_metrics(models):
+        columns += task_columns(task, metric, narrow=len(headline_metrics(models)) > FEW)
     filled = [(head, cell) for head, cell in columns if any(cell(model).text for model in models)]
     rows = [[Cell(model.name, _part(results, model)), *(cell(model) for _, cell in filled)] for model in models]
     return Table("Models", _caption(results), [Cell("Model"), *(head for head, _ in filled)], rows)
@@ -63,7 +65,7 @@ def task_columns(task: str, metric: str, *, narrow: bool) -> list[tuple[Cell, Ca
     head, name = Cell(TASK_NAMES.get(task, task), metric_name(metric)), f"{task}/{metric}"
 
     def kept(model: Model) -> Cell:
-        return _retention(model, task) if (task, metric) in headlines([model]) else Cell("")
+        return _retention(model, task) if (task, metric) in headline_metrics([model]) else Cell("")
 
     if narrow:
         return [(head, lambda model: _score(model, name)._replace(note=kept(model).text))]
@@ -77,7 +79,7 @@ def _part(results: Results, model: Model) -> str:
 
 def _caption(results: Results) -> str:
     models, said = results.models, []
-    narrow = len(headlines(models)) > FEW
+    narrow = len(headline_metrics(models)) > FEW
 
     def has(pattern: str) -> bool:
         return any(re.fullmatch(pattern, name) for model in models for name in model.facts)
@@ -111,10 +113,10 @@ def scores(results: Results) -> Table:
     heads = [*map(Cell, titles), *(Cell("Difference", f"to {control}") for control in controls)]
     rows = []
     for model in results.models:
-        for task, metric in ordered(scores_of(model)):
+        for task, metric in sort_by_task(scores_of(model)):
             name, kept = f"{task}/{metric}", _retention(model, task)
             beside = [_difference(apart[model.name].get((task, control))) for control in controls]
-            if (task, metric) not in headlines([model]):
+            if (task, metric) not in headline_metrics([model]):
                 kept, beside = Cell(""), [Cell("") for _ in controls]
             what = Cell(TASK_NAMES.get(task, task), metric_name(metric))
             score = format_score(model.facts[name]), bounds(model, name, "min", "max", format_score)
@@ -123,7 +125,7 @@ def scores(results: Results) -> Table:
     others = f"; of {' and '.join(TASK_NAMES[name] for name in tested)} on test rows" if tested else ""
     flawed = [f" {model.name}, {flaw}." for model in results.models for flaw in flaws(model)]
     caption = f"On the validation rows of each task{others}.{''.join(flawed)}"
-    return _without_empty(Table("Scores", caption, heads, rows))
+    return drop_empty_columns(Table("Scores", caption, heads, rows))
 
 
 def speeds(results: Results) -> Table:
@@ -140,12 +142,12 @@ def speeds(results: Results) -> Table:
             cells = [_number(model, f"{setting}/{name}", scale, form) for name, (_, scale, form) in wanted.items()]
             if any(cell.text for cell in cells):
                 faster = _number(model, f"{setting}/speedup", 1, ".2f", "×")
-                rows.append([Cell(model.name), Cell(spoken(setting)), *cells, faster])
+                rows.append([Cell(model.name), Cell(describe_setting(setting)), *cells, faster])
     caption = "Models in turn on the same input; the speed-up is the median of the runs' ratios."
-    return _without_empty(Table("Speed", caption, heads, rows))
+    return drop_empty_columns(Table("Speed", caption, heads, rows))
 
 
-def _without_empty(table: Table) -> Table:
+def drop_empty_columns(table: Table) -> Table:
     filled = [i for i in range(len(table.heads)) if any(row[i].text for row in table.rows)]
     return table._replace(heads=[table.heads[i] for i in filled], rows=[[row[i] for i in filled] for row in table.rows])
 
@@ -163,7 +165,7 @@ def speed_cell(models: Sequence[Model]) -> str:
     return max(counts, key=lambda name: counts[name]) if counts else ""
 
 
-def spoken(setting: str) -> str:
+def describe_setting(setting: str) -> str:
     """Say a setting in words."""
     match = CELL.match(setting)
     if match is None:
@@ -172,7 +174,7 @@ def spoken(setting: str) -> str:
     return f"{device} {match['precision']}, batch {match['batch']}, {match['length']} tokens"
 
 
-def ordered(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def sort_by_task(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Sort (task, metric) pairs: tasks as GLUE lists them, a task's headline metric first."""
     tasks = list(TASK_NAMES)
 
@@ -184,13 +186,13 @@ def ordered(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return sorted(set(found), key=rank)
 
 
-def headlines(models: Sequence[Model]) -> list[tuple[str, str]]:
+def headline_metrics(models: Sequence[Model]) -> list[tuple[str, str]]:
     """Return the (task, metric) that stands for each task that a model was scored on; GLUE's averages come last.
 
     There may be several of `custom`, which is another task for each kind of label.
     """
-    first = [dict(reversed(ordered(scores_of(model)))) for model in models]  # the first of each task comes last
-    return ordered(pair for found in first for pair in found.items())
+    first = [dict(reversed(sort_by_task(scores_of(model)))) for model in models]  # the first of each task comes last
+    return sort_by_task(pair for found in first for pair in found.items())
 
 
 def _number(model: Model, name: str, scale: float, form: str, unit: str = "") -> Cell:

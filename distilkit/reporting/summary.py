@@ -4,14 +4,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from distilkit.comparison import TASK_NAMES, bounds, settings, spoken
 from distilkit.formatting import format_millions, format_percent
-from distilkit.measurements import position
 from distilkit.record import COLLAPSED
-from distilkit.results import Model, Results, differences
-from distilkit.steps import duration
+from distilkit.reporting.models import Model, Results, differences
+from distilkit.reporting.provenance import duration
+from distilkit.reporting.records import position
+from distilkit.reporting.tables import TASK_NAMES, bounds, describe_setting, settings
 
-SURE = "the control was trained without a teacher, and 95 % intervals decide"
+SIGNIFICANCE_NOTE = "the control was trained without a teacher, and 95 % intervals decide"
 
 
 class Tile(NamedTuple):
@@ -22,11 +22,11 @@ class Tile(NamedTuple):
     detail: str = ""
 
 
-def subject(results: Results) -> Model | None:
+def main_model(results: Results) -> Model | None:
     """Return the model that a report is about: of the students, or else what init made, the best measured."""
 
     def rank(model: Model) -> tuple[bool, bool, bool]:
-        return model.part == "student", bool(kept_tasks(model)), "speedup" in model.facts
+        return model.part == "student", bool(task_retention(model)), "speedup" in model.facts
 
     made = [model for model in results.models if model.part]
     return max(made, key=rank) if made else None
@@ -34,25 +34,25 @@ def subject(results: Results) -> Model | None:
 
 def title(results: Results) -> str:
     """Call a report by its subject."""
-    main = subject(results)
+    main = main_model(results)
     if main is not None:
         return main.name
     return results.models[0].name if len(results.models) == 1 else f"{len(results.models)} models"
 
 
-def sentence(results: Results, model: Model) -> str:
+def description(results: Results, model: Model) -> str:
     """Say what a model was made from, and how."""
     said, tuned = [], dict[str, list[str]]()
     for step in model.since("init") or model.biography:
         if step.command == "init":
             layers, depth = (step.metrics.get(f"{name}/layers") for name in ("student", "teacher"))
             share = f"{layers:.0f} of the {depth:.0f} layers" if layers and depth else "some of the layers"
-            said.append(f"{share} of {called(results, step.config.get('teacher'))}")
+            said.append(f"{share} of {display_name(results, step.config.get('teacher'))}")
         elif step.command == "distill":
             how = "trained on {} by masked LM alone" if step.config.get("objective") == "mlm" else "distilled on {}"
             amount = f", {step.metrics['tokens']:,.0f} tokens" if "tokens" in step.metrics else ""
             took = f" in {duration(step.metrics['seconds'])}" if "seconds" in step.metrics else ""
-            said.append(how.format(called(results, step.config.get("corpus"))) + amount + took)
+            said.append(how.format(display_name(results, step.config.get("corpus"))) + amount + took)
         elif step.command == "finetune":
             task = str(step.config.get("task", "a task"))
             taught = " with a task teacher" if step.config.get("teacher") else ""
@@ -62,7 +62,7 @@ def sentence(results: Results, model: Model) -> str:
     return text[:1].upper() + text[1:] + "." if text else ""
 
 
-def called(results: Results, place: str | None) -> str:
+def display_name(results: Results, place: str | None) -> str:
     """Call what a record names: as the report does, else by its last name; a hub id as it is."""
     model = results.find(place)
     if model is not None:
@@ -104,11 +104,11 @@ def speed(results: Results, model: Model) -> list[Tile]:
     measured = [found.config["models"][0] for found in mine if found.command == "bench"]
     if ratio is None or not measured:
         return []
-    detail = spoken(cells[0]) if len(cells) == 1 else f"median of {len(cells)} settings"
-    return [Tile(f"{ratio:.2f}×", f"as fast as {called(results, measured[-1])}", detail)]
+    detail = describe_setting(cells[0]) if len(cells) == 1 else f"median of {len(cells)} settings"
+    return [Tile(f"{ratio:.2f}×", f"as fast as {display_name(results, measured[-1])}", detail)]
 
 
-def kept_tasks(model: Model) -> dict[str, float]:
+def task_retention(model: Model) -> dict[str, float]:
     """Return the retention of each task but WNLI, which nobody learns and all keep; GLUE's alone where there is one."""
     parts = {name: name.split("/") for name in model.facts if name.startswith("retention/")}
     kept = {words[1]: model.facts[name] for name, words in parts.items() if len(words) == 2}
@@ -120,8 +120,8 @@ def kept_tasks(model: Model) -> dict[str, float]:
 
 def retention(results: Results, model: Model) -> list[Tile]:
     """Say what a model keeps of its teacher's scores."""
-    kept = kept_tasks(model)
-    teacher = called(results, results.teacher(model))
+    kept = task_retention(model)
+    teacher = display_name(results, results.teacher(model))
     if len(kept) > 1:
         without = "retention/wnli" in model.facts
         worst = min(kept, key=lambda task: kept[task])
@@ -147,5 +147,11 @@ def beside_control(results: Results, model: Model) -> list[Tile]:
         found = [bounds for (_, name), bounds in apart.items() if other.part == "control" and name == other.name]
         if found:
             better, worse = sum(low > 0 for _, low, _ in found), sum(high < 0 for _, _, high in found)
-            return [Tile(f"{better} of {len(found)}", f"tasks better than {other.name}", f"{worse} worse; {SURE}")]
+            return [
+                Tile(
+                    f"{better} of {len(found)}",
+                    f"tasks better than {other.name}",
+                    f"{worse} worse; {SIGNIFICANCE_NOTE}",
+                )
+            ]
     return []

@@ -6,13 +6,13 @@ import pytest
 from huggingface_hub import ModelCard
 from records import write_model
 
+from distilkit.commands.report import report
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions
 from distilkit.options.report import ReportOptions
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.record import record
-from distilkit.report import report
 
 
 def write_cards(out: Path, *directories: Path, force: bool = False) -> None:

@@ -1,6 +1,5 @@
 """What is known about models: their biographies, the eval and bench records saved beside them, their train.jsonl."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,9 +8,19 @@ from typing import Any
 
 from distilkit.encoders.sizes import weights_bytes, weights_of
 from distilkit.errors import DistilkitError
-from distilkit.measurements import MEASUREMENTS, controls, is_at, metrics_of, named, position, saved_records
-from distilkit.progress import warn
 from distilkit.record import COLLAPSED, Record, read_biography
+from distilkit.reporting.records import (
+    MEASUREMENTS,
+    biography,
+    controls,
+    curve,
+    eval_and_bench_records,
+    metrics_of,
+    models_by_prefix,
+    position,
+    same_model,
+    task_checkpoints,
+)
 from distilkit.tasks.catalogue import TASKS
 from distilkit.tasks.rows import TESTED
 
@@ -64,7 +73,7 @@ class Results:
 
     def find(self, place: str | None) -> Model | None:
         """Return the model that a record names."""
-        return next((model for model in self.models if place and is_at(model.place, place)), None)
+        return next((model for model in self.models if place and same_model(model.place, place)), None)
 
     def teacher(self, model: Model) -> str | None:
         """Return what a model is compared with: the teacher of its eval, else the first of its bench, else of init."""
@@ -72,7 +81,7 @@ class Results:
             for found in reversed(self.measured):
                 named = found.config.get(key) if found.command == command else None
                 against = named[0] if isinstance(named, list) and named else named
-                if against and not is_at(model.place, against) and position(found, model.place) is not None:
+                if against and not same_model(model.place, against) and position(found, model.place) is not None:
                     return str(against)
         born = model.since("init")
         return str(born[0].config["teacher"]) if born and born[0].config.get("teacher") else None
@@ -80,7 +89,7 @@ class Results:
     def part(self, model: Model) -> str:
         """Say what a model is beside the others: teacher, student, control, extracted, or nothing of these."""
         taught = [self.teacher(other) for other in self.models if other.part]
-        return model.part or ("teacher" if any(place and is_at(model.place, place) for place in taught) else "")
+        return model.part or ("teacher" if any(place and same_model(model.place, place) for place in taught) else "")
 
 
 def read(directories: Sequence[str]) -> Results:
@@ -90,12 +99,12 @@ def read(directories: Sequence[str]) -> Results:
     """
     given = list(dict.fromkeys(path.absolute() for name in directories for path in checkpoints(Path(name))))
     folders = dict.fromkeys(
-        [*(Path(name).absolute() for name in directories), *given, *(p for g in given for p in parts(g))]
+        [*(Path(name).absolute() for name in directories), *given, *(p for g in given for p in task_checkpoints(g))]
     )
-    measured = [found for folder in folders for found in saved_records(folder)]
+    measured = [found for folder in folders for found in eval_and_bench_records(folder)]
     places = dict.fromkeys(map(str, given))
-    for name in (name for found in measured for name in named(found).values()):
-        if not any(is_at(place, name) for place in places):
+    for name in (name for found in measured for name in models_by_prefix(found).values()):
+        if not any(same_model(place, name) for place in places):
             places[name] = None
     models = [
         Model(name, place, biography(Path(place)), facts(place, measured), curve(Path(place)), given=i < len(given))
@@ -113,7 +122,7 @@ def checkpoints(directory: Path) -> list[Path]:
     A model may be a checkpoint for each of several tasks.
     """
     own = [step for step in read_biography(directory) if step.command not in ("demo", "report")]
-    if own or weights_bytes(directory) or not directory.is_dir() or parts(directory):
+    if own or weights_bytes(directory) or not directory.is_dir() or task_checkpoints(directory):
         return [directory]
     inside = [
         Model(str(path), str(path), read_biography(path), {}, [])
@@ -122,29 +131,9 @@ def checkpoints(directory: Path) -> list[Path]:
     ]
     found = [model for model in inside if model.biography and weights_bytes(model.place)]
     found.sort(key=lambda model: (len(model.biography), PARTS.index(model.part)))
-    if not found and saved_records(directory):  # a place for what eval and bench found
+    if not found and eval_and_bench_records(directory):  # a place for what eval and bench found
         return []
     return [Path(model.place) for model in found] or [directory]
-
-
-def parts(directory: Path) -> list[Path]:
-    """Return the checkpoints of a model that has one for each of several tasks, as `eval --task glue` reads it.
-
-    There are none where some checkpoint in the directory isn't called by its task.
-    """
-    if not directory.is_dir() or weights_bytes(directory):
-        return []
-    inside = {path.name: path for path in directory.iterdir() if path.is_dir() and weights_bytes(path)}
-    return [inside[task] for task in TASKS if task in inside] if inside.keys() <= TASKS.keys() else []
-
-
-def biography(place: Path) -> list[Record]:
-    """Return a model's records, of one with a checkpoint a task those of all of them, each once."""
-    merged: list[Record] = []
-    for done in read_biography(place) or (done for part in parts(place) for done in read_biography(part)):
-        if done not in merged:
-            merged.append(done)
-    return merged
 
 
 def labels(places: Sequence[str]) -> list[str]:
@@ -209,30 +198,6 @@ def flaws(model: Model) -> list[str]:
         if name.endswith(f"/{COLLAPSED}") and not MARK.fullmatch(name)
     ]
     return list(dict.fromkeys(said))
-
-
-def curve(directory: Path) -> list[dict[str, Any]]:
-    """Read the updates and held-out losses in a directory's train.jsonl, [] where there is none.
-
-    Passes over lines that can't be read (the last one of a run that was killed), with a warning.
-    """
-    path = directory / "train.jsonl"
-    if not path.is_file():
-        return []
-    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    entries = [entry for entry in map(_parse, texts) if entry != {}]
-    if unread := entries.count(None):
-        warn(f"'{path}' has {unread} lines that cannot be read: passed over")
-    return [entry for entry in entries if entry and "step" in entry and "tokens" in entry]
-
-
-def _parse(text: str) -> dict[str, Any] | None:
-    """Return a line's numbers, {} for an empty line, None for one that is no JSON object."""
-    try:
-        entry = json.loads(text or "{}")
-        return {name: value for name, value in entry.items() if isinstance(value, (int, float))}
-    except (json.JSONDecodeError, AttributeError):
-        return None
 
 
 def scores_of(model: Model) -> Iterator[tuple[str, str]]:

@@ -8,12 +8,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from distilkit import __version__
-from distilkit.comparison import Table
-from distilkit.gaps import Gap
-from distilkit.headline import sentence, subject, tiles, title
-from distilkit.plots import COLORS, Plot, inline_svg
-from distilkit.results import Results
-from distilkit.steps import Step, duration, machines, training_seconds
+from distilkit.reporting.models import Results
+from distilkit.reporting.next_steps import NextStep
+from distilkit.reporting.plots import COLORS, Plot, inline_svg
+from distilkit.reporting.provenance import Step, duration, machines, training_seconds
+from distilkit.reporting.summary import description, main_model, tiles, title
+from distilkit.reporting.tables import Table
 
 GLYPHS = "●■▲◆▼✚✖"  # the plots' markers, in the same order
 
@@ -25,7 +25,7 @@ class Content(NamedTuple):
     tables: Sequence[Table]
     plots: Sequence[Plot]
     steps: Sequence[Step]
-    gaps: Sequence[Gap]
+    gaps: Sequence[NextStep]
 
 
 def html(content: Content) -> str:
@@ -49,13 +49,13 @@ def markdown(content: Content) -> str:
 def shared(content: Content) -> dict[str, Any]:
     """Return the values that both templates use."""
     results, models = content.results, content.results.models
-    main = subject(results)
+    main = main_model(results)
     model = main or (models[0] if len(models) == 1 else None)
     return {
         **content._asdict(),
         "main": main,
         "title": title(results),
-        "lede": sentence(results, model) if model else ", ".join(model.name for model in models),
+        "lede": description(results, model) if model else ", ".join(model.name for model in models),
         "tiles": tiles(results, main) if main else [],
         "machines": machines(content.steps),
     }
@@ -94,7 +94,7 @@ def one_line(text: str) -> str:
 def environment(**options: Any) -> Environment:
     """Return a jinja environment over templates/ that escapes, and refuses unknown names."""
     return Environment(
-        loader=PackageLoader("distilkit"),
+        loader=PackageLoader("distilkit.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -4,11 +4,12 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distilkit.comparison import headlines
-from distilkit.headline import kept_tasks, subject
 from distilkit.record import Record
-from distilkit.results import Model, Results, parts
-from distilkit.steps import base_of, reproduction_command, steps
+from distilkit.reporting.models import Model, Results
+from distilkit.reporting.provenance import base_of, reproduction_command, steps
+from distilkit.reporting.records import task_checkpoints
+from distilkit.reporting.summary import main_model, task_retention
+from distilkit.reporting.tables import headline_metrics
 
 WITH_A_TEACHER = (
     *("teacher", "objective", "temperature", "ce_positions", "ce_until", "layer_map", "hidden_loss"),
@@ -16,55 +17,61 @@ WITH_A_TEACHER = (
 )
 
 
-class Gap(NamedTuple):
+class NextStep(NamedTuple):
     """Something that is missing, and what to type, where a command can be named."""
 
     text: str
     command: str = ""
 
 
-def gaps(results: Results) -> list[Gap]:
+def next_steps(results: Results) -> list[NextStep]:
     """List what a reader would want to know and the records don't say."""
-    main = subject(results)
+    main = main_model(results)
     return [
-        *no_speed(results, main),
-        *no_score(results, main),
-        *([] if main is None else [*no_retention(results, main), *no_control(results, main), *one_seed(results, main)]),
-        *no_curve(results),
+        *missing_benchmark(results, main),
+        *missing_score(results, main),
+        *(
+            []
+            if main is None
+            else [*missing_retention(results, main), *missing_baseline(results, main), *single_seed(results, main)]
+        ),
+        *missing_curve(results),
     ]
 
 
-def no_speed(results: Results, main: Model | None) -> list[Gap]:
+def missing_benchmark(results: Results, main: Model | None) -> list[NextStep]:
     """Ask for bench where it measured nothing, of models of one kind: those that were fine-tuned, if any were."""
     if any("/latency_ms_" in name for model in results.models for name in model.facts):
         return []
-    tuned = [model for model in results.models if headlines([model])]
+    tuned = [model for model in results.models if headline_metrics([model])]
     teacher = results.teacher(main) if main else None
     named = [*([teacher] if teacher else []), *(model.place for model in tuned or results.models)]
     places = dict.fromkeys(
-        str(next(iter(parts(Path(place))), place)) for place in named
+        str(next(iter(task_checkpoints(Path(place))), place)) for place in named
     )  # one task's checkpoint is timed
     words = [_shown(results, place) for place in places]
     into = _shown(results, (main or results.models[0]).place)
     return [
-        Gap("No bench record: latency and speed-up are not known.", _typed("bench", *words, into=f"{into}/bench.json"))
+        NextStep(
+            "No bench record: latency and speed-up are not known.", _typed("bench", *words, into=f"{into}/bench.json")
+        )
     ]
 
 
-def no_score(results: Results, main: Model | None) -> list[Gap]:
+def missing_score(results: Results, main: Model | None) -> list[NextStep]:
     """Ask for a fine-tuning where no model was scored on a task."""
-    if headlines(results.models):
+    if headline_metrics(results.models):
         return []
     place = _shown(results, (main or results.models[0]).place)
     command = shlex.join(["distilkit", "finetune", place, "--task", "NAME", "-o", f"{place}-NAME"])
-    return [Gap("No eval or finetune record: what the models do on a task is not known.", command)]
+    return [NextStep("No eval or finetune record: what the models do on a task is not known.", command)]
 
 
-def no_retention(results: Results, main: Model) -> list[Gap]:
+def missing_retention(results: Results, main: Model) -> list[NextStep]:
     """Ask for an eval against the teacher where a student was scored alone, and say where there is no interval."""
-    kept = kept_tasks(main)
+    kept = task_retention(main)
     if kept and all(f"retention/{task}/low" not in main.facts for task in kept):
-        return [Gap("No interval of the retention: the eval record has none.")]
+        return [NextStep("No interval of the retention: the eval record has none.")]
     tuned = next((step for step in reversed(main.biography) if step.command == "finetune"), None)
     if kept or tuned is None:
         return []
@@ -72,16 +79,16 @@ def no_retention(results: Results, main: Model) -> list[Gap]:
         name: tuned.config[name] for name in ("task", "data", "text", "label", "max_length") if tuned.config.get(name)
     }
     teacher = next(
-        (other for other in results.models if other is not main and not other.part and headlines([other])), None
+        (other for other in results.models if other is not main and not other.part and headline_metrics([other])), None
     )
     compared = teacher.place if teacher else "TEACHER"
     config = {**given, "models": [compared, main.place] if teacher else [main.place], "against": compared}
     line = reproduction_command(Record(command="eval", config=config, metrics={}, environment={}), _base(results))
     text = "No eval record against a teacher: what the student keeps is not known."
-    return [Gap(text, f"{line} --json > {shlex.quote(_shown(results, main.place))}/eval.json")]
+    return [NextStep(text, f"{line} --json > {shlex.quote(_shown(results, main.place))}/eval.json")]
 
 
-def no_control(results: Results, main: Model) -> list[Gap]:
+def missing_baseline(results: Results, main: Model) -> list[NextStep]:
     """Ask for the same training without the teacher, which shows what the teacher is good for."""
     if main.part != "student" or any(results.part(model) == "control" for model in results.models):
         return []
@@ -94,11 +101,13 @@ def no_control(results: Results, main: Model) -> list[Gap]:
     config |= {"objective": "mlm", "output": f"{made.config.get('output', main.place)}-control"}
     line = reproduction_command(Record(command="distill", config=config, metrics={}, environment={}), _base(results))
     return [
-        Gap("No control: whether the teacher helped, or the same training without it does as well, is not known.", line)
+        NextStep(
+            "No control: whether the teacher helped, or the same training without it does as well, is not known.", line
+        )
     ]
 
 
-def one_seed(results: Results, main: Model) -> list[Gap]:
+def single_seed(results: Results, main: Model) -> list[NextStep]:
     """Ask for several seeds where a score comes from one."""
     every = (step for step in reversed(main.biography) if step.command == "finetune")
     tuned = next((step for step in every if int(step.config.get("seeds") or 1) == 1), None)
@@ -106,10 +115,10 @@ def one_seed(results: Results, main: Model) -> list[Gap]:
         return []
     config = {**tuned.config, "seeds": 5, "output": f"{tuned.config.get('output', main.place)}-seeds"}
     line = reproduction_command(Record(command="finetune", config=config, metrics={}, environment={}), _base(results))
-    return [Gap("One seed a score: how much of a difference is chance is not known.", line)]
+    return [NextStep("One seed a score: how much of a difference is chance is not known.", line)]
 
 
-def no_curve(results: Results) -> list[Gap]:
+def missing_curve(results: Results) -> list[NextStep]:
     """Name the trained models without a train.jsonl beside them."""
     trained = ("distill", "finetune")
     names = [
@@ -118,9 +127,9 @@ def no_curve(results: Results) -> list[Gap]:
         if not model.curve
         and model.biography
         and model.biography[-1].command in trained
-        and not parts(Path(model.place))
+        and not task_checkpoints(Path(model.place))
     ]
-    return [Gap(f"No learning curve of {', '.join(names)}: there is no train.jsonl.")] if names else []
+    return [NextStep(f"No learning curve of {', '.join(names)}: there is no train.jsonl.")] if names else []
 
 
 def _base(results: Results) -> str:
