@@ -179,7 +179,7 @@ def main(
 
 @command(InitOptions)
 def init(config: InitOptions) -> Record:
-    from distilkit import student
+    from distilkit.commands import init as student
 
     return student.init(config)
 
@@ -193,7 +193,7 @@ def distill(config: DistillOptions) -> Record:
 
 @command(FinetuneOptions)
 def finetune(config: FinetuneOptions) -> Record:
-    from distilkit import finetuning
+    from distilkit.commands import finetune as finetuning
 
     return finetuning.finetune(config)
 
@@ -221,7 +221,7 @@ def report(config: ReportOptions) -> Record:
 
 @command(DemoOptions)
 def demo(config: DemoOptions) -> Record:
-    from distilkit import demo as demos
+    from distilkit.commands import demo as demos
 
     return demos.demo(config, say=lambda line: print(line, file=sys.stderr, flush=True))
 

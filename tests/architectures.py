@@ -9,9 +9,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from distilkit.commands.init import init
 from distilkit.errors import DistilkitError
 from distilkit.options.init import InitOptions
-from distilkit.student import init
 
 NAMES: list[str] = sorted(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
 LAYERS, VOCABULARY = 6, 120

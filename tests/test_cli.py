@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from distilkit import __version__, student
+from distilkit import __version__
 from distilkit.cli import app
+from distilkit.commands import init
 
 
 def run(*words: object) -> Result:
@@ -37,13 +38,13 @@ def test_json_is_one_record_and_nothing_else(teacher: Path, tmp_path: Path) -> N
 
 def test_what_libraries_print_is_no_data(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes to stderr, so that stdout stays one document."""
-    share = student.share
+    share = init.share
 
     def chatty(*words: Any) -> Any:
         sys.stdout.write("a library greets you\n")
         return share(*words)
 
-    monkeypatch.setattr("distilkit.student.share", chatty)
+    monkeypatch.setattr("distilkit.commands.init.share", chatty)
     result = run("init", teacher, "-o", tmp_path / "student", "--json")
     assert json.loads(result.stdout)["command"] == "init"
     assert "a library greets you" in result.stderr
@@ -198,7 +199,7 @@ def test_recipes_lists_and_prints() -> None:
 
 def test_a_bug_keeps_its_traceback(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only DistilkitError is turned into a line."""
-    monkeypatch.setattr("distilkit.student.share", lambda *args: 1 / 0)
+    monkeypatch.setattr("distilkit.commands.init.share", lambda *args: 1 / 0)
     result = run("init", teacher, "-o", tmp_path / "student")
 
     assert isinstance(result.exception, ZeroDivisionError)
@@ -214,7 +215,7 @@ def test_interrupt_exits_with_130(
     def interrupt(*args: object) -> None:
         signal.raise_signal(number)
 
-    monkeypatch.setattr("distilkit.student.share", interrupt)
+    monkeypatch.setattr("distilkit.commands.init.share", interrupt)
     result = run("init", teacher, "-o", tmp_path / "student")
 
     assert result.exit_code == 130

@@ -21,7 +21,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from distilkit import jobs
+from distilkit.commands.finetune_inputs import Job, encode, open_student
 from distilkit.data.batches import Batches
 from distilkit.distillation.task_objective import TaskLoss
 from distilkit.encoders import checkpoint
@@ -39,9 +39,9 @@ def now() -> Times:
     return time.perf_counter(), time.process_time()
 
 
-def run_distilkit(config: FinetuneOptions, job: jobs.Job, *, grouped: bool) -> Times:
+def run_distilkit(config: FinetuneOptions, job: Job, *, grouped: bool) -> Times:
     """Train with distilkit."""
-    student = jobs.open_student(SST2, config)
+    student = open_student(SST2, config)
     lengths = encoding.lengths(job.rows) if grouped else None
     collate = encoding.collator(job.tokenizer)
     with tempfile.TemporaryDirectory() as out:
@@ -51,9 +51,9 @@ def run_distilkit(config: FinetuneOptions, job: jobs.Job, *, grouped: bool) -> T
         return now()[0] - started[0], now()[1] - started[1]
 
 
-def run_trainer(config: FinetuneOptions, job: jobs.Job, *, grouped: bool) -> Times:
+def run_trainer(config: FinetuneOptions, job: Job, *, grouped: bool) -> Times:
     """Train with transformers' Trainer."""
-    student = jobs.open_student(SST2, config)
+    student = open_student(SST2, config)
     with tempfile.TemporaryDirectory() as out:
         arguments = TrainingArguments(
             output_dir=out,
@@ -80,13 +80,13 @@ def run_trainer(config: FinetuneOptions, job: jobs.Job, *, grouped: bool) -> Tim
         return now()[0] - started[0], now()[1] - started[1]
 
 
-def load(config: FinetuneOptions, count: int) -> jobs.Job:
+def load(config: FinetuneOptions, count: int) -> Job:
     """Encode `count` rows, the same for all."""
     rows: Dataset = read(SST2, config.data, "train").shuffle(seed=0).select(range(count))
-    student, tokenizer = jobs.open_student(SST2, config), checkpoint.open_tokenizer(config.model)
+    student, tokenizer = open_student(SST2, config), checkpoint.open_tokenizer(config.model)
     inputs = encoding.input_names(student)
-    encoded = jobs.encode(rows, SST2, tokenizer, inputs, config, student)
-    return jobs.Job(SST2, tokenizer, encoded, {}, inputs)
+    encoded = encode(rows, SST2, tokenizer, inputs, config, student)
+    return Job(SST2, tokenizer, encoded, {}, inputs)
 
 
 def main(model: str, data: str, count: str = "1280", rounds: str = "5") -> None:

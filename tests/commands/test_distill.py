@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 from distilkit.commands.distill import distill
+from distilkit.commands.init import init
 from distilkit.data import corpus as corpora
 from distilkit.data.blocks import pack_documents
 from distilkit.data.masking import masked_batch
@@ -20,7 +21,6 @@ from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions
 from distilkit.record import read_biography
-from distilkit.student import init
 
 
 @pytest.fixture

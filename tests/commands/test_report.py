@@ -12,8 +12,8 @@ import pytest
 from records import save, write_model
 from typer.testing import CliRunner
 
-from distilkit import student
 from distilkit.cli import app
+from distilkit.commands import init as student
 from distilkit.commands.report import report
 from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions

@@ -15,6 +15,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokeni
 
 from distilkit.commands import distill as distillation
 from distilkit.commands.distill import distill
+from distilkit.commands.init import init
 from distilkit.data import corpus as corpora
 from distilkit.data.blocks import pack_documents
 from distilkit.distillation import teacher_cache
@@ -26,7 +27,6 @@ from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions
 from distilkit.record import remembered_teacher
-from distilkit.student import init
 
 WEIGHTS = {"ce": 5.0, "mlm": 2.0}
 

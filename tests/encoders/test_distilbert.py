@@ -18,11 +18,11 @@ from transformers import (
     DistilBertModel,
 )
 
+from distilkit.commands.init import init
 from distilkit.encoders import distilbert
 from distilkit.encoders.layers import truncate_shared
 from distilkit.errors import DistilkitError
 from distilkit.options.init import InitOptions
-from distilkit.student import init
 
 IDS = torch.randint(5, 400, (2, 30), generator=torch.Generator().manual_seed(0))
 

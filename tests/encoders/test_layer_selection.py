@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
+from distilkit.commands.init import init
 from distilkit.encoders.layer_selection import STRATEGIES, LayerEvaluator, neighbouring_choices, search
 from distilkit.errors import DistilkitError
 from distilkit.options.init import InitOptions
-from distilkit.student import init
 
 
 def make_batch(seed: int) -> dict[str, torch.Tensor]:

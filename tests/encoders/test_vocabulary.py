@@ -18,11 +18,11 @@ from transformers import (
 )
 
 from distilkit.commands.distill import distill
+from distilkit.commands.init import init
 from distilkit.encoders import vocabulary
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions
-from distilkit.student import init
 
 SPECIAL = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
 SPECIAL |= {"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}

@@ -19,6 +19,7 @@ from transformers import (
 
 from distilkit.commands.distill import distill
 from distilkit.commands.evaluate import evaluate
+from distilkit.commands.init import init
 from distilkit.errors import DistilkitError
 from distilkit.evaluation import agreement, calibration, slices
 from distilkit.evaluation.paired_outputs import at_masked_tokens, trained_length
@@ -26,7 +27,6 @@ from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions
 from distilkit.options.tasks import EvalOptions
 from distilkit.record import Record, write_biography
-from distilkit.student import init
 
 CLASSIFIER = AutoModelForSequenceClassification
 NAMES = {0: "ham", 1: "spam", 2: "eggs & bacon"}

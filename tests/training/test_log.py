@@ -11,8 +11,8 @@ from accelerate.tracking import GeneralTracker
 from accelerate.utils import LoggerType
 
 from distilkit.commands.distill import distill
+from distilkit.commands.finetune import finetune
 from distilkit.errors import DistilkitError
-from distilkit.finetuning import finetune
 from distilkit.options.distill import DistillOptions
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.options.training import TrainOptions

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from distilkit.commands.distill import distill
-from distilkit.finetuning import finetune
+from distilkit.commands.finetune import finetune
+from distilkit.commands.init import init
 from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions
 from distilkit.options.tasks import FinetuneOptions
-from distilkit.student import init
 
 RUN = {"steps": 50, "seq_length": 16, "lr": 1e-3, "evaluate_every": 25, "checkpoint_every": 20}
 

@@ -21,12 +21,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from distilkit.commands.init import choose, init
 from distilkit.encoders import checkpoint
 from distilkit.encoders.layer_selection import alternate, spread
 from distilkit.errors import DistilkitError
 from distilkit.options.init import InitOptions
 from distilkit.record import read_biography
-from distilkit.student import choose, init
 
 FAMILIES = ["bert", "roberta", "distilbert"]
 

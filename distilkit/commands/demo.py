@@ -19,10 +19,11 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer, PreTrainedT
 from distilkit.commands.bench import bench
 from distilkit.commands.distill import distill
 from distilkit.commands.evaluate import evaluate
+from distilkit.commands.finetune import finetune
+from distilkit.commands.init import init
 from distilkit.encoders import checkpoint
 from distilkit.encoders.sizes import weights_bytes
 from distilkit.files import claim, write_text
-from distilkit.finetuning import finetune
 from distilkit.options.bench import BenchOptions
 from distilkit.options.declare import command_line
 from distilkit.options.distill import DistillOptions
@@ -31,7 +32,6 @@ from distilkit.options.report import DemoOptions
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.options.training import CommonOptions
 from distilkit.record import Record, json_text, record, write_biography
-from distilkit.student import init
 
 # Which part of the library a paragraph documents; the language reference is the part "language".
 AREAS = {

@@ -17,8 +17,9 @@ from transformers import (
     XmodConfig,
 )
 
-from distilkit import finetuning, jobs
 from distilkit.commands.evaluate import evaluate
+from distilkit.commands.finetune import finetune, settle
+from distilkit.commands.finetune_inputs import prepare
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.tasks.catalogue import resolve
@@ -86,7 +87,7 @@ def test_your_own_rows(config: FinetuneOptions, prose: list[str], case: str) -> 
     for split in ("train", "validation"):
         write(Path(str(config.data)) / f"{split}.{ending}", samples(prose, make))
     ours = replace(config, label=label)
-    done = finetuning.finetune(ours)
+    done = finetune(ours)
     assert done.metrics[f"custom/{metric}"] > 0.95
     found = CLASSIFIER.from_pretrained(config.output).config
     assert found.id2label == names
@@ -100,7 +101,7 @@ def test_a_pair_of_columns(config: FinetuneOptions, prose: list[str]) -> None:
     rows = [{"a": prose[n][:20], "b": WORDS[n % 2], "label": n % 2} for n in range(24)]
     for split in ("train", "validation"):
         write(Path(str(config.data)) / f"{split}.tsv", rows)
-    assert finetuning.finetune(replace(config, text=("a", "b"))).metrics["custom/accuracy"] == 1.0
+    assert finetune(replace(config, text=("a", "b"))).metrics["custom/accuracy"] == 1.0
 
 
 @pytest.mark.parametrize("long", ["head", "head-tail", "windows"])
@@ -111,7 +112,7 @@ def test_long_reviews(config: FinetuneOptions, prose: list[str], long: Any) -> N
     for split in ("train", "validation"):
         write(Path(str(config.data)) / f"{split}.jsonl", rows)
     imdb = replace(config, task="imdb", text=None, label=None, long=long, max_length=24, batch_size=8)
-    done = finetuning.finetune(imdb)
+    done = finetune(imdb)
     assert done.metrics["imdb/accuracy"] == (0.5 if long == "head" else 1.0)
     again = scored(imdb)
     assert again == pytest.approx({name: value for name, value in done.metrics.items() if name in again})
@@ -151,9 +152,9 @@ def test_a_teacher_of_another_family_width_and_tokenizer(
     wide = make_checkpoint("roberta", 2, hidden_size=48, pad_token_id=3, bos_token_id=0, eos_token_id=1)
     other_tokenizer.save_pretrained(wide)
     expert = replace(config, model=str(wide), output=config.output.with_name("expert"))
-    assert finetuning.finetune(expert).metrics[f"custom/{metric}"] > 0.95
+    assert finetune(expert).metrics[f"custom/{metric}"] > 0.95
     learner = replace(config, teacher=str(expert.output), alpha_task=0.0, alpha_ce=1.0, steps=80)
-    assert finetuning.finetune(learner).metrics[f"custom/{metric}"] > 0.95
+    assert finetune(learner).metrics[f"custom/{metric}"] > 0.95
 
 
 def test_spans_need_the_students_tokenizer(
@@ -167,7 +168,7 @@ def test_spans_need_the_students_tokenizer(
     other_tokenizer.save_pretrained(stranger)
     squad = replace(config, task="squad", text=None, label=None, teacher=str(stranger), max_length=64, stride=16)
     with pytest.raises(DistilkitError, match=r"--teacher '.*' has another tokenizer than the student"):
-        finetuning.finetune(squad)
+        finetune(squad)
     assert not config.output.exists()
 
 
@@ -183,7 +184,7 @@ def test_xmod_is_given_a_language(config: FinetuneOptions, teacher: Path, prose:
     for split in ("train", "validation"):
         write(Path(str(config.data)) / f"{split}.jsonl", samples(prose, lambda n: {"label": n % 2}))
     ours = replace(config, model=str(config.output.with_name("xmod")), steps=1)
-    done, again = finetuning.finetune(ours), scored(ours)
+    done, again = finetune(ours), scored(ours)
     assert again == {name: done.metrics[name] for name in again}
 
 
@@ -193,7 +194,7 @@ def test_rows_of_about_the_same_length_share_a_batch(config: FinetuneOptions, pr
     for split in ("train", "validation"):
         write(Path(str(config.data)) / f"{split}.jsonl", rows)
     [task] = resolve(config)
-    batches = jobs.prepare(task, finetuning.settle(task, config)).batches(config)
+    batches = prepare(task, settle(task, config)).batches(config)
     grouped = sum(batches[n]["input_ids"].numel() for n in range(batches.per_epoch))
     batches.lengths, batches._epoch = None, -1
     shuffled = sum(batches[n]["input_ids"].numel() for n in range(batches.per_epoch))
@@ -212,9 +213,9 @@ def test_hidden_states_of_a_wider_task_teacher(
         write(Path(str(config.data)) / f"{split}.jsonl", samples(prose, lambda n: {"label": WORDS[n]}))
     wide = make_checkpoint("bert", 3, hidden_size=48)
     expert = replace(config, model=str(wide), output=config.output.with_name("expert"), steps=4)
-    finetuning.finetune(expert)
+    finetune(expert)
     learner = replace(config, teacher=str(expert.output), alpha_hidden=1.0, steps=30, log_every=1)
-    finetuning.finetune(learner)
+    finetune(learner)
     lines = [json.loads(line) for line in (config.output / "train.jsonl").read_text().splitlines()]
     hidden = [line["hidden"] for line in lines if "hidden" in line]
     assert len(hidden) == 30
@@ -228,5 +229,5 @@ def test_hidden_states_of_a_wider_task_teacher(
     ):
         refused = replace(learner, output=config.output.with_name("refused"), **changes)
         with pytest.raises(DistilkitError, match=message):
-            finetuning.finetune(refused)
+            finetune(refused)
         assert not refused.output.exists()

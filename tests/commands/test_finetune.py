@@ -16,8 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from distilkit import finetuning
-from distilkit.commands import evaluate
+from distilkit.commands import evaluate, finetune
 from distilkit.distillation.task_objective import TaskLoss
 from distilkit.errors import DistilkitError
 from distilkit.evaluation import scoring
@@ -70,7 +69,7 @@ def config(teacher: Path, sst2: Path, tmp_path: Path) -> FinetuneOptions:
 
 def test_learns_and_writes_a_checkpoint(config: FinetuneOptions) -> None:
     """An easy task is learnt, and the output is a checkpoint with named labels that scores what was reported."""
-    done = finetuning.finetune(replace(config, steps=60))
+    done = finetune.finetune(replace(config, steps=60))
     assert done.metrics["sst2/accuracy"] == 1.0
     assert done.metrics["updates"] == 60
     assert [entry.to_json() for entry in read_biography(config.output)] == [done.to_json()]
@@ -87,7 +86,7 @@ def test_custom_labels_are_kept(config: FinetuneOptions, prose: list[str], tmp_p
     data = write_rows(tmp_path / "mine" / "train.jsonl", sentences(prose, ("spam", "ham")))
     write_rows(data / "validation.jsonl", sentences(prose, ("spam", "ham")))
     custom = {"task": "custom", "data": data, "text": ("sentence",), "label": "label"}
-    done = finetuning.finetune(replace(config, steps=60, **custom))
+    done = finetune.finetune(replace(config, steps=60, **custom))
     assert CLASSIFIER.from_pretrained(config.output).config.id2label == {0: "ham", 1: "spam"}
     again = evaluate.evaluate(EvalOptions(models=(str(config.output),), max_length=32, **custom))
     assert again.metrics["custom/accuracy"] == done.metrics["custom/accuracy"] == 1.0
@@ -102,7 +101,7 @@ def test_seeds_keep_the_median_run(config: FinetuneOptions, monkeypatch: pytest.
         return {"sst2/accuracy": value}
 
     monkeypatch.setattr(evaluate, "score", score)
-    done = finetuning.finetune(replace(config, steps=2, seeds=3, seed=7))
+    done = finetune.finetune(replace(config, steps=2, seeds=3, seed=7))
     assert [done.metrics[f"sst2/accuracy{end}"] for end in ("", "/min", "/max")] == [0.5, 0.1, 0.9]
     assert torch.equal(CLASSIFIER.from_pretrained(config.output).classifier.weight, kept[0.5])
     assert not torch.equal(kept[0.1], kept[0.9])
@@ -112,23 +111,23 @@ def test_seeds_keep_the_median_run(config: FinetuneOptions, monkeypatch: pytest.
 
 def test_seeds_resume_skips_finished_runs(config: FinetuneOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """After an interruption in the second of two seeds, --resume makes only the second, and refuses other options."""
-    run, ran = finetuning.run, []
+    run, ran = finetune.run, []
 
-    def interrupted(job: finetuning.Job, one: FinetuneOptions) -> Any:
+    def interrupted(job: finetune.Job, one: FinetuneOptions) -> Any:
         ran.append(one.seed)
         if len(ran) == 2:
             raise KeyboardInterrupt
         return run(job, one)
 
-    monkeypatch.setattr(finetuning, "run", interrupted)
+    monkeypatch.setattr(finetune, "run", interrupted)
     many = replace(config, steps=2, seeds=2, seed=1)
     with pytest.raises(KeyboardInterrupt):
-        finetuning.finetune(many)
+        finetune.finetune(many)
     with pytest.raises(DistilkitError, match=r"--lr was 0.003 .* now 0.1: --resume needs the same"):
-        finetuning.finetune(replace(many, resume=True, lr=0.1))
+        finetune.finetune(replace(many, resume=True, lr=0.1))
     with pytest.raises(DistilkitError, match=r"has seed-.*: --resume needs the same --seed and --seeds"):
-        finetuning.finetune(replace(many, resume=True, seeds=1))
-    done = finetuning.finetune(replace(many, resume=True))
+        finetune.finetune(replace(many, resume=True, seeds=1))
+    done = finetune.finetune(replace(many, resume=True))
     assert ran == [1, 2, 2]
     assert {"sst2/accuracy", "sst2/accuracy/min", "sst2/accuracy/max"} <= set(done.metrics)
 
@@ -149,17 +148,17 @@ def test_a_signal_in_a_seeds_last_evaluation_stops_the_next(
     many = replace(config, steps=2, seeds=2, seed=1, keep="last")
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        finetuning.finetune(many)
+        finetune.finetune(many)
     assert signal.getsignal(signal.SIGTERM) is before
     assert read_biography(config.output / "seed-1")
     assert [path.name for path in (config.output / "seed-2").glob("checkpoint-*")] == ["checkpoint-00000001"]
-    assert finetuning.finetune(replace(many, resume=True)).metrics["updates"] == 2
+    assert finetune.finetune(replace(many, resume=True)).metrics["updates"] == 2
 
 
 def test_resume_gives_the_uninterrupted_run(config: FinetuneOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that failed after a checkpoint goes on to the very weights of one that did not."""
     straight = replace(config, output=config.output.with_name("straight"))
-    finetuning.finetune(straight)
+    finetune.finetune(straight)
     forward, calls = TaskLoss.forward, iter(range(100))
 
     def failing(self: TaskLoss, *given: Any) -> dict[str, torch.Tensor]:
@@ -169,9 +168,9 @@ def test_resume_gives_the_uninterrupted_run(config: FinetuneOptions, monkeypatch
 
     monkeypatch.setattr(TaskLoss, "forward", failing)
     with pytest.raises(DistilkitError, match="power cut"):
-        finetuning.finetune(replace(config, checkpoint_every=5))
+        finetune.finetune(replace(config, checkpoint_every=5))
     assert (config.output / "checkpoint-00000005").is_dir()
-    finetuning.finetune(replace(config, checkpoint_every=5, resume=True))
+    finetune.finetune(replace(config, checkpoint_every=5, resume=True))
     assert not [*config.output.glob("checkpoint-*"), *config.output.glob("run.json")]
     one, other = (CLASSIFIER.from_pretrained(path).state_dict() for path in (straight.output, config.output))
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -182,7 +181,7 @@ def test_a_failed_run_leaves_nothing(config: FinetuneOptions) -> None:
     data = config.output.with_name("half")
     write_rows(data / "train.jsonl", [{"sentence": "a", "label": 1}])
     with pytest.raises(DistilkitError, match="no validation"):
-        finetuning.finetune(replace(config, data=data))
+        finetune.finetune(replace(config, data=data))
     assert not config.output.exists()
 
 
@@ -190,7 +189,7 @@ def test_learns_from_a_teacher_that_names_labels_in_another_order(
     config: FinetuneOptions, make_checkpoint: Callable[..., Path]
 ) -> None:
     """With --alpha-task 0 the student takes on the teacher's answers, label by label."""
-    good = finetuning.finetune(replace(config, steps=60, output=config.output.with_name("good")))
+    good = finetune.finetune(replace(config, steps=60, output=config.output.with_name("good")))
     assert good.metrics["sst2/accuracy"] == 1.0
     expert = CLASSIFIER.from_pretrained(config.output.with_name("good"))
     with torch.no_grad():  # the same model with its two outputs swapped
@@ -199,7 +198,7 @@ def test_learns_from_a_teacher_that_names_labels_in_another_order(
     expert.config.id2label = {0: "positive", 1: "negative"}
     expert.save_pretrained(config.output.with_name("good"))
     learner = replace(config, steps=60, teacher=str(config.output.with_name("good")), alpha_task=0.0, alpha_ce=1.0)
-    assert finetuning.finetune(learner).metrics["sst2/accuracy"] == 1.0
+    assert finetune.finetune(learner).metrics["sst2/accuracy"] == 1.0
     line = next(line for line in reversed(journal(config.output)) if "loss" in line)
     assert line["loss"] == pytest.approx(line["ce"])
 
@@ -208,7 +207,7 @@ def test_refuses_teachers_of_other_labels(config: FinetuneOptions, make_checkpoi
     """A teacher with other labels is refused by name before anything is trained."""
     other = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "joy", 1: "fear"})
     with pytest.raises(DistilkitError, match="predicts joy, fear, but sst2 has negative, positive"):
-        finetuning.finetune(replace(config, teacher=str(other)))
+        finetune.finetune(replace(config, teacher=str(other)))
     assert not config.output.exists()
 
 
@@ -224,7 +223,7 @@ def test_squad_with_a_teacher(
     options = {"task": "squad", "data": data, "max_length": 64, "stride": 16, "steps": 2}
     options |= {"model": str(make_checkpoint("distilbert", 2))}
     expert = make_checkpoint("bert", 2, AutoModelForQuestionAnswering)
-    done = finetuning.finetune(replace(config, teacher=str(expert), **options))
+    done = finetune.finetune(replace(config, teacher=str(expert), **options))
     assert 0 <= done.metrics["squad/f1"] <= 100
     AutoModelForQuestionAnswering.from_pretrained(config.output)
 
@@ -242,7 +241,7 @@ def glue(config: FinetuneOptions, make_checkpoint: Callable[..., Path], tmp_path
 
 def test_glue_trains_nine(glue: FinetuneOptions) -> None:
     """`--task glue` makes nine checkpoints and a record with the averages, which eval finds again."""
-    done = finetuning.finetune(glue)
+    done = finetune.finetune(glue)
     again = evaluate.evaluate(EvalOptions(models=(str(glue.output),), task="glue", data=glue.data, max_length=32))
     scores = {name: value for name, value in done.metrics.items() if not name.endswith("/collapsed")}
     assert scores == pytest.approx(again.metrics, abs=1e-4)
@@ -254,7 +253,7 @@ def test_glue_trains_nine(glue: FinetuneOptions) -> None:
 
 def test_glue_goes_on_without_repeating_finished_tasks(glue: FinetuneOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted in the third of nine tasks, --resume trains the third and those after it, and no task twice."""
-    run, ran = finetuning.run, []
+    run, ran = finetune.run, []
 
     def interrupted(job: Any, one: FinetuneOptions) -> Any:
         ran.append(job.task.name)
@@ -262,10 +261,10 @@ def test_glue_goes_on_without_repeating_finished_tasks(glue: FinetuneOptions, mo
             raise KeyboardInterrupt
         return run(job, one)
 
-    monkeypatch.setattr(finetuning, "run", interrupted)
+    monkeypatch.setattr(finetune, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        finetuning.finetune(glue)
-    done = finetuning.finetune(replace(glue, resume=True))
+        finetune.finetune(glue)
+    done = finetune.finetune(replace(glue, resume=True))
     assert ran == ["cola", "sst2", "mrpc", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"]
     assert {"glue/average", "glue/average_without_wnli"} <= set(done.metrics)
 
@@ -274,20 +273,20 @@ def test_a_task_that_diverges_does_not_stop_the_others(
     glue: FinetuneOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The other eight are made; --resume with a lower rate makes the ninth alone, and the averages."""
-    run, ran = finetuning.run, []
+    run, ran = finetune.run, []
 
     def troubled(job: Any, one: FinetuneOptions) -> Any:
         ran.append(job.task.name)
         high = job.task.name == "mrpc" and one.lr != 1e-3
         return run(job, replace(one, lr=1e30, steps=3, log_every=1) if high else one)
 
-    monkeypatch.setattr(finetuning, "run", troubled)
+    monkeypatch.setattr(finetune, "run", troubled)
     with pytest.raises(DistilkitError, match="mrpc diverged: lower --lr and go on with --resume, which keeps the oth"):
-        finetuning.finetune(glue)
+        finetune.finetune(glue)
     assert "warning: mrpc diverged: the loss is nan at update" in capsys.readouterr().err
     assert len(ran) == 9
     assert not (glue.output / "distilkit.json").exists()
-    done = finetuning.finetune(replace(glue, resume=True, lr=1e-3))
+    done = finetune.finetune(replace(glue, resume=True, lr=1e-3))
     assert ran[9:] == ["mrpc"]
     assert "glue/average" in done.metrics
     rates = {task: json.loads((glue.output / task / "distilkit.json").read_text())[-1]["config"]["lr"] for task in ran}
@@ -305,7 +304,7 @@ def test_a_task_that_diverges_does_not_stop_the_others(
 def test_what_is_about_a_teacher_needs_one(config: FinetuneOptions, options: dict[str, Any], flag: str) -> None:
     """It would change nothing, and the record would say that it was so made."""
     with pytest.raises(DistilkitError, match=f"{flag}.* is about a teacher: give one as --teacher"):
-        finetuning.finetune(replace(config, **options))
+        finetune.finetune(replace(config, **options))
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[torch.Tensor]:
@@ -326,7 +325,7 @@ def test_keeps_the_best_evaluations_weights(
 ) -> None:
     """Scored every 4 of 12 updates, the weights with the best score are saved, and theirs is the score reported."""
     seen = scripted(monkeypatch, [0.5, 0.9, 0.7])
-    done = finetuning.finetune(replace(config, steps=12, evaluate_every=4, keep=keep))
+    done = finetune.finetune(replace(config, steps=12, evaluate_every=4, keep=keep))
     assert done.metrics["sst2/accuracy"] == [0.5, 0.9, 0.7][kept]
     assert torch.equal(CLASSIFIER.from_pretrained(config.output).classifier.weight, seen[kept])
     readings = [line for line in journal(config.output) if "sst2/accuracy" in line]
@@ -336,7 +335,7 @@ def test_keeps_the_best_evaluations_weights(
 def test_patience_ends_a_run(config: FinetuneOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --patience 2 an epoch each of 4 updates is scored until two in turn are no better than the best."""
     scripted(monkeypatch, [0.6, 0.5, 0.6, 0.9])
-    done = finetuning.finetune(replace(config, steps=40, patience=2))
+    done = finetune.finetune(replace(config, steps=40, patience=2))
     assert (done.metrics["updates"], done.metrics["kept_evaluation"]) == (12, 1)
 
 
@@ -352,8 +351,8 @@ def test_resume_keeps_the_best_of_before(config: FinetuneOptions, monkeypatch: p
     monkeypatch.setattr(TaskLoss, "forward", failing)
     short = replace(config, steps=12, evaluate_every=4, checkpoint_every=4)
     with pytest.raises(DistilkitError, match="power cut"):
-        finetuning.finetune(short)
-    done = finetuning.finetune(replace(short, resume=True))
+        finetune.finetune(short)
+    done = finetune.finetune(replace(short, resume=True))
     assert (done.metrics["sst2/accuracy"], len(seen)) == (0.9, 3)
     assert torch.equal(CLASSIFIER.from_pretrained(config.output).classifier.weight, seen[0])
 
@@ -363,23 +362,23 @@ def test_nothing_is_chosen_by_a_test_split(config: FinetuneOptions, prose: list[
     rows = [{"text": row["sentence"], "label": row["label"]} for row in sentences(prose)]
     data = write_rows(tmp_path / "imdb" / "train.jsonl", rows)
     write_rows(data / "test.jsonl", rows[:8])
-    done = finetuning.finetune(replace(config, task="imdb", data=data))
+    done = finetune.finetune(replace(config, task="imdb", data=data))
     assert (done.config["keep"], done.metrics["kept_evaluation"]) == ("last", 1)
     write_rows(data / "validation.jsonl", rows[:8])
-    assert finetuning.settle(TASKS["imdb"], replace(config, task="imdb", data=data)).keep == "best"
+    assert finetune.settle(TASKS["imdb"], replace(config, task="imdb", data=data)).keep == "best"
 
 
 def test_seeds_that_diverge_or_collapse_are_named(
     config: FinetuneOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One seed's loss is no number, another's answers are all the same: the others go on, and both are named."""
-    run = finetuning.run
+    run = finetune.run
 
     def troubled(job: Any, one: FinetuneOptions) -> Any:
         return run(job, replace(one, lr={1: 1e30, 2: 1.0, 3: 3e-3}[one.seed]))
 
-    monkeypatch.setattr(finetuning, "run", troubled)
-    done = finetuning.finetune(replace(config, steps=40, seeds=3, seed=1, log_every=1))
+    monkeypatch.setattr(finetune, "run", troubled)
+    done = finetune.finetune(replace(config, steps=40, seeds=3, seed=1, log_every=1))
     assert {name for name in done.metrics if name.startswith("seed-")} == {"seed-1/diverged", "seed-2/collapsed"}
     assert done.metrics["sst2/accuracy/min"] == 0.5  # of the collapsed run: half the rows have either label
     assert done.metrics["sst2/accuracy/max"] == 1.0
@@ -392,7 +391,7 @@ def test_seeds_that_diverge_or_collapse_are_named(
 def test_seeds_that_all_diverge_are_an_error(config: FinetuneOptions) -> None:
     """Where no seed came to anything, nothing is written."""
     with pytest.raises(DistilkitError, match="all 2 seeds diverged on sst2: lower --lr"):
-        finetuning.finetune(replace(config, lr=1e30, seeds=2, log_every=1))
+        finetune.finetune(replace(config, lr=1e30, seeds=2, log_every=1))
     assert not config.output.exists()
 
 

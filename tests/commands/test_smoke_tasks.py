@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from distilkit import finetuning
 from distilkit.commands.evaluate import evaluate
+from distilkit.commands.finetune import finetune
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.tasks import squad
 from distilkit.tasks.catalogue import TASKS, Task
@@ -69,7 +69,7 @@ def test_trains_and_scores_on_real_rows(name: str, make_checkpoint: Callable[...
     out = tmp_path / "out"
     columns: dict[str, Any] = {"text": ("text",), "label": "label"} if name == "custom" else {}
     options = {"epochs": 1.0, "batch_size": 16, "lr": 3e-4, "max_length": 64, "stride": 16, "log_every": 1}
-    done = finetuning.finetune(FinetuneOptions(model=model, task=name, data=data, output=out, **options, **columns))
+    done = finetune(FinetuneOptions(model=model, task=name, data=data, output=out, **options, **columns))
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text("utf-8").splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == done.metrics["updates"] >= 7

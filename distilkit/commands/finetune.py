@@ -8,11 +8,11 @@ from pathlib import Path
 
 from accelerate.utils import set_seed
 
+from distilkit.commands.finetune_inputs import Job, open_student, prepare
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError, DivergedError
 from distilkit.evaluation import scoring
 from distilkit.evaluation.scoring import score
-from distilkit.jobs import Job, open_student, prepare
 from distilkit.options.declare import flag
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.progress import warn

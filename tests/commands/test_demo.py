@@ -11,8 +11,8 @@ import pytest
 from transformers import AutoModel
 from typer.testing import CliRunner
 
-from distilkit import demo as module
 from distilkit.cli import app
+from distilkit.commands import demo as module
 from distilkit.commands.report import report
 from distilkit.options.recipes import COMMANDS
 from distilkit.options.report import DemoOptions, ReportOptions
