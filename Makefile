@@ -15,9 +15,10 @@ test: .venv/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto
 
-docs: .venv/.installed
+docs: .venv/.installed-dev
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/generate.py architectures
+	$(BIN)/python -m mkdocs build --strict
 
 format: .venv/.installed-dev
 	$(BIN)/ruff format

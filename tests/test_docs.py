@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -86,3 +88,25 @@ def test_the_changelog_begins_with_this_version() -> None:
     newest = re.findall(r"^## \[([^\]]+)\]", text, re.MULTILINE)[0]
     assert newest == __version__
     assert all(f"`distilkit {command}`" in text for command in COMMANDS)
+
+
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    """Every page is in the navigation, every link and anchor leads somewhere, and no other host is needed."""
+    pytest.importorskip("material", reason="mkdocs-material is not installed")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = {path: path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html")}
+    assert tmp_path / "site/how-to/distil/index.html" in pages
+    loaded = {
+        path: re.findall(r"<(?:script|img|link rel=.stylesheet.)[^>]+https?://[^>]+", text)
+        for path, text in pages.items()
+    }
+    assert {path: found for path, found in loaded.items() if found} == {}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "SECURITY.md"])
+def test_links_beside_the_site_lead_somewhere(name: str) -> None:
+    """A page outside of docs/ links to files that exist."""
+    targets = re.findall(r"\]\(([^)#]+)", (ROOT / name).read_text(encoding="utf-8"))
+    assert [target for target in targets if "://" not in target and not (ROOT / target).is_file()] == []
