@@ -8,10 +8,10 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "DistilkitError": "errors",
     "Record": "record",
-    "spread": "selection",
-    "extract": "layers",
-    "train": "training",
-    "Distillation": "objectives",
+    "spread": "encoders.layer_selection",
+    "extract": "encoders.layers",
+    "train": "training.loop",
+    "Distillation": "distillation.text_objective",
 }
 __all__ = ["DistilkitError", "Distillation", "Record", "__version__", "extract", "spread", "train"]
 

@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
-from distilkit.training.devices import _only_cpus
+from distilkit.training import devices
 
 VARIABLES = {
     "FSDP": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"},
@@ -21,7 +21,7 @@ VARIABLES = {
     },
 }  # fmt: skip
 os.environ |= VARIABLES[os.environ["SHARDED"]] | {"ACCELERATE_TORCH_DEVICE": "cpu"}
-_only_cpus = lambda: False
+devices._only_cpus = lambda: False
 PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)  # type: ignore[method-assign]
 with contextlib.redirect_stdout(sys.stderr):  # where DeepSpeed says what it has built
     PartialState()

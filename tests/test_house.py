@@ -10,117 +10,141 @@ import distilkit
 
 HOUSE = Path(distilkit.__file__).parent
 FLOORS = [
-    {"errors", "__init__"},
-    {"config", "options", "record", "progress", "tables", "allocator", "divergence"},
-    {
-        *("corpus", "packing", "rows", "stream", "reading", "pairing", "teacher_cache", "manifest"),
-        *(
-            "checkpoint",
-            "losses",
-            "states",
-            "objectives",
-            "alignment",
-            "task_loss",
-            "training",
-            "processes",
-            "journal",
-            "sharding",
-            "snapshot",
-            "examiner",
-        ),
-        *("plan", "memory", "tracker", "curve"),
-        *("stack", "layers", "proof", "selection", "vocabulary", "distilbert"),
-        *("tasks", "labels", "task_data", "encoding", "squad", "metrics", "jobs", "best"),
-        *("measurements", "results", "comparison", "headline", "steps", "gaps", "plots", "render", "card"),
-        *("predictions", "inference", "resampling", "retention"),
-        *("agreement", "answers", "pairs", "slices", "calibration"),
-    },
-    {"student", "distillation", "finetuning", "evaluation", "benchmark", "export", "report"},
-    {"demo"},
+    {"errors", "formatting", "progress", "files", "record", "gates", "screen", "options", "__init__"},
+    {"encoders", "data"},
+    {"training", "tasks", "export"},
+    {"distillation", "evaluation", "benchmark", "reporting"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]
-LIGHT = FLOORS[0] | FLOORS[1]
-NEIGHBOURS = {("finetuning", "evaluation")}
-OPENERS = {"from_pretrained", "save_pretrained"}
-MODULES = sorted(path.stem for path in HOUSE.glob("*.py"))
+LIGHT = {"rich", "tomli"}  # what the ground floor may import besides the standard library
+HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate", "numpy", "rich"}
+HELPERS = {"commands.finetune": {"commands.finetune_inputs"}}  # a command's own second file
+FILES = sorted(".".join(path.relative_to(HOUSE).with_suffix("").parts) for path in HOUSE.rglob("*.py"))
+WINGS = sorted(path.parent.name for path in HOUSE.glob("*/__init__.py"))
 
 
-def floor(module: str) -> int:
-    return next(number for number, names in enumerate(FLOORS) if module in names)
+def source(file: str) -> Path:
+    return HOUSE / (file.replace(".", "/") + ".py")
 
 
-def tree(module: str) -> ast.Module:
-    return ast.parse((HOUSE / f"{module}.py").read_text(encoding="utf-8"))
+def tree(file: str) -> ast.Module:
+    return ast.parse(source(file).read_text(encoding="utf-8"))
 
 
-def imports(module: str) -> Iterator[str]:
-    """Yield the dotted names that a module imports, anywhere in it."""
-    for node in ast.walk(tree(module)):
+def room(file: str) -> str:
+    return file.partition(".")[0]
+
+
+def floor(file: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if room(file) in rooms)
+
+
+def imports(file: str) -> Iterator[str]:
+    """Yield the dotted names that a file imports, anywhere in it."""
+    for node in ast.walk(tree(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module} imports relatively"
+            assert node.level == 0, f"{file} imports relatively"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rooms(module: str) -> set[str]:
-    """Return the modules of the package that a module imports."""
-    parts = (name.split(".") for name in imports(module))
-    return {name[1] if len(name) > 1 and name[1] in MODULES else "__init__" for name in parts if name[0] == "distilkit"}
+def neighbours(file: str) -> set[str]:
+    """Return the files of the package that a file imports."""
+    found = set()
+    for name in imports(file):
+        package, _, inside = name.partition(".")
+        if package == "distilkit":
+            found |= {other for other in FILES if f"{inside}.".startswith(f"{other}.")} or {"__init__"}
+    return found - {file}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_go_down(module: str) -> None:
-    """A module imports from lower floors; on its own floor only where that is a helper's floor or said so here."""
-    mine = floor(module)
-    for room in rooms(module) - {module}:
-        same_floor_is_fine = mine in (1, 2) or (module, room) in NEIGHBOURS
-        assert floor(room) < mine or (floor(room) == mine and same_floor_is_fine), f"{module} imports {room}"
+@pytest.mark.parametrize("file", FILES)
+def test_imports_go_down(file: str) -> None:
+    """A file imports its own wing and lower floors; on the ground floor, its neighbours too."""
+    for other in neighbours(file):
+        inside = room(other) == room(file) or floor(other) == floor(file) == 0
+        assert floor(other) < floor(file) or inside, f"{file} imports {other}"
 
 
-@pytest.mark.parametrize("module", sorted(LIGHT & set(MODULES)))
-def test_lower_floors_are_light(module: str) -> None:
-    """errors, config, record and progress import the standard library, tomli for old Pythons, and rich."""
+def test_no_circle() -> None:
+    """No file imports itself through others."""
+    below: dict[str, set[str]] = {}
+
+    def reach(file: str, path: tuple[str, ...] = ()) -> set[str]:
+        assert file not in path, " imports ".join((*path[path.index(file) :], file))
+        if file not in below:
+            below[file] = {file}.union(*(reach(other, (*path, file)) for other in neighbours(file)))
+        return below[file]
+
+    assert all(reach(file) for file in FILES)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if "." in file])
+def test_a_file_of_a_wing_has_300_lines_at_most(file: str) -> None:
+    """A longer one holds two subjects."""
+    assert len(source(file).read_text(encoding="utf-8").splitlines()) <= 300
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wing_opens_with_a_docstring_alone(wing: str) -> None:
+    """Its __init__.py says what the wing is for and has no code."""
+    (only,) = tree(f"{wing}.__init__").body
+    assert isinstance(only, ast.Expr)
+    assert ast.get_docstring(tree(f"{wing}.__init__"))
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if floor(file) == 0])
+def test_the_ground_floor_is_light(file: str) -> None:
+    """It imports the standard library, rich in screen and progress, and tomli for old Pythons."""
     import sys
 
-    outside = {name.split(".")[0] for name in imports(module)} - set(sys.stdlib_module_names) - {"distilkit"}
-    assert outside <= ({"rich"} if module == "progress" else {"tomli"})
+    outside = {name.partition(".")[0] for name in imports(file)} - set(sys.stdlib_module_names) - {"distilkit"}
+    assert outside <= (LIGHT if file in ("screen", "progress") else {"tomli"})
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if room(file) == "commands"])
+def test_commands_do_not_call_each_other(file: str) -> None:
+    """Only the demo runs the others."""
+    others = {other for other in neighbours(file) if room(other) == "commands"}
+    assert file == "commands.demo" or others <= HELPERS.get(file, set())
+
+
+def users(names: set[str]) -> set[str]:
+    """Return the files in which an attribute or a function of one of these names is used."""
+    return {
+        file
+        for file in FILES
+        for node in ast.walk(tree(file))
+        if (isinstance(node, ast.Attribute) and node.attr in names)
+        or (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names)
+    }
 
 
 def test_typer_lives_in_the_command_line_alone() -> None:
-    """No other module imports typer or click."""
-    users = {module for module in MODULES if {"typer", "click"} & {name.split(".")[0] for name in imports(module)}}
-    assert users == {"cli"}
+    """No other file imports typer or click."""
+    assert {file for file in FILES if {"typer", "click"} & {name.partition(".")[0] for name in imports(file)}} == {
+        "cli"
+    }
 
 
 def test_models_and_tokenizers_are_opened_and_saved_in_one_place() -> None:
-    """Only checkpoint.py calls from_pretrained and save_pretrained, on whatever class."""
-    users = {
-        module
-        for module in MODULES
-        for node in ast.walk(tree(module))
-        if isinstance(node, ast.Attribute) and node.attr in OPENERS
-    }
-    assert users == {"checkpoint"}
+    """Only encoders/checkpoint.py calls from_pretrained and save_pretrained, on whatever class."""
+    assert users({"from_pretrained", "save_pretrained"}) == {"encoders.checkpoint"}
+
+
+def test_nothing_else_prints() -> None:
+    """Functions return; print() is called in cli.py and screen.py, and in progress.py on stderr."""
+    assert users({"print"}) <= {"cli", "screen", "progress"}
 
 
 def test_cli_imports_nothing_heavy_at_its_top() -> None:
     """What a command needs is imported in its body."""
-    heavy = {name for names in FLOORS[2:5] for name in names}
     top = [node for node in tree("cli").body if isinstance(node, (ast.Import, ast.ImportFrom))]
     assert top
     for node in top:
-        names = {alias.name for alias in node.names} | set((getattr(node, "module", "") or "").split("."))
-        assert not names & (heavy | {"torch", "transformers", "datasets", "accelerate", "evaluate", "numpy", "rich"})
-
-
-def test_nothing_else_prints() -> None:
-    """Functions return; print() is called in cli.py, and in progress.py on stderr."""
-    users = {
-        module
-        for module in MODULES
-        for node in ast.walk(tree(module))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
-    }
-    assert users <= {"cli", "progress"}
+        names = {getattr(node, "module", "") or "", *(alias.name for alias in node.names)}
+        assert not {name.partition(".")[0] for name in names} & HEAVY
+        assert not any(name.startswith("distilkit.commands") for name in names)

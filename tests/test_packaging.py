@@ -27,9 +27,9 @@ for name in {absent}:
     sys.modules[name] = None
 import distilkit
 assert distilkit.__file__.startswith(sys.argv[1]), distilkit.__file__
-for module in pkgutil.iter_modules(distilkit.__path__):
-    if module.name != "__main__":
-        importlib.import_module("distilkit." + module.name)
+for module in pkgutil.walk_packages(distilkit.__path__, "distilkit."):
+    if module.name != "distilkit.__main__":
+        importlib.import_module(module.name)
 from distilkit.render import HTML, MARKDOWN
 HTML.get_template("report.html.jinja")
 MARKDOWN.get_template("model_card.md.jinja")
@@ -47,7 +47,7 @@ def names(requirements: list[str]) -> set[str]:
 def imported() -> set[str]:
     """Return the third-party packages that the package imports, anywhere in it."""
     found = set()
-    for path in (ROOT / "distilkit").glob("*.py"):
+    for path in (ROOT / "distilkit").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}
@@ -93,7 +93,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     """Modules, py.typed, recipes, templates and the licence are in it; tests and caches are not."""
     found = set(zipfile.ZipFile(wheel).namelist())
-    modules = {f"distilkit/{path.name}" for path in (ROOT / "distilkit").glob("*.py")}
+    modules = {f"distilkit/{path.name}" for path in (ROOT / "distilkit").rglob("*.py")}
     recipes = {f"distilkit/options/recipes/{name}.toml" for name in recipe_names()}
     templates = {
         f"distilkit/reporting/templates/{path.name}" for path in (ROOT / "distilkit/reporting/templates").iterdir()

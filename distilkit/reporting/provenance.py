@@ -86,9 +86,8 @@ def outcome(done: Record) -> str:
     if done.command == "init" and "kept_layers" in done.environment:
         said.append(f"kept layers {done.environment['kept_layers']}")
     if "student/parameters" in metrics and "teacher/parameters" in metrics:
-        said.append(
-            f"{format_millions(metrics['student/parameters'])} of {format_millions(metrics['teacher/parameters'])} parameters"
-        )
+        ours, theirs = (format_millions(metrics[f"{model}/parameters"]) for model in ("student", "teacher"))
+        said.append(f"{ours} of {theirs} parameters")
     if "max_difference" in metrics:
         said.append(f"largest difference in the proof {metrics['max_difference']:.2g}")
     said += [f"{metrics[name]:,.0f} {name}" for name in ("updates", "tokens") if name in metrics]

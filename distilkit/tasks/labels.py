@@ -10,7 +10,6 @@ from datasets import Dataset, List
 from transformers import PretrainedConfig
 
 from distilkit.errors import DistilkitError
-from distilkit.tasks import labels
 from distilkit.tasks.catalogue import METRICS, SCALE, Kind, Task
 
 PROBLEMS: dict[Kind, str] = {  # what a model's config calls them
@@ -196,9 +195,9 @@ def match_label_order(student: PretrainedConfig, teacher: PretrainedConfig, name
     Names that say nothing (LABEL_0, 0) count as being in the other's order.
     Raises DistilkitError where the teacher, called `name`, has other labels.
     """
-    ours, theirs = labels.output_names(student), labels.output_names(teacher)
-    order = labels.match_names(theirs, ours)
-    silent = labels.are_generic_names(ours) or labels.are_generic_names(theirs) or len(ours) == 1
+    ours, theirs = output_names(student), output_names(teacher)
+    order = match_names(theirs, ours)
+    silent = are_generic_names(ours) or are_generic_names(theirs) or len(ours) == 1
     if order is None and len(ours) == len(theirs) and silent:
         order = list(range(len(ours)))
     if order is None:

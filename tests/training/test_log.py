@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_training
 from accelerate import tracking
 from accelerate.tracking import GeneralTracker
 from accelerate.utils import LoggerType
+from line import Line, batches, stop_at
 
 from distilkit.commands.distill import distill
 from distilkit.commands.finetune import finetune
@@ -60,7 +60,7 @@ def trackers(monkeypatch: pytest.MonkeyPatch) -> list[Fake]:
 def test_a_tracker_gets_every_line(trackers: list[Fake], tmp_path: Path) -> None:
     """Updates and held-out lines under the names of train.jsonl, the options, and a place in the output directory."""
     config = TrainOptions(steps=4, log_with="tensorboard")
-    train(test_training.Line(), test_training.batches(), config, tmp_path, evaluate=lambda: {"heldout_loss": 0.25})
+    train(Line(), batches(), config, tmp_path, evaluate=lambda: {"heldout_loss": 0.25})
     (tracker,) = trackers
     written = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
 
@@ -77,15 +77,15 @@ def test_a_resumed_run_goes_on_counting(trackers: list[Fake], tmp_path: Path) ->
     config = TrainOptions(steps=9, checkpoint_every=4, log_with="tensorboard")
     with pytest.raises(MemoryError):
         train(
-            test_training.Line(),
-            test_training.batches(),
+            Line(),
+            batches(),
             config,
             tmp_path,
-            evaluate=test_training.stop_at(6),
+            evaluate=stop_at(6),
             evaluate_every=1,
         )
     again = TrainOptions(steps=9, log_with="tensorboard", resume=True)
-    train(test_training.Line(), test_training.batches(), again, tmp_path)
+    train(Line(), batches(), again, tmp_path)
 
     assert [line["step"] for line in trackers[1].lines] == [5, 6, 7, 8, 9]
     assert trackers[1].options == {"purge_step": 5}
@@ -110,11 +110,11 @@ def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    line, batches = test_training.Line(), test_training.batches()
+    line, numbered = Line(), batches()
     config = TrainOptions(steps=9, checkpoint_every=4, log_every=1, log_with="tensorboard")
     with pytest.raises(MemoryError):
-        train(line, batches, config, tmp_path, evaluate=test_training.stop_at(6), evaluate_every=1)
-    train(line, batches, TrainOptions(steps=9, log_with="tensorboard", resume=True), tmp_path)
+        train(line, numbered, config, tmp_path, evaluate=stop_at(6), evaluate_every=1)
+    train(line, numbered, TrainOptions(steps=9, log_with="tensorboard", resume=True), tmp_path)
     read = EventAccumulator(str(tmp_path / "tensorboard" / "distilkit"))
     read.Reload()
     written = [json.loads(text) for text in (tmp_path / "train.jsonl").read_text().splitlines()]

@@ -12,11 +12,11 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from line import ROWS, Line, batches, collate, stop_at
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -24,34 +24,7 @@ from distilkit.data.batches import Batches
 from distilkit.errors import DistilkitError
 from distilkit.options.training import TrainOptions
 from distilkit.training.loop import train
-from distilkit.training.objective import Objective
 from distilkit.training.resume import run_checkpoints
-
-ROWS = [{"x": float(i), "y": 2.0 * i + 1} for i in range(10)]
-
-
-def collate(rows: list[dict[str, Any]], generators: list[torch.Generator]) -> dict[str, Tensor]:
-    """Stack the rows; input_ids is there because the loop counts tokens."""
-    x = torch.tensor([[row["x"] / 10] for row in rows])
-    return {"input_ids": x, "y": torch.tensor([[row["y"]] for row in rows])}
-
-
-class Line(Objective):
-    """y = wx + b by least squares."""
-
-    def __init__(self) -> None:
-        super().__init__(nn.Linear(1, 1))
-        with torch.no_grad():
-            self.student.weight.fill_(0.5)
-            self.student.bias.fill_(0.0)
-
-    def forward(self, batch: dict[str, Tensor], shares: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        loss = (self.student(batch["input_ids"]) - batch["y"]).square().mean() * (shares["rows"] if shares else 1)
-        return {"loss": loss, "square": loss}
-
-
-def batches(batch_size: int = 2) -> Batches:
-    return Batches(ROWS, collate, batch_size=batch_size, seed=7)
 
 
 def test_an_epoch_is_every_row_once_in_an_order_of_its_own() -> None:
@@ -210,18 +183,6 @@ def resumed(out: Path, *, steps: int = 9) -> tuple[nn.Module, list[int]]:
     train(model, batches(), TrainOptions(steps=steps, checkpoint_every=2, resume=True), out)
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
     return model, [line["step"] for line in lines]
-
-
-def stop_at(step: int) -> Callable[[], dict[str, float]]:
-    """Return an evaluation that fails as a killed process would, without a word, after so many updates."""
-    calls = iter(range(step + 1))
-
-    def evaluate() -> dict[str, float]:
-        if next(calls, None) is None:
-            raise MemoryError
-        return {"heldout_loss": 1.0}
-
-    return evaluate
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone"])
