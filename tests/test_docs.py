@@ -93,7 +93,7 @@ def test_the_changelog_begins_with_this_version() -> None:
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
     """Every page is in the navigation, every link and anchor leads somewhere, and no other host is needed."""
     pytest.importorskip("material", reason="mkdocs-material is not installed")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"]
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]  # --quiet forgives
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pages = {path: path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html")}

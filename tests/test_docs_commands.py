@@ -34,19 +34,17 @@ CUT_SQUAD = "--max-length 64 --stride 16"  # a window must be longer than its st
 
 # Commands that cannot run here, by how they begin or by an option, with the reason.
 NOT_RUN = {
-    "git clone": "needs a network",
     "pipx install": "needs a network",
     "pip install": "needs a network",
     "python3 -m venv": "makes an environment without packages",
     ". venv/bin/activate": "belongs to the environment above",
-    "make demo": "takes minutes; tests/ run the demo on their own",
-    "make test": "is what runs this test",
     "distilkit demo": "takes minutes; tests/ run the demo on their own",
     "accelerate launch": "starts several processes; the tests of processes and of sharding do that",
     "tensorboard": "is a server, and not installed",
     "--log-with tensorboard": "needs tensorboard, which is not installed",
 }
 
+BY_SECTION = {"README.md", "results.md"}  # their sections begin anew; other pages are one story
 PLACEHOLDERS = {"MODEL": "teacher", "TASK": "mrpc"}  # of docs/results.md, where a comment may name the task
 TEXTS = (
     "text/a.txt", "german/a.txt", "Salesforce/wikitext:wikitext-2-raw-v1/a.txt", "train.txt", "heldout.txt", "held.txt",
@@ -72,10 +70,10 @@ def blocks(text: str) -> list[str]:
 
 
 def stories() -> Iterator[tuple[str, list[str]]]:
-    """Yield the commands that belong together: a page's, or of the page of results a section's."""
+    """Yield the commands that belong together: those of a page, or of a section of the pages in BY_SECTION."""
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         text, name = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
-        parts = re.split(r"^(?=## )", text, flags=re.MULTILINE) if path.name == "results.md" else [text]
+        parts = re.split(r"^(?=## )", text, flags=re.MULTILINE) if path.name in BY_SECTION else [text]
         for part in parts:
             if commands := blocks(part):
                 yield f"{name}:{part.splitlines()[0].strip('# ')}" if len(parts) > 1 else name, commands
@@ -154,7 +152,7 @@ class Place:
 
 def write_rows(directory: Path, prose: list[str]) -> None:
     """Write a few labelled rows of every task that the pages name, and of a task of one's own."""
-    texts = [line[:100] for line in prose[:24]]
+    texts = [line[:100] for line in prose[:12]]
 
     def save(name: str, rows: list[dict[str, object]]) -> None:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +187,7 @@ def furnish(directory: Path, prose: list[str], rows: Path) -> None:
     for name in TEXTS:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text("\n".join(prose) + "\n", encoding="utf-8")
-    (directory / "reviews.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in prose[:24]))
+    (directory / "reviews.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in prose[:12]))
     for name in ("rows", "glue"):
         (directory / name).symlink_to(rows)
     (directory / "sst2").symlink_to(rows / "sst2")
