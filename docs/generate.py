@@ -91,16 +91,18 @@ def default(item: dataclasses.Field[Any]) -> str:
 
 ARCHITECTURES = """# Architectures
 
-What `distilkit init` makes of a teacher of every architecture that transformers {version} maps to masked language
-modelling.
-Each was tried on a tiny teacher of {layers} layers with random, perturbed weights; a test does it again every time.
-This page is generated from those trials by `make docs`.
+This table has every architecture that transformers {version} maps to masked language modelling.
+Each was tried on a tiny teacher of {layers} layers with random weights, and a test repeats the trial.
+`make docs` generates the page from those trials.
 
-*Exact* means: the student holds the kept layers' tensors and all others bit by bit, every list by layer in its config
-is shortened with it, plain `AutoModelForMaskedLM.from_pretrained` finds no key missing or unexpected, and its logits
-are those of the teacher with the other layers passed over, with a largest difference of 0 on a CPU in fp32.
-Where the default choice of layers cannot be exact, the table says what `init` answers, and the result for what it
-offers.
+A student is *exact* if
+
+- its tensors equal the teacher's bit by bit;
+- every per-layer list in its config is shortened accordingly;
+- plain `AutoModelForMaskedLM.from_pretrained` reports no missing or unexpected key;
+- its logits equal those of the teacher with the dropped layers skipped: the largest difference is 0 on a CPU in fp32.
+
+If the default choice of layers cannot be exact, the table quotes the error of `init` and gives the result of its suggestion.
 
 | model type | class | result | largest difference |
 |---|---|---|--:|
