@@ -102,7 +102,8 @@ A student is *exact* if
 - plain `AutoModelForMaskedLM.from_pretrained` reports no missing or unexpected key;
 - its logits equal those of the teacher with the dropped layers skipped: the largest difference is 0 on a CPU in fp32.
 
-If the default choice of layers cannot be exact, the table quotes the error of `init` and gives the result of its suggestion.
+If the default choice of layers cannot be exact, the table quotes the error of `init` and gives the result of what it
+suggests.
 
 | model type | class | result | largest difference |
 |---|---|---|--:|
