@@ -1,6 +1,6 @@
-"""The command line: config -> options, record -> output, error -> exit code. The only file that knows typer.
+"""The command line: options -> flags, record -> output, error -> exit code. The only file that knows typer.
 
-Each command's heavy imports are in its body, so that --help costs nothing.
+Each command's heavy imports are in its body, so that --help loads nothing heavy.
 """
 
 import contextlib
@@ -9,152 +9,143 @@ import inspect
 import signal
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from distilkit import __version__
-from distilkit.errors import DistilkitError
-from distilkit.gates import parse_gate, unmet_gates
-from distilkit.options import declare
-from distilkit.options import recipes as configs
-from distilkit.options.bench import BenchOptions
-from distilkit.options.declare import build, fields_of, flag, shown_default
-from distilkit.options.distill import DistillOptions
-from distilkit.options.init import InitOptions
-from distilkit.options.report import DemoOptions, ReportOptions
-from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit import __version__, progress
+from distilkit.errors import DistilkitError, OptionError
+from distilkit.gates import unmet_gates
+from distilkit.options.declare import build, missing
+from distilkit.options.recipes import COMMANDS, read_recipe, recipe_names, recipe_text
+from distilkit.options.spec import Spec, bounds, fields_of, flag, is_list, spec_of
 from distilkit.options.training import CommonOptions
-from distilkit.progress import is_first_process
-from distilkit.record import Record
+from distilkit.options.values import parse
 from distilkit.screen import show
 
+SUMMARY = "Compress any BERT-family checkpoint the way DistilBERT was made, and measure what it keeps."
 app = typer.Typer(
     name="distilkit",
-    help="Compress any BERT-family checkpoint the way DistilBERT was made, and measure what it keeps.",
+    help=SUMMARY,
     no_args_is_help=True,
     invoke_without_command=True,
-    add_completion=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+TYPE_NAMES = {int: "INT", float: "NUMBER", str: "TEXT"}
 
 
-def command(config_class: type[CommonOptions]) -> Callable[[Callable[[Any], Record]], Callable[..., None]]:
-    """Register a function from config to Record as the command that its config class describes."""
+def register(name: str, options_class: type[CommonOptions]) -> None:
+    """Add a command whose flags are the fields of an options class."""
 
-    def register(run: Callable[[Any], Record]) -> Callable[..., None]:
-        name = run.__name__.rstrip("_")
+    def body(ctx: typer.Context, **values: Any) -> None:
+        typed = {key: value for key, value in values.items() if _is_typed(ctx, key)}
+        with_exit_codes(lambda: execute(name, options_class, typed), verbose=bool(values["verbose"]))
 
-        def body(**values: Any) -> None:
-            as_json, recipe = values.pop("json"), values.pop("recipe")
-            with_exit_codes(lambda: execute(name, config_class, run, values, as_json=as_json, recipe=recipe))
-
-        body.__signature__ = signature(config_class)  # type: ignore[attr-defined]
-        body.__annotations__ = {}
-        body.__doc__ = config_class.__doc__
-        return app.command(name)(body)
-
-    return register
+    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    parameters = [context, *(_parameter(item, kind) for item, kind in fields_of(options_class))]
+    body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    body.__annotations__ = {}
+    summary, _, rest = (inspect.getdoc(options_class) or "").partition("\n")
+    examples = "\n\n".join(["[bold]Examples[/bold]", *(f"  {_escape(line)}" for line in options_class.usage)])
+    app.command(name, help=f"{summary}\n{rest}", short_help=summary, epilog=examples)(body)
 
 
-def signature(config_class: type) -> inspect.Signature:
-    """Make the signature that typer reads from a config class's fields, with --json and --recipe."""
-    parameters = [_parameter(item, kind) for item, kind in fields_of(config_class)]
-    common = {
-        "json": (bool, typer.Option("--json", help="Print exactly one JSON document, the record, on stdout.")),
-        "recipe": (
-            str | None,
-            typer.Option("--recipe", help="Shipped recipe or TOML file to take options from.", metavar="NAME|FILE"),
-        ),
-    }
-    for name, (annotation, info) in common.items():
-        default = False if annotation is bool else None
-        parameters.append(_keyword(name, Annotated[annotation, info], default))
-    return inspect.Signature(parameters)
-
-
-def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+def _is_typed(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _parameter(item: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
-    """Turn a field into a typer parameter whose own default is None, so that a recipe can be told from typing."""
-    meta = item.metadata
-    if meta.get("positional"):
+    """Turn a field into a typer parameter. Its value is text, which parse() converts and checks."""
+    spec = spec_of(item)
+    panel = "Arguments" if spec.positional else spec.panel
+    settings: dict[str, Any] = {"help": _escape(spec.help), "rich_help_panel": panel}
+    if spec.positional:
         words: Any = list[str] if get_origin(kind) is tuple else str
-        words = words if item.default is dataclasses.MISSING else words | None
-        argument = Annotated[words, typer.Argument(help=meta["help"], metavar=meta["metavar"])]
-        required = item.default is dataclasses.MISSING
-        return _keyword(item.name, argument, inspect.Parameter.empty if required else None)
-    settings: dict[str, Any] = {"help": meta["help"] + shown_default(item), "metavar": meta["metavar"]}
-    if kind in (int, float):
-        settings |= {"min": meta["min"], "max": meta["max"]}
-    if get_origin(kind) is tuple:
-        repeated = meta["metavar"] is None  # typed once an entry, not as one list
-        kind, parser = (list[str], None) if repeated else (object, _list_of(get_args(kind)[0]))
-        settings |= {"parser": parser}
-    names = ([meta["short"]] if meta["short"] else []) + [flag(item.name)]
-    return _keyword(item.name, Annotated[kind | None, typer.Option(*names, **settings)], None)
+        if item.default is dataclasses.MISSING:
+            return _keyword(item.name, Annotated[words, typer.Argument(metavar=spec.metavar, **settings)])
+        return _keyword(item.name, Annotated[words | None, typer.Argument(metavar=spec.metavar, **settings)], None)
+    names = [name for name in (spec.short, flag(item.name)) if name]
+    if kind is bool:
+        return _keyword(item.name, Annotated[bool, typer.Option(*names, **settings)], item.default)
+    repeated = get_origin(kind) is tuple and not is_list(item, kind)
+    settings |= {"metavar": _type_name(spec, kind), "autocompletion": _completion(kind)}
+    if item.default is dataclasses.MISSING:
+        settings["help"] += " [red]\\[required][/red]"
+    annotation: Any = list[str] | None if repeated else str | None
+    return _keyword(item.name, Annotated[annotation, typer.Option(*names, **settings)], _default_text(item.default))
 
 
-def _list_of(kind: Any) -> Callable[[str], tuple[Any, ...]]:
-    def parse(text: str | tuple[Any, ...]) -> tuple[Any, ...]:
-        if isinstance(text, tuple):
-            return text
-        try:
-            return tuple(kind(part.strip()) for part in text.split(","))
-        except ValueError:
-            raise typer.BadParameter(f"'{text}' is not a list like 1,2,3") from None
-
-    parse.__name__ = "list"
-    return parse
+def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def execute(
-    name: str,
-    config_class: type[CommonOptions],
-    run: Callable[[Any], Record],
-    typed: dict[str, Any],
-    *,
-    as_json: bool,
-    recipe: str | None,
-) -> int:
-    """Build the config, run the command, print its record and check its gates; returns the exit code."""
-    typed = {key: tuple(value) if isinstance(value, list) else value for key, value in typed.items()}
-    typed = {key: value for key, value in typed.items() if value not in (None, ())}
-    table = configs.read_recipe(recipe, name) if recipe else {}
-    missing = declare.missing(config_class, typed, table)
-    if missing:
-        raise typer.BadParameter(f"missing option '{missing[0]}'")
-    config = build(config_class, typed, table)
-    requirements: tuple[str, ...] = getattr(config, "require", ())
-    for gate in requirements:  # a gate that can't be read should not cost an evaluation
-        parse_gate(gate)
-    with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no data
-        done = run(config)
-    if not is_first_process():
+def _default_text(default: Any) -> str | None:
+    if isinstance(default, tuple) and default:
+        return ",".join(map(str, default))
+    return str(default) if isinstance(default, (str, int, float)) else None
+
+
+def _type_name(spec: Spec, kind: Any) -> str:
+    """Spell what an option takes: choices, a metavar, or a type with its range."""
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    limits = bounds(spec) if spec.max is not None and spec.max < 2**16 else bounds(Spec(help="", min=spec.min))
+    return spec.metavar or TYPE_NAMES.get(kind, "TEXT") + limits
+
+
+def _completion(kind: Any) -> Callable[[], list[str]] | None:
+    return (lambda: list(get_args(kind))) if get_origin(kind) is Literal else None
+
+
+def _escape(text: str) -> str:
+    """Keep brackets in a text from being read as rich markup."""
+    return text.replace("[", "\\[")
+
+
+def execute(name: str, options_class: type[CommonOptions], typed: dict[str, Any]) -> int:
+    """Build the options, run the command, print its record and check its gates; returns the exit code.
+
+    Raises typer.BadParameter for wrong usage.
+    """
+    try:
+        kinds = {item.name: (item, kind) for item, kind in fields_of(options_class)}
+        given = {key: parse(*kinds[key], value) for key, value in typed.items()}
+        table = read_recipe(given["recipe"], name) if "recipe" in given else {}
+        if lacking := missing(options_class, given, table):
+            raise OptionError(f"missing option '{lacking[0]}'")
+        options = build(options_class, given, table)
+    except OptionError as error:
+        raise typer.BadParameter(str(error)) from None
+    from distilkit.commands.call import run
+
+    with contextlib.redirect_stdout(sys.stderr):  # what libraries print is not data
+        done = run(name, options)
+    if not progress.is_first_process():
         return 0
-    show(done, as_json=as_json)
-    failures = unmet_gates(requirements, done.metrics)
+    show(done, as_json=options.json)
+    failures = unmet_gates(getattr(options, "require", ()), done.metrics)
     for line in failures:
-        print(f"distilkit: gate not met: {line}", file=sys.stderr)
+        progress.complain("gate not met", line)
     return 3 if failures else 0
 
 
-def with_exit_codes(work: Callable[[], int]) -> None:
-    """Run and turn what happens into the contract's exit codes; a bug keeps its traceback."""
+def with_exit_codes(work: Callable[[], int], *, verbose: bool = False) -> None:
+    """Run and turn the outcome into the contract's exit codes; a bug keeps its traceback."""
     with contextlib.suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # where no training listens: tidy up and say so
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # where no training listens, clean up and exit
     try:
         code = work()
     except DistilkitError as error:
-        print(f"distilkit: error: {error}", file=sys.stderr)
+        if verbose and error.__cause__ is not None:
+            progress.complain("cause", repr(error.__cause__))
+        progress.complain("error", str(error))
         code = 1
     except KeyboardInterrupt:
-        print(
-            "distilkit: interrupted: a training run with a checkpoint goes on with the same command and --resume",
-            file=sys.stderr,
+        progress.complain(
+            "interrupted", "a training run with a checkpoint continues with the same command and --resume"
         )
         code = 130
     raise typer.Exit(code)
@@ -164,74 +155,28 @@ def with_exit_codes(work: Callable[[], int]) -> None:
 def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
 ) -> None:
-    """Compress any BERT-family checkpoint the way DistilBERT was made, and measure what it keeps."""
     if version:
         print(f"distilkit {__version__}")
         raise typer.Exit
     import logging
     import os
 
-    if "RANK" in os.environ:  # several processes: torch would warn, in each, that it looks for unused parameters
+    if "RANK" in os.environ:  # with several processes, each would warn that it looks for unused parameters
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    # what goes wrong on the way to the hub ends up in our own one line
+    # our own one line reports what goes wrong on the way to the hub
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 
 
-@command(InitOptions)
-def init(config: InitOptions) -> Record:
-    from distilkit.commands import init as student
-
-    return student.init(config)
+for command, options_class in COMMANDS.items():
+    register(command, options_class)
 
 
-@command(DistillOptions)
-def distill(config: DistillOptions) -> Record:
-    from distilkit.commands import distill as distillation
-
-    return distillation.distill(config)
-
-
-@command(FinetuneOptions)
-def finetune(config: FinetuneOptions) -> Record:
-    from distilkit.commands import finetune as finetuning
-
-    return finetuning.finetune(config)
-
-
-@command(EvalOptions)
-def eval_(config: EvalOptions) -> Record:
-    from distilkit.commands.evaluate import evaluate
-
-    return evaluate(config)
-
-
-@command(BenchOptions)
-def bench(config: BenchOptions) -> Record:
-    from distilkit.commands import bench as benchmark
-
-    return benchmark.bench(config)
-
-
-@command(ReportOptions)
-def report(config: ReportOptions) -> Record:
-    from distilkit.commands import report as reports
-
-    return reports.report(config)
-
-
-@command(DemoOptions)
-def demo(config: DemoOptions) -> Record:
-    from distilkit.commands import demo as demos
-
-    return demos.demo(config, say=lambda line: print(line, file=sys.stderr, flush=True))
-
-
-@app.command()
-def recipes(name: Annotated[str | None, typer.Argument(help="Recipe to print.", metavar="NAME")] = None) -> None:
+@app.command(epilog="[bold]Example[/bold]\n\n  distilkit recipes distilbert-2019")
+def recipes(name: Annotated[str | None, typer.Argument(help="Recipe to print.", metavar="[NAME]")] = None) -> None:
     """List the shipped recipes, or print one."""
 
     def work() -> int:
-        print(configs.recipe_text(name).rstrip() if name else "\n".join(configs.recipe_names()))
+        print(recipe_text(name).rstrip() if name else "\n".join(recipe_names()))
         return 0
 
     with_exit_codes(work)

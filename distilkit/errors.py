@@ -1,9 +1,13 @@
-"""The one error that a user can cause."""
+"""The errors that a user can cause."""
 
 
 class DistilkitError(Exception):
-    """Say what is wrong and what to do about it, in one line, naming flags as typed."""
+    """What is wrong and what to do about it, in one line, with flags named as typed."""
+
+
+class OptionError(DistilkitError):
+    """An option has a value that it does not take: wrong usage on the command line."""
 
 
 class DivergedError(DistilkitError):
-    """Say that a training run came to numbers that are none, so that the other runs of several may go on."""
+    """The loss of a training run is not finite. Other runs of the same command continue."""

@@ -1,25 +1,35 @@
-"""Progress of long work on stderr: a bar with rate and time left on a terminal, quiet lines when piped."""
+"""Progress of long work on stderr: a bar with rate and time left on a terminal, a line a minute when piped."""
 
 import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Advance = Callable[..., None]
-LINES = 10  # how many lines a piped run prints
+LINE_SECONDS = 60.0  # between two lines of a piped run
 WIDE, BAR = 120, 20  # columns of a terminal that has room for a bar, and of the bar
+COLORS = {"error": "31", "gate not met": "31", "warning": "33", "interrupted": "33"}
 _open: list[str] = []  # the work in progress, outermost first
+_level = {"quiet": False}
+
+
+def set_level(*, quiet: bool = False, verbose: bool = False) -> None:
+    """Set how much is shown: quiet leaves warnings and errors, verbose adds what libraries report."""
+    _level["quiet"] = quiet
+    if verbose:
+        import logging
+
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
+        logging.getLogger("huggingface_hub").setLevel(logging.INFO)
 
 
 def is_first_process() -> bool:
-    """Say whether this is the process of several that talks."""
+    """Say whether this is the process, of several, that reports."""
     return os.environ.get("RANK", "0") == "0"  # as torchrun and accelerate number them
 
 
@@ -27,8 +37,7 @@ def is_first_process() -> bool:
 def track(label: str, total: int | None, *, done: int = 0, unit: str = "it", quiet: bool = False) -> Iterator[Advance]:
     """Yield `advance(n=1, text="")`, which moves the bar by n units and shows a few words beside it.
 
-    Without a total there is no time left to show. Work inside other work has a bar of its own on a terminal, and no
-    lines when piped.
+    Without a total, no time left is shown. Nested work has a bar of its own on a terminal, and no lines when piped.
     """
     inner = bool(_open)
     _open.append(label)
@@ -42,7 +51,7 @@ def track(label: str, total: int | None, *, done: int = 0, unit: str = "it", qui
 @contextlib.contextmanager
 def _shown(label: str, total: int | None, done: int, unit: str, *, quiet: bool) -> Iterator[Advance]:
     started = time.monotonic()
-    if quiet or not is_first_process():
+    if quiet or _level["quiet"] or not is_first_process():
         yield lambda *_args, **_words: None
     elif sys.stderr.isatty():
         with _bar() as bar:
@@ -56,65 +65,83 @@ def _shown(label: str, total: int | None, done: int, unit: str, *, quiet: bool) 
 
             yield advance
     else:
-        yield _liner(label, total, done, unit, started)
+        yield line_printer(label, total, done, unit)
 
 
 def warn(text: str) -> None:
-    """Tell of something that is not as it should be, but does not stop the work."""
+    """Report a problem that does not stop the work."""
+    complain("warning", text)
+
+
+def complain(kind: str, text: str) -> None:
+    """Print one line about an error or a warning, its kind in colour on a terminal (not with NO_COLOR)."""
     if is_first_process():
-        print(f"distilkit: warning: {text}", file=sys.stderr, flush=True)
+        colored = kind in COLORS and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        shown = f"\x1b[{COLORS[kind]}m{kind}\x1b[0m" if colored else kind
+        print(f"distilkit: {shown}: {text}", file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
-    """Tell of something that has come to pass; on a terminal it stands above the bar."""
-    if is_first_process():
+    """Print a note; on a terminal it stands above the bar."""
+    if is_first_process() and not _level["quiet"]:
         print(text, file=sys.stderr, flush=True)
 
 
 def aside(text: str) -> None:
-    """Say it on a terminal only; where a run is piped, its quiet lines have to do."""
+    """Print a note on a terminal only."""
     if sys.stderr.isatty():
         say(text)
 
 
-def _bar() -> Progress:
-    """Make the bar: one line, whose last words are cut where the terminal is narrow, and which then has no bar."""
+def _bar() -> "Progress":
+    """Make the bar: one line, whose last words are cut on a narrow terminal, which then shows no bar."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task
+    from rich.text import Text
+
     console = Console(stderr=True)
-    if console.width < WIDE:
-        return Progress(_Words(console), console=console)
-    return Progress(BarColumn(BAR), _Words(console, BAR + 1), console=console)
+    wide = console.width >= WIDE
+
+    class Words(ProgressColumn):
+        """What is known about a task, the most important first, as far as there is room."""
+
+        def render(self, task: Task) -> Text:
+            text = Text.assemble((task.description, "bold"), describe(task, with_rate=wide))
+            text.truncate(console.width - (BAR + 1 if wide else 0), overflow="ellipsis")
+            return text
+
+    return Progress(*([BarColumn(BAR)] if wide else []), Words(), console=console)
 
 
-class _Words(ProgressColumn):
-    """All that is said of a task, as far as there is room; what matters most comes first."""
+def describe(task: Any, *, with_rate: bool) -> str:
+    """Spell count, rate, time left and the words that came with the last advance."""
+    from datetime import timedelta
 
-    def __init__(self, console: Console, taken: int = 0) -> None:
-        super().__init__()
-        self.console, self.taken = console, taken
-
-    def render(self, task: Task) -> Text:
-        count = f" {task.completed:.0f}" if task.total is None else f" {task.completed:.0f}/{task.total:.0f}"
-        rate = task.fields["rate"] if self.console.width >= WIDE or task.total is None else ""
-        left = "-:--" if task.time_remaining is None else str(timedelta(seconds=int(task.time_remaining)))
-        parts = [count, rate, "" if task.total is None else f"{left} left", task.fields["text"]]
-        words = Text.assemble((task.description, "bold"), ", ".join(part for part in parts if part))
-        words.truncate(self.console.width - self.taken, overflow="ellipsis")
-        return words
+    count = f" {task.completed:.0f}" if task.total is None else f" {task.completed:.0f}/{task.total:.0f}"
+    rate = task.fields["rate"] if with_rate or task.total is None else ""
+    left = "-:--" if task.time_remaining is None else str(timedelta(seconds=int(task.time_remaining)))
+    parts = [count, rate, "" if task.total is None else f"{left} left", task.fields["text"]]
+    return ", ".join(part for part in parts if part)
 
 
-def _liner(label: str, total: int | None, done: int, unit: str, started: float) -> Advance:
-    count, shown = done, done * LINES // max(total or 1, 1)
+def line_printer(
+    label: str, total: int | None, done: int, unit: str, *, clock: Callable[[], float] = time.monotonic
+) -> Advance:
+    """Return an `advance` that prints a line a minute at most, and one at the end."""
+    started, count = clock(), done
+    shown = started
 
     def advance(n: int = 1, text: str = "") -> None:
         nonlocal count, shown
         count += n
-        reached = count.bit_length() if total is None else count * LINES // max(total, 1)  # each time it has doubled
-        if reached > shown or count == total:
-            shown = reached
-            rate = (count - done) / (time.monotonic() - started + 1e-9)
-            line = f"{label}: {count}{'' if total is None else f'/{total}'} {unit}, {rate:.3g} {unit}/s"
-            if total is not None:
-                line += f", {(total - count) / max(rate, 1e-9):.0f} s left"
-            print(f"{line}, {text}" if text else line, file=sys.stderr, flush=True)
+        now = clock()
+        if now - shown < LINE_SECONDS and count != total:
+            return
+        shown = now
+        rate = (count - done) / (now - started + 1e-9)
+        line = f"{label}: {count}{'' if total is None else f'/{total}'} {unit}, {rate:.3g} {unit}/s"
+        if total is not None:
+            line += f", {(total - count) / max(rate, 1e-9):.0f} s left"
+        print(f"{line}, {text}" if text else line, file=sys.stderr, flush=True)
 
     return advance

@@ -8,6 +8,7 @@ from typing import Any
 
 from distilkit.errors import DistilkitError
 from distilkit.files import BIOGRAPHY, write_text
+from distilkit.options.spec import spec_of
 
 PACKAGES = ("distilkit", "torch", "transformers", "accelerate", "datasets", "tokenizers")
 
@@ -40,8 +41,9 @@ def record(command: str, config: Any, metrics: dict[str, float], **environment: 
 def config_json(config: Any) -> dict[str, Any]:
     """Return a config's options as JSON holds them; local places are made absolute, so that they are found again."""
     return {
-        item.name: _plain(getattr(config, item.name), place=item.metadata.get("place", False))
+        item.name: _plain(getattr(config, item.name), place=spec_of(item).is_path)
         for item in fields(config)
+        if spec_of(item).recorded
     }
 
 

@@ -38,13 +38,13 @@ def test_json_is_one_record_and_nothing_else(teacher: Path, tmp_path: Path) -> N
 
 def test_what_libraries_print_is_no_data(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes to stderr, so that stdout stays one document."""
-    share = init.share
+    truncate = init.truncate_shared
 
     def chatty(*words: Any) -> Any:
         sys.stdout.write("a library greets you\n")
-        return share(*words)
+        return truncate(*words)
 
-    monkeypatch.setattr("distilkit.commands.init.share", chatty)
+    monkeypatch.setattr("distilkit.commands.init.truncate_shared", chatty)
     result = run("init", teacher, "-o", tmp_path / "student", "--json")
     assert json.loads(result.stdout)["command"] == "init"
     assert "a library greets you" in result.stderr
@@ -72,6 +72,12 @@ def test_table_shows_every_metric(teacher: Path, tmp_path: Path) -> None:
         ["distill", "s", "-o", "out"],
         ["eval", "m"],
         ["finetune", "m", "-o", "out"],
+        ["init", "t", "-o", ""],
+        ["init", "", "-o", "out"],
+        ["distill", "s", "--corpus", "", "-o", "out"],
+        ["distill", "s", "--corpus", "c", "-o", "out", "--lr", "nan"],
+        ["bench", "m", "--batch-sizes", "0"],
+        ["finetune", "m", "--task", "sst3", "-o", "out"],
         ["init", "--unknown"],
         ["prune"],
     ],
@@ -84,7 +90,8 @@ def test_wrong_usage_exits_with_2(words: list[str], tmp_path: Path, monkeypatch:
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.startswith("Usage: ")
-    assert len(result.stderr.strip().splitlines()[-1]) > 10
+    assert "Error" in result.stderr
+    assert "\x1b" not in result.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -172,7 +179,7 @@ def test_unknown_recipe_key_is_named(teacher: Path, tmp_path: Path) -> None:
     result = run("init", teacher, "-o", tmp_path / "student", "--recipe", recipe)
 
     assert result.exit_code == 1
-    assert "unknown recipe key 'layer': did you mean 'layers'?" in result.stderr
+    assert "unknown recipe key 'layer' (did you mean 'layers'?)" in result.stderr
 
 
 def test_agreement_is_a_table_and_a_gate(teacher: Path, corpus: Path) -> None:
@@ -199,7 +206,7 @@ def test_recipes_lists_and_prints() -> None:
 
 def test_a_bug_keeps_its_traceback(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only DistilkitError is turned into a line."""
-    monkeypatch.setattr("distilkit.commands.init.share", lambda *args: 1 / 0)
+    monkeypatch.setattr("distilkit.commands.init.truncate_shared", lambda *args: 1 / 0)
     result = run("init", teacher, "-o", tmp_path / "student")
 
     assert isinstance(result.exception, ZeroDivisionError)
@@ -215,7 +222,7 @@ def test_interrupt_exits_with_130(
     def interrupt(*args: object) -> None:
         signal.raise_signal(number)
 
-    monkeypatch.setattr("distilkit.commands.init.share", interrupt)
+    monkeypatch.setattr("distilkit.commands.init.truncate_shared", interrupt)
     result = run("init", teacher, "-o", tmp_path / "student")
 
     assert result.exit_code == 130
@@ -233,3 +240,40 @@ def test_module_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
     assert caught.value.code in (0, None)
     assert capsys.readouterr().out.startswith("distilkit ")
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        (["distil"], "distill"),
+        (["init", "t", "-o", "o", "--layer", "3"], "--layers"),
+        (["init", "t", "-o", "o", "--strategy", "spred"], "spread"),
+        (["finetune", "m", "-o", "o", "--task", "sst-2"], "sst2"),
+    ],
+)
+def test_a_mistyped_word_gets_the_nearest_one(words: list[str], nearest: str) -> None:
+    """Commands, options and choices alike."""
+    result = run(*words)
+    assert result.exit_code == 2
+    assert nearest in result.stderr
+
+
+def test_help_has_panels_defaults_and_examples() -> None:
+    """In order of need, with nothing cut and no control characters in a pipe."""
+    text = run("distill", "--help").stdout
+    panels = [text.index(f"─ {name} ─") for name in ("Input and output", "Objective", "Training", "Teacher cache")]
+
+    assert panels == sorted(panels)
+    assert all(words in text for words in ("[default: 0.0005]", "[required]", "Examples", "distilkit distill student0"))
+    assert "…" not in text.replace("N,N,…", "").replace("--alpha-…", "")
+    assert "\x1b" not in text
+
+
+def test_quiet_shows_warnings_and_errors_alone(teacher: Path, tmp_path: Path) -> None:
+    """stdout and the record are the same with and without."""
+    loud = run("init", teacher, "-o", tmp_path / "student", "--json")
+    (tmp_path / "student").rename(tmp_path / "first")
+    quiet = run("init", teacher, "-o", tmp_path / "student", "--json", "-q")
+
+    assert json.loads(loud.stdout) == json.loads(quiet.stdout)
+    assert quiet.stderr == ""

@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 
 from distilkit import __version__
-from distilkit.options.declare import fields_of, flag
 from distilkit.options.recipes import COMMANDS, recipe_names
+from distilkit.options.spec import fields_of, flag, spec_of
 
 ROOT = Path(__file__).parent.parent
 CLI = ROOT / "docs/cli.md"
@@ -68,11 +68,12 @@ def test_every_option_is_described_with_its_default(command: str) -> None:
     }
     assert {"--json", "--recipe", "--help"} <= set(rows)
     for item, _ in fields_of(COMMANDS[command]):
-        if item.metadata.get("positional"):
-            assert f"`{item.metadata['metavar']}`: {item.metadata['help']}" in section(command)
+        spec = spec_of(item)
+        if spec.positional:
+            assert f"`{spec.metavar}`: {spec.help}" in section(command)
             continue
         row = rows[flag(item.name)]
-        assert item.metadata["help"].replace("|", "\\|") in row
+        assert spec.help.replace("|", "\\|") in row
         if isinstance(item.default, float):
             assert f"| `{item.default}` |" in row
 

@@ -1,35 +1,45 @@
-"""progress: quiet lines when piped, nothing when told so; never on stdout."""
+"""A line a minute when piped, a bar on a terminal, never on stdout."""
 
 import re
 import sys
 
 import pytest
 
-from distilkit.progress import LINES, track
+from distilkit.progress import line_printer, say, set_level, track, warn
 
 
-def test_a_piped_run_prints_ten_lines(capsys: pytest.CaptureFixture[str]) -> None:
+class Clock:
+    """Seconds that pass only when told."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_piped_run_prints_a_line_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
     """Each with the count, the rate and the time left; the last says that all is done."""
-    with track("work", 40, unit="rows") as advance:
-        for number in range(40):
-            advance(1, f"loss {number}")
+    clock = Clock()
+    advance = line_printer("work", 40, 0, "rows", clock=clock)
+    for number in range(40):
+        clock.now += 10
+        advance(1, f"loss {number}")
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
 
     assert captured.out == ""
-    assert len(lines) == LINES
-    assert lines[0].startswith("work: 4/40 rows, ")
-    assert lines[-1].startswith("work: 40/40 rows, ")
+    assert [line.split(" rows")[0] for line in lines] == [f"work: {n}/40" for n in (6, 12, 18, 24, 30, 36, 40)]
+    assert lines[0] == "work: 6/40 rows, 0.1 rows/s, 340 s left, loss 5"
     assert lines[-1].endswith("0 s left, loss 39")
 
 
-def test_a_resumed_run_counts_what_was_done(capsys: pytest.CaptureFixture[str]) -> None:
-    """The count goes on from there, in fewer lines."""
+def test_short_work_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """When it is done; a resumed run counts what was done before."""
     with track("work", 40, done=20) as advance:
         advance(10)
         advance(10)
 
-    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["30/40", "40/40"]
+    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["40/40"]
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,7 +51,7 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_work_inside_work_prints_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    """A run that scores its model now and then still prints ten lines."""
+    """A run that scores its model now and then prints no lines about that."""
     with track("outer", 1) as advance:
         with track("inner", 1) as inner:
             inner()
@@ -52,15 +62,42 @@ def test_work_inside_work_prints_no_lines(capsys: pytest.CaptureFixture[str]) ->
     assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["outer", "after"]
 
 
-def test_without_a_total_lines_come_each_time_the_count_has_doubled(capsys: pytest.CaptureFixture[str]) -> None:
-    """They say how many and how fast, and no time left."""
-    with track("work", None, unit="rows") as advance:
-        for _ in range(9):
-            advance(1)
+def test_without_a_total_no_time_left_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """The count and the rate are."""
+    clock = Clock()
+    advance = line_printer("work", None, 0, "rows", clock=clock)
+    for _ in range(9):
+        clock.now += 30
+        advance(1)
     lines = capsys.readouterr().err.splitlines()
 
-    assert [line.split(",")[0] for line in lines] == ["work: 1 rows", "work: 2 rows", "work: 4 rows", "work: 8 rows"]
+    assert [line.split(",")[0] for line in lines] == ["work: 2 rows", "work: 4 rows", "work: 6 rows", "work: 8 rows"]
     assert not any("left" in line for line in lines)
+
+
+def test_quiet_leaves_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    """Notes and progress are gone."""
+    set_level(quiet=True)
+    try:
+        with track("work", 1) as advance:
+            advance()
+        say("a note")
+        warn("a problem")
+    finally:
+        set_level()
+
+    assert capsys.readouterr().err == "distilkit: warning: a problem\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
+def test_warnings_are_in_colour_on_a_terminal_alone() -> None:
+    """And not with NO_COLOR."""
+    program = "from distilkit.progress import warn; warn('a problem')"
+
+    assert on_terminal(80, program).strip() == "distilkit: \x1b[33mwarning\x1b[0m: a problem"
+    assert on_terminal(80, "import os; os.environ['NO_COLOR'] = '1'; " + program).strip() == (
+        "distilkit: warning: a problem"
+    )
 
 
 PROGRAM = """

@@ -11,7 +11,7 @@ from distilkit import __version__
 from distilkit.errors import DistilkitError
 from distilkit.files import claim
 from distilkit.gates import parse_gate, unmet_gates
-from distilkit.options.declare import argument
+from distilkit.options.spec import argument
 from distilkit.record import Record, read_biography, record, remembered_teacher, write_biography
 
 

@@ -31,6 +31,7 @@ from distilkit.options.init import InitOptions
 from distilkit.options.report import DemoOptions
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.options.training import CommonOptions
+from distilkit.progress import say
 from distilkit.record import Record, json_text, record, write_biography
 
 # Which part of the library a paragraph documents; the language reference is the part "language".
@@ -49,7 +50,7 @@ HELDOUT_SHARE, VALIDATION_SHARE = 0.05, 0.15
 MODELS = ("teacher", "student", "control")
 
 
-def demo(config: DemoOptions, say: Callable[[str], None]) -> Record:
+def demo(config: DemoOptions, say: Callable[[str], None] = say) -> Record:
     """Train a small teacher from nothing, distil it, and measure it beside its student and a control.
 
     `say` is given a line before each step: the command that does the same.

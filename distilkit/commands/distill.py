@@ -22,12 +22,6 @@ from distilkit.training.resume import remove_run_checkpoints
 def distill(config: DistillOptions) -> Record:
     """Train a student on a corpus and write it with its record; `heldout_loss` is its masked-LM loss on unseen text."""
     check_tracker(config.log_with)
-    if config.streaming and not config.steps:
-        raise DistilkitError("--streaming needs --steps: a stream doesn't say how long it is")
-    if config.plan and config.teacher_cache:
-        raise DistilkitError("--plan writes nothing, --teacher-cache asks to be filled: leave one out")
-    if config.new_head and config.objective != "mlm":
-        raise DistilkitError("--new-head goes with --objective mlm: train the head before you distil")
     student = checkpoint.open_model(config.student, "masked-lm", new_head=config.new_head)
     tokenizer = checkpoint.open_tokenizer(config.student, student)
     check_length(student, config.seq_length)

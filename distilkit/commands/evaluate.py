@@ -11,19 +11,12 @@ from distilkit.evaluation.agreement import agree
 from distilkit.evaluation.retention import TEACHER, Result, compare
 from distilkit.evaluation.scoring import score_checkpoint, score_file
 from distilkit.files import UNWRITABLE, is_writable
-from distilkit.options.declare import flag
 from distilkit.options.tasks import EvalOptions
 from distilkit.record import Record, record
 from distilkit.tasks import labels
 from distilkit.tasks.catalogue import Task, glue_average_tasks, resolve
 from distilkit.tasks.rows import tasks_scored_on_test
 from distilkit.training.devices import device
-
-FOR_MODELS = ("max_length", "stride", "n_best", "max_answer_length")
-FOR_TASKS = (
-    *("data", "text", "label", "kind", "long", "stride", "n_best", "max_answer_length", "null_threshold"),
-    *("control", "predictions", "null_odds", "write_predictions"),
-)
 
 
 def evaluate(config: EvalOptions) -> Record:
@@ -35,8 +28,6 @@ def evaluate(config: EvalOptions) -> Record:
     names of what they are compared with.
     """
     chosen = resolve(config) if config.task or not config.agreement else []
-    _check_agreement(config)
-    _check(config, chosen)
     agreed = agree(config) if config.agreement else {}
     if not chosen:
         return record("eval", config, agreed, device=str(device()))
@@ -67,35 +58,6 @@ def evaluate(config: EvalOptions) -> Record:
     return record("eval", config, scores | agreed, device=str(device()), **about)
 
 
-def _check_agreement(config: EvalOptions) -> None:
-    if not config.agreement and (config.examples or config.plot):
-        raise DistilkitError("--examples and --plot go with --agreement: give it a text")
-    if config.agreement and not config.models:
-        raise DistilkitError("--agreement compares a MODEL with its teacher: give one")
-    if not config.task:
-        _refuse(config, FOR_TASKS, "--task, which is not given: give one, or leave it out")
-
-
-def _check(config: EvalOptions, chosen: Sequence[Task]) -> None:
-    if not chosen:
-        return
-    if config.control and not config.against:
-        raise DistilkitError("--control is held against a teacher too: give one as --against")
-    if config.null_odds and not (config.predictions and config.task == "squad_v2"):
-        raise DistilkitError("--null-odds goes with --predictions and --task squad_v2: leave it out")
-    if config.write_predictions and len(config.models) != 1:
-        raise DistilkitError("--write-predictions is for one MODEL: give one")
-    if not config.predictions and not config.models:
-        raise DistilkitError("no MODEL: give one or more, or a prediction file of SQuAD's as --predictions")
-    if config.predictions and (config.models or config.against):
-        raise DistilkitError("--predictions is scored without a model: leave out MODEL and --against")
-    if config.predictions:
-        _refuse(config, FOR_MODELS, "models, and --predictions is scored without one: leave it out")
-        _refuse(config, () if config.null_odds else ("null_threshold",), "models and --null-odds: give one of them")
-    if config.predictions and chosen[0].kind != "span":
-        raise DistilkitError(f"--predictions is for --task squad and squad_v2, not for {config.task}: leave it out")
-
-
 def _check_directories(name: str, chosen: Sequence[Task]) -> None:
     """Raise DistilkitError where a directory lacks some tasks: averages over different ones do not compare."""
     lacking = [task.name for task in chosen if not (Path(name) / task.name).is_dir()]
@@ -104,12 +66,6 @@ def _check_directories(name: str, chosen: Sequence[Task]) -> None:
             f"'{name}' has no model for {', '.join(lacking)}, and an average over other tasks would not compare: "
             "fine-tune them too, or score single tasks"
         )
-
-
-def _refuse(config: EvalOptions, names: Sequence[str], reason: str) -> None:
-    for name in names:
-        if getattr(config, name) not in (None, ()):
-            raise DistilkitError(f"{flag(name)} is for {reason}")
 
 
 def _check_kinds(names: Sequence[str], task: Task, config: EvalOptions) -> None:

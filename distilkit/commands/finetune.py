@@ -3,8 +3,9 @@
 import math
 import shutil
 import statistics
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from accelerate.utils import set_seed
 
@@ -13,8 +14,8 @@ from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError, DivergedError
 from distilkit.evaluation import scoring
 from distilkit.evaluation.scoring import score
-from distilkit.options.declare import flag
-from distilkit.options.tasks import FinetuneOptions
+from distilkit.options.spec import flag
+from distilkit.options.tasks import FinetuneOptions, TaskName
 from distilkit.progress import warn
 from distilkit.record import COLLAPSED, Record, config_json, read_biography, record, write_biography
 from distilkit.tasks.catalogue import Task, averages, glue_average_tasks, resolve, with_task_defaults
@@ -27,8 +28,6 @@ from distilkit.training.memory import explain_out_of_memory
 from distilkit.training.resume import CHANGEABLE, LEARNING_RATES, defaults, remove_run_checkpoints
 from distilkit.training.stopping import EarlyStopping, stop_signal
 
-TEACHERS = {"alpha_ce", "alpha_task", "alpha_hidden", "alpha_attention", "hidden_loss", "layer_map", "temperature"}
-
 
 def finetune(config: FinetuneOptions) -> Record:
     """Train a checkpoint on a task, score it on the validation rows, and write it with its record.
@@ -36,16 +35,8 @@ def finetune(config: FinetuneOptions) -> Record:
     `--task glue` makes nine of them, each in its own directory under the output.
     """
     check_tracker(config.log_with)
-    _check_teacher(config)
     chosen = resolve(config)
     return finetune_task(chosen[0], settle(chosen[0], config)) if len(chosen) == 1 else finetune_all(chosen, config)
-
-
-def _check_teacher(config: FinetuneOptions) -> None:
-    """Raise DistilkitError for an option about the teacher where there is none."""
-    for item in fields(config) if config.teacher is None else ():
-        if item.name in TEACHERS and getattr(config, item.name) != item.default:
-            raise DistilkitError(f"{flag(item.name)} is about a teacher: give one as --teacher, or leave it out")
 
 
 def settle(task: Task, config: FinetuneOptions) -> FinetuneOptions:
@@ -97,9 +88,10 @@ def _is_score(task: Task, name: str) -> bool:
 
 
 def _for_task(config: FinetuneOptions, task: Task) -> FinetuneOptions:
+    name = cast("TaskName", task.name)
     return replace(
         config,
-        task=task.name,
+        task=name,
         data=config.data / task.name if config.data else None,
         teacher=f"{config.teacher}/{task.name}" if config.teacher else None,
         output=config.output / task.name,

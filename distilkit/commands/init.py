@@ -36,7 +36,6 @@ class Student(NamedTuple):
 
 def init(config: InitOptions) -> Record:
     """Extract a student from a teacher, save it, reload it and compare, then write its record."""
-    check_options(config)
     teacher = checkpoint.open_as_saved(config.teacher, allow_pickle=config.allow_pickle)
     splits = config.strategy == "search" or config.vocabulary is not None
     tokenizer = checkpoint.open_tokenizer(config.teacher, fast=splits)
@@ -91,14 +90,6 @@ def verify(
         teacher,
         kept,
     )
-
-
-def check_options(config: InitOptions) -> None:
-    """Refuse options that do not go together."""
-    if config.strategy == "search" and (config.corpus is None or config.keep is not None):
-        raise DistilkitError("--strategy search measures on text and chooses itself: give --corpus and no --keep")
-    if config.vocabulary and config.vocabulary.isdigit() and config.corpus is None:
-        raise DistilkitError("--vocabulary N counts tokens: give the text to count them in as --corpus")
 
 
 def refuse_shared(config: InitOptions, teacher: PreTrainedModel) -> None:

@@ -18,8 +18,8 @@ import distilkit
 from distilkit.encoders.checkpoint import weights_hash
 from distilkit.errors import DistilkitError
 from distilkit.files import UNWRITABLE
-from distilkit.options.declare import flag
 from distilkit.options.distill import DistillOptions
+from distilkit.options.spec import flag
 from distilkit.record import json_text
 
 MANIFEST = "manifest.json"

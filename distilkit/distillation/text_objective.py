@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
@@ -215,7 +214,7 @@ def make_objective(config: DistillOptions, student: PreTrainedModel, teacher: Pr
     if config.ce_until < 1 and "mlm" not in asked:
         raise DistilkitError("--ce-until leaves masked LM alone, which has no weight: give --alpha-mlm")
     if config.teacher_cache:
-        check_cacheable(config, asked)
+        check_cacheable(asked)
         return CachedDistillation(student, weights, temperature=config.temperature, until=config.ce_until)
     return Distillation(
         student,
@@ -229,16 +228,9 @@ def make_objective(config: DistillOptions, student: PreTrainedModel, teacher: Pr
     )
 
 
-def check_cacheable(config: DistillOptions, parts: Collection[str]) -> None:
+def check_cacheable(parts: Collection[str]) -> None:
     """Refuse a --teacher-cache for losses that need more of the teacher than its answers at masked tokens."""
     if "ce" not in parts:
         raise DistilkitError("without soft targets there are no answers to keep: leave out --teacher-cache")
     if other := [part for part in PARTS if part in parts and part not in ("ce", "mlm")]:
         raise DistilkitError(f"--teacher-cache keeps nothing that {other[0]} needs: give --alpha-{other[0]} 0")
-    if config.streaming:
-        raise DistilkitError("--teacher-cache keeps answers by block, and a stream has no end: leave out --streaming")
-    if config.ce_positions != "masked":
-        raise DistilkitError("--teacher-cache keeps answers at masked tokens alone: give --ce-positions masked")
-    directory = Path(str(config.teacher_cache)).absolute()
-    if config.output.absolute() in (directory, *directory.parents):  # which is emptied where the run fails
-        raise DistilkitError(f"--teacher-cache '{directory}' lies in the output directory: give one outside -o")

@@ -1,106 +1,115 @@
 """Options of `distill`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from distilkit.options.declare import argument, option
-from distilkit.options.training import TrainOptions
+from distilkit.options.spec import argument, option
+from distilkit.options.training import TeacherOptions, TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class DistillOptions(TrainOptions):
-    """Train a student against its teacher on plain text (Sanh et al. 2019: soft targets, masked LM, cosine)."""
+class DistillOptions(TeacherOptions, TrainOptions, panel="Objective"):
+    """Train a student on plain text, against its teacher.
+
+    The default objective is that of Sanh et al. 2019: soft targets, masked LM and a cosine loss.
+    """
+
+    usage = (
+        "distilkit distill student0 --corpus text/ -o student",
+        "distilkit distill student0 --corpus text/ -o student --recipe minilm-v2 --resume",
+    )
 
     student: str = argument("Checkpoint to train: a directory or a hub id.", "STUDENT")
     corpus: str = option(
         "Text to train on: a file or folder of .txt or .jsonl (.gz too) or .parquet, or a hub data set name[:config].",
         metavar="TEXT",
-        place=True,
+        is_path=True,
+        panel="Input and output",
     )
-    output: Path = option("Directory to write the trained student to.", short="-o", metavar="DIR")
+    output: Path = option(
+        "Directory to write the trained student to.", short="-o", metavar="DIR", panel="Input and output"
+    )
     heldout: str | None = option(
-        "Text for the held-out loss, read like --corpus [default: 2 % of the corpus, at most 256 blocks].",
+        "Text for the held-out loss. Same formats as --corpus (default: 2 % of the corpus, at most 256 blocks).",
         None,
         metavar="TEXT",
-        place=True,
+        is_path=True,
+        panel="Input and output",
     )
     streaming: bool = option(
-        "Tokenise the text while it is read, with no copy of it on the disk (with --steps).", False
+        "Tokenise the text while reading it and store nothing (requires --steps).", False, panel="Advanced"
     )
     teacher: str | None = option(
-        "Teacher checkpoint [default: the one that the student was made from].", None, metavar="MODEL", place=True
+        "Teacher checkpoint (default: the one that the student was extracted from).",
+        None,
+        metavar="MODEL",
+        is_path=True,
+        panel="Input and output",
     )
     objective: Literal["triple", "hidden", "attention", "minilm", "mlm"] = option(
-        "What to minimise: the triple loss, the distance of hidden states, of attention maps and hidden states, of "
-        "query, key and value relations (MiniLMv2), or masked LM without a teacher. A name stands for weights: give "
-        "others (--alpha-…) to mix them.",
-        "triple",
+        "Training objective. Each name is a preset of loss weights; override any weight with --alpha-….", "triple"
     )
-    alpha_ce: float | None = option(
-        "Weight of the soft-target loss [default: 5 with triple].", None, min=0, panel="Objective"
-    )
-    alpha_mlm: float | None = option(
-        "Weight of the masked-LM loss [default: 2 with triple, 1 with mlm].", None, min=0, panel="Objective"
-    )
+    alpha_ce: float | None = option("Weight of the soft-target loss (triple: 5).", None, min=0, max=1e9)
+    alpha_mlm: float | None = option("Weight of the masked-LM loss (triple: 2, mlm: 1).", None, min=0, max=1e9)
     alpha_cos: float | None = option(
-        "Weight of the cosine loss between last hidden states [default: 1 with triple].", None, min=0, panel="Objective"
+        "Weight of the cosine loss between last hidden states (triple: 1).", None, min=0, max=1e9
     )
     alpha_hidden: float | None = option(
-        "Weight of the distance of hidden states [default: 1 with hidden and attention].",
-        None,
-        min=0,
-        panel="Objective",
-    )
-    hidden_loss: Literal["mse", "cosine"] = option(
-        "Distance of hidden states: mean squared, or by their angle alone.", "mse", panel="Objective"
+        "Weight of the distance between hidden states (hidden: 1, attention: 1).", None, min=0, max=1e9
     )
     alpha_attention: float | None = option(
-        "Weight of the divergence of attention maps [default: 1 with attention].", None, min=0, panel="Objective"
+        "Weight of the divergence between attention maps (attention: 1).", None, min=0, max=1e9
     )
     alpha_relation: float | None = option(
-        "Weight of the divergence of query, key and value relations [default: 1 with minilm].",
-        None,
-        min=0,
-        panel="Objective",
+        "Weight of the divergence between query, key and value relations (minilm: 1).", None, min=0, max=1e9
     )
-    layer_map: tuple[int, ...] | None = option(
-        "The teacher's layer (from 0) for each of the student's, for hidden, attention and minilm, which uses the last "
-        "pair [default: evenly spread, last to last]; a single number is for the last.",
-        None,
-        metavar="N,N,…",
-        panel="Objective",
-    )
-    ce_until: float = option(
-        "Share of the run after which only masked LM is left.", 1.0, min=0, max=1, panel="Objective"
-    )
-    temperature: float = option("Temperature of the soft targets.", 2.0, min=1e-3, panel="Objective")
+    ce_until: float = option("Share of the run after which only masked LM is trained.", 1.0, min=0, max=1)
     ce_positions: Literal["all", "masked"] = option(
-        "Where the soft-target loss is taken: at every token or only at masked ones (faster).", "all", panel="Objective"
+        "Tokens at which the soft-target loss is computed; masked is faster.", "all"
     )
-    mask_probability: float = option("Share of tokens to predict.", 0.15, min=0.01, max=0.9, panel="Objective")
-    seq_length: int = option("Tokens per packed block.", 128, min=8, panel="Objective")
+    mask_probability: float = option("Share of tokens to mask.", 0.15, min=0.01, max=0.9)
+    seq_length: int = option("Tokens per block.", 128, min=8, max=2**20)
     packing: Literal["blocks", "documents"] = option(
-        "How text fills the blocks: documents end to end, or one document a block, cut where it is longer, padded to "
-        "the longest of its batch.",
+        "blocks: join documents end to end. documents: one document per block; longer ones are split, shorter ones "
+        "padded.",
         "blocks",
-        panel="Objective",
+        panel="Advanced",
     )
     teacher_cache: Path | None = option(
-        "Directory to keep the teacher's answers at masked tokens in: asked once, used by every later epoch and run "
-        "(with --ce-positions masked --alpha-cos 0).",
+        "Directory to store the teacher's predictions at masked tokens in, for all epochs and later runs (requires "
+        "--ce-positions masked --alpha-cos 0).",
         None,
         metavar="DIR",
         panel="Teacher cache",
     )
-    cache_size: int = option("Sampled tokens kept per masked position.", 64, min=1, panel="Teacher cache")
+    cache_size: int = option("Sampled tokens to store per prediction.", 64, min=1, max=2**20, panel="Teacher cache")
     cache_maskings: int = option(
-        "In how many ways each block is masked, epoch by epoch in turn.", 1, min=1, panel="Teacher cache"
+        "Different maskings of each block, used epoch by epoch in turn.", 1, min=1, max=2**20, panel="Teacher cache"
     )
-    evaluate_every: int = option("Updates between two readings of the held-out loss.", 200, min=1, panel="Training")
+    evaluate_every: int = option(
+        "Updates between two readings of the held-out loss.", 200, min=1, max=2**40, panel="Training"
+    )
     plan: bool = option(
-        "Say what the run would take (tokens, time, memory), measured on its first updates, and write nothing.", False
+        "Estimate tokens, time and memory from a few updates, then stop. Writes nothing.", False, panel="Advanced"
     )
     new_head: bool = option(
-        "Let a checkpoint without a masked-LM head start with a fresh one (with --objective mlm).", False
+        "Add a randomly initialised masked-LM head if the checkpoint has none (requires --objective mlm).",
+        False,
+        panel="Advanced",
     )
+
+    def rules(self) -> Iterator[str]:
+        if self.streaming and self.steps is None:
+            yield "--streaming requires --steps: the length of a stream is unknown"
+        if self.plan and self.teacher_cache:
+            yield "--plan and --teacher-cache cannot be combined: remove one"
+        if self.new_head and self.objective != "mlm":
+            yield "--new-head requires --objective mlm: train the new head before you distil"
+        if self.teacher_cache and self.streaming:
+            yield "--teacher-cache stores predictions by block and needs a finite text: remove --streaming"
+        if self.teacher_cache and self.ce_positions != "masked":
+            yield "--teacher-cache stores predictions at masked tokens only: give --ce-positions masked"
+        if self.teacher_cache and self.output.absolute() in (cache := self.teacher_cache.absolute(), *cache.parents):
+            yield f"--teacher-cache '{cache}' is inside the output directory: give one outside -o"

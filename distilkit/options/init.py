@@ -1,43 +1,63 @@
 """Options of `init`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from distilkit.options.declare import argument, option
+from distilkit.options.spec import argument, option
 from distilkit.options.training import CommonOptions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class InitOptions(CommonOptions):
+class InitOptions(CommonOptions, panel="Student"):
     """Extract a student from a teacher by keeping some of its layers."""
 
+    usage = (
+        "distilkit init bert-base-uncased -o student0",
+        "distilkit init bert-base-uncased -o student0 --layers 4 --strategy search --corpus text/",
+    )
+
     teacher: str = argument("Checkpoint to take layers from: a directory or a hub id.", "TEACHER")
-    output: Path = option("Directory to write the student to.", short="-o", metavar="DIR")
-    layers: int | None = option("How many layers the student has [default: half the teacher's].", None, min=1)
+    output: Path = option("Directory to write the student to.", short="-o", metavar="DIR", panel="Input and output")
+    layers: int | None = option("Number of layers to keep (default: half of the teacher's).", None, min=1, max=10**6)
     keep: tuple[int, ...] | None = option(
-        "The teacher's layers to keep, counted from 0, instead of --layers and --strategy.", None, metavar="N,N,…"
+        "Teacher layers to keep, counted from 0; replaces --layers and --strategy.", None, min=0, metavar="N,N,…"
     )
     strategy: Literal["spread", "alternate", "first", "last", "search"] = option(
-        "Which layers to keep: evenly spread from first to last (12 to 6: 0,2,4,7,9,11), "
-        "every other one (0,2,4,6,8,10), the first, the last, or those that a search on --corpus finds closest to the "
-        "teacher.",
+        "Which layers to keep. spread: evenly from first to last (12 to 6: 0,2,4,7,9,11). alternate: every other one "
+        "(0,2,4,6,8,10). search: those with outputs closest to the teacher's on --corpus.",
         "spread",
     )
     corpus: str | None = option(
-        "Text for --strategy search and --vocabulary N, read like distill's.", None, metavar="TEXT", place=True
+        "Text for --strategy search and --vocabulary N. Same formats as for distill.",
+        None,
+        metavar="TEXT",
+        is_path=True,
+        panel="Input and output",
     )
     architecture: Literal["same", "distilbert"] = option(
-        "The student's architecture: the teacher's, or (from BERT) DistilBERT's, without token types and pooler.",
-        "same",
+        "Architecture of the student. distilbert (from BERT only): no token types, no pooler.", "same"
     )
     vocabulary: str | None = option(
-        "Keep only the tokens that this text uses, or the N commonest in --corpus, and what they rest on "
-        "[default: all].",
+        "Prune the vocabulary to the tokens of this text, or to the N most frequent in --corpus, plus the sub-tokens "
+        "they need (default: keep all).",
         None,
         metavar="TEXT|N",
-        place=True,
+        is_path=True,
     )
-    dry_run: bool = option("Show everything, the proof too, and write nothing.", False)
-    no_verify: bool = option("Skip the proof that the saved student computes what it should.", False)
-    allow_pickle: bool = option("Read pytorch_model.bin where there are no safetensors (tensors only).", False)
+    dry_run: bool = option("Show everything, verification included, and write nothing.", False, panel="Advanced")
+    no_verify: bool = option(
+        "Skip the check that the saved student computes what the truncated teacher computes.", False, panel="Advanced"
+    )
+    allow_pickle: bool = option(
+        "Read pytorch_model.bin if there are no safetensors (tensors only).", False, panel="Advanced"
+    )
+
+    def rules(self) -> Iterator[str]:
+        if self.strategy == "search" and self.corpus is None:
+            yield "--strategy search measures on text: give a --corpus"
+        if self.strategy == "search" and self.keep is not None:
+            yield "--strategy search chooses the layers itself: remove --keep"
+        if self.vocabulary and self.vocabulary.isdigit() and self.corpus is None:
+            yield "--vocabulary N counts tokens in a text: give it as --corpus"

@@ -1,172 +1,259 @@
 """Options of `finetune` and `eval`."""
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from distilkit.options.declare import argument, inherit, option
-from distilkit.options.distill import DistillOptions
-from distilkit.options.training import CommonOptions, TrainOptions
+from distilkit.options.spec import argument, flag, option
+from distilkit.options.training import CommonOptions, TeacherOptions, TrainOptions
+
+TaskName = Literal[
+    "cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli", "glue", "squad", "squad_v2", "imdb", "custom"
+]
+AS_TRAINED = "(default: {}; eval: as the model was trained)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class TaskOptions(CommonOptions):
-    task: str | None = option(
-        "cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli, glue (all nine), squad, squad_v2, imdb or custom.",
-        metavar="NAME",
-    )
+class TaskOptions(CommonOptions, panel="Task"):
+    task: TaskName | None = option("Task; glue stands for all nine GLUE tasks, custom for your own rows.")
     data: Path | None = option(
-        "Folder with train.* and validation.* (jsonl, tsv, csv, .gz too, or parquet), for --task custom also a hub "
-        "data set name[:config] [default: the hub's data set].",
+        "Folder with train.* and validation.* (jsonl, tsv, csv, .gz too, or parquet). For --task custom also a hub "
+        "data set name[:config] (default: the task's hub data set).",
         None,
         metavar="DIR",
-        place=True,
+        is_path=True,
+        panel="Input and output",
     )
-    text: tuple[str, ...] | None = option("Text column or two, for --task custom.", None, metavar="COL[,COL]")
+    text: tuple[str, ...] | None = option("Text column or columns, for --task custom.", None, metavar="COL[,COL]")
     label: str | None = option(
         "Label column, for --task custom: names, numbers or lists of names; or several columns of 0 and 1.",
         None,
         metavar="COL[,COL]",
     )
     kind: Literal["classification", "multi-label", "regression"] | None = option(
-        "What --label says, for --task custom: a class, several, or a number [default: found from the rows; eval: as "
-        "the model was trained].",
+        "Label type for --task custom: one class, several classes, or a number "
+        + AS_TRAINED.format("inferred from the rows"),
         None,
     )
     max_length: int | None = option(
-        "Tokens per example or window [default: the task's; eval: as the model was trained].", None, min=8
+        "Tokens per example or window " + AS_TRAINED.format("the task's"), None, min=8, max=2**20
     )
     long: Literal["head", "head-tail", "windows"] | None = option(
-        "What is read of a text that is longer, where a row has one: its beginning, a quarter from its beginning and "
-        "the rest from its end, or all of it, in windows whose logits are averaged [default: head; eval: as the model "
-        "was trained].",
+        "How to shorten texts longer than --max-length (single-text tasks). head: keep the beginning. head-tail: keep "
+        "the beginning (a quarter) and the end. windows: average the logits over windows of the whole text "
+        + AS_TRAINED.format("head"),
         None,
     )
     stride: int = option(
-        "Tokens that two windows of a long context share (SQuAD) [default: 128; eval: as trained].",
+        "Tokens that neighbouring windows of a long context share " + AS_TRAINED.format(128),
         None,
         min=0,
+        max=2**20,
         panel="SQuAD",
     )
     n_best: int = option(
-        "Start and end positions that are combined (SQuAD) [default: 20; eval: as trained].", None, min=1, panel="SQuAD"
+        "Start and end positions to combine " + AS_TRAINED.format(20), None, min=1, max=2**20, panel="SQuAD"
     )
     max_answer_length: int = option(
-        "Longest answer in tokens (SQuAD) [default: 30; eval: as trained].", None, min=1, panel="SQuAD"
+        "Longest answer, in tokens " + AS_TRAINED.format(30), None, min=1, max=2**20, panel="SQuAD"
     )
     null_threshold: float = option(
-        "Answer nothing where the null score exceeds the best span's by more than this (SQuAD 2.0) [default: 0; eval: "
-        "as trained].",
+        "Predict no answer if the null score exceeds the best span's by more than this (SQuAD 2.0) "
+        + AS_TRAINED.format(0),
         None,
         panel="SQuAD",
     )
 
+    def unused(self, names: tuple[str, ...], reason: str) -> Iterator[str]:
+        """Yield an error line for each of these options that is given though it has no effect."""
+        for item in dataclasses.fields(self):
+            if item.name in names and getattr(self, item.name) != item.default:
+                yield f"{flag(item.name)} {reason}"
+
+
+TASK_DEFAULTS: dict[str, Any] = {"batch_size": None, "epochs": None, "lr": None}  # None: the task's published setting
+TEACHER_NAMES = (
+    *("alpha_ce", "alpha_task", "alpha_hidden", "alpha_attention", "hidden_loss", "layer_map", "temperature"),
+)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class FinetuneOptions(TaskOptions, TrainOptions):
-    """Train a checkpoint on a labelled task, with or without a teacher that already knows it."""
+class FinetuneOptions(
+    TaskOptions,
+    TeacherOptions,
+    TrainOptions,
+    panel="Training",
+    defaults=TASK_DEFAULTS | {"warmup": 0.06, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0},
+    helps={
+        "batch_size": "Rows per device and forward pass (default: the task's).",
+        "epochs": "Passes over the training rows (default: the task's).",
+        "lr": "Peak learning rate (default: the task's).",
+    },
+):
+    """Train a checkpoint on a labelled task, with or without a task teacher."""
+
+    usage = (
+        "distilkit finetune student --task sst2 -o student-sst2",
+        "distilkit finetune student --task sst2 -o student-sst2 --teacher teacher-sst2 --seeds 3",
+        "distilkit finetune student --task custom --data tickets/ --text message --label category -o tickets-model",
+    )
 
     model: str = argument("Checkpoint to train: a directory or a hub id.", "MODEL")
-    output: Path = option("Directory to write the trained model to.", short="-o", metavar="DIR")
-    teacher: str | None = option(
-        "Checkpoint already trained on the task, to learn from as well.", None, metavar="MODEL", place=True
+    output: Path = option(
+        "Directory to write the trained model to.", short="-o", metavar="DIR", panel="Input and output"
     )
-    seeds: int = option("Runs with seeds --seed, --seed + 1, …; the median one is kept.", 1, min=1)
+    teacher: str | None = option(
+        "Teacher already trained on the task, to learn from in addition to the labels.",
+        None,
+        metavar="MODEL",
+        is_path=True,
+        panel="Input and output",
+    )
+    seeds: int = option(
+        "Number of runs, with seeds --seed, --seed + 1, …; the run with the median score is kept.", 1, min=1, max=10**6
+    )
     keep: Literal["best", "last"] | None = option(
-        "Weights to keep: those of the evaluation with the best headline score, or the last ones [default: best; last "
-        "where a test split is scored].",
+        "Weights to keep: of the evaluation with the best headline score, or the last ones (default: best; last if a "
+        "test split is scored).",
         None,
     )
     patience: int | None = option(
-        "Stop after so many evaluations without a better headline score [default: never].", None, min=1
+        "Stop after this many evaluations without a better headline score (default: never).", None, min=1, max=2**40
     )
     evaluate_every: int | None = option(
-        "Updates between two evaluations [default: an epoch's; with --keep last and no --patience only at the end].",
+        "Updates between two evaluations (default: one epoch; with --keep last and no --patience only at the end).",
         None,
         min=1,
-        panel="Training",
+        max=2**40,
     )
-    alpha_ce: float = option("Weight of the teacher's soft targets.", 0.5, min=0, panel="Objective")
-    alpha_task: float = option("Weight of the labels, where a teacher is given.", 0.5, min=0, panel="Objective")
-    alpha_hidden: float = inherit(DistillOptions, "alpha_hidden", 0.0, help="Weight of the distance of hidden states.")
-    hidden_loss: Literal["mse", "cosine"] = inherit(DistillOptions, "hidden_loss", "mse")
-    alpha_attention: float = inherit(
-        DistillOptions, "alpha_attention", 0.0, help="Weight of the divergence of attention maps."
+    alpha_ce: float = option("Weight of the teacher's soft targets.", 0.5, min=0, max=1e9, panel="Objective")
+    alpha_task: float = option("Weight of the labels if there is a teacher.", 0.5, min=0, max=1e9, panel="Objective")
+    alpha_hidden: float = option(
+        "Weight of the distance between hidden states.", 0.0, min=0, max=1e9, panel="Objective"
     )
-    layer_map: tuple[int, ...] | None = inherit(
-        DistillOptions,
-        "layer_map",
-        None,
-        help="The teacher's layer (from 0) for each of the student's, for --alpha-hidden and --alpha-attention "
-        "[default: evenly spread, last to last]; a single number is for the last.",
+    alpha_attention: float = option(
+        "Weight of the divergence between attention maps.", 0.0, min=0, max=1e9, panel="Objective"
     )
-    temperature: float = option("Temperature of the soft targets.", 2.0, min=1e-3, panel="Objective")
-    # None until tasks.settle() puts the task's own value in its place (tasks.py: Task)
-    batch_size: int = inherit(
-        TrainOptions, "batch_size", None, help="Rows per device and forward pass [default: the task's]."
-    )
-    epochs: float = inherit(TrainOptions, "epochs", None, help="Passes over the training rows [default: the task's].")
-    lr: float = inherit(TrainOptions, "lr", None, help="Peak learning rate [default: the task's].")
-    warmup: float = inherit(TrainOptions, "warmup", 0.06)
-    adam_beta2: float = inherit(TrainOptions, "adam_beta2", 0.999)
-    adam_epsilon: float = inherit(TrainOptions, "adam_epsilon", 1e-8)
-    max_grad_norm: float = inherit(TrainOptions, "max_grad_norm", 1.0)
+
+    def rules(self) -> Iterator[str]:
+        if self.teacher is None:
+            yield from self.unused(TEACHER_NAMES, "needs a teacher: give one as --teacher, or remove it")
+        if self.seed + self.seeds > 2**32:
+            yield "--seeds counts past the largest seed, 4294967295: lower --seed or --seeds"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class EvalOptions(TaskOptions):
-    """Score checkpoints on a task and against a teacher, or compare them with it on text without labels."""
+class EvalOptions(TaskOptions, panel="Comparison"):
+    """Score checkpoints on a task, and compare them with a teacher.
+
+    With --agreement, compare them with their teacher on text without labels.
+    """
+
+    usage = (
+        "distilkit eval student-sst2 --task sst2 --against teacher-sst2",
+        "distilkit eval student-sst2 --task sst2 --against teacher-sst2 --require 'retention/sst2>=0.97'",
+        "distilkit eval student --agreement heldout.txt",
+    )
 
     models: tuple[str, ...] = argument(
-        "Checkpoints to score: directories or hub ids, or, for --task glue, a directory of one a task.",
+        "Checkpoints to score: directories or hub ids. For --task glue: a directory with one checkpoint per task.",
         "[MODEL…]",
         (),
     )
-    task: str | None = inherit(TaskOptions, "task", None, unless="agreement")
+    task: TaskName | None = option(
+        "Task; glue stands for all nine GLUE tasks, custom for your own rows.",
+        None,
+        required_unless="agreement",
+        panel="Task",
+    )
     against: str | None = option(
-        "Teacher to compare with (adds retention and differences, with intervals of 95 %) [default: none; for "
-        "--agreement the one that a model was made from].",
+        "Teacher to compare with: adds retention and differences, with 95 % confidence intervals (default: none; for "
+        "--agreement the recorded teacher).",
         None,
         metavar="MODEL",
-        place=True,
+        is_path=True,
     )
     control: tuple[str, ...] = option(
-        "Checkpoint that the models should beat, made without the teacher, say; compared with it too.", (), place=True
+        "Baseline checkpoint to compare with too, for example one trained without the teacher. Repeatable.",
+        (),
+        is_path=True,
     )
     predictions: Path | None = option(
         "Prediction file to score instead of models, {id: text} (.gz too), for squad and squad_v2.",
         None,
         metavar="FILE",
+        panel="SQuAD",
     )
     null_odds: Path | None = option(
-        "What goes with --predictions for squad_v2, {id: log-odds of no answer}: adds the best thresholds.",
+        "With --predictions for squad_v2: file {id: log-odds of no answer}; adds the best thresholds.",
         None,
         metavar="FILE",
+        panel="SQuAD",
     )
     write_predictions: Path | None = option(
-        "Folder for what the model says: GLUE's leaderboard files (test splits), SQuAD's predictions.json and "
-        "null_odds.json, others' as TSV.",
+        "Write predictions to this folder: GLUE leaderboard files (test splits), predictions.json and null_odds.json "
+        "for SQuAD, TSV for other tasks.",
         None,
         metavar="DIR",
+        panel="Input and output",
     )
     agreement: str | None = option(
-        "Text without labels to compare checkpoints with their teacher on, read like distill's --corpus: masked-LM "
-        "models at masked tokens, classifiers by a document a row.",
+        "Text without labels on which to compare checkpoints with their teacher. Same formats as for distill. "
+        "Masked-LM models are compared at masked tokens, classifiers with one document per row.",
         None,
         metavar="TEXT",
-        place=True,
+        is_path=True,
     )
     examples: Path | None = option(
-        "File to write texts to where a model's answer differs most from its teacher's, a few of each slice "
-        "(--agreement).",
+        "Write texts on which a model differs most from its teacher to this file, a few from each slice (requires "
+        "--agreement).",
         None,
         metavar="FILE.jsonl",
     )
     plot: Path | None = option(
-        "File to draw to how often a model agrees with its teacher by its confidence and by the teacher's "
-        "(--agreement).",
+        "Write a reliability diagram to this file: agreement against student and teacher confidence (requires "
+        "--agreement).",
         None,
         metavar="FILE.svg|png",
     )
-    require: tuple[str, ...] = option("Gate like 'sst2/accuracy>=0.90'; exit 3 where it is not met.", ())
-    batch_size: int = option("Sequences per forward pass.", 32, min=1)
+    require: tuple[str, ...] = option(
+        "Gate such as 'sst2/accuracy>=0.90'; exit code 3 if it is not met. Repeatable.", ()
+    )
+    batch_size: int = option("Sequences per forward pass.", 32, min=1, max=2**20, panel="Advanced")
+
+    def rules(self) -> Iterator[str]:
+        if not self.agreement and (self.examples or self.plot):
+            yield "--examples and --plot require --agreement: give a text"
+        if self.agreement and not self.models:
+            yield "--agreement compares a MODEL with its teacher: give one"
+        if not self.task:
+            yield from self.unused(FOR_TASKS, "requires --task: give one, or remove it")
+            return
+        if self.control and not self.against:
+            yield "--control requires a teacher: give one as --against"
+        if self.null_odds and not (self.predictions and self.task == "squad_v2"):
+            yield "--null-odds requires --predictions and --task squad_v2: remove it"
+        if self.write_predictions and len(self.models) != 1:
+            yield "--write-predictions takes exactly one MODEL"
+        if not self.predictions and not self.models:
+            yield "no MODEL: give one or more, or a SQuAD prediction file as --predictions"
+        if self.predictions:
+            yield from self._rules_of_predictions()
+
+    def _rules_of_predictions(self) -> Iterator[str]:
+        if self.models or self.against:
+            yield "--predictions is scored without a model: remove MODEL and --against"
+        yield from self.unused(FOR_MODELS, "applies to models, and --predictions is scored without one: remove it")
+        if not self.null_odds:
+            yield from self.unused(("null_threshold",), "applies to models and --null-odds: give one of them")
+        if self.task not in ("squad", "squad_v2"):
+            yield f"--predictions requires --task squad or squad_v2, not {self.task}: remove it"
+
+
+FOR_MODELS = ("max_length", "stride", "n_best", "max_answer_length")
+FOR_TASKS = (
+    *("data", "text", "label", "kind", "long", "stride", "n_best", "max_answer_length", "null_threshold"),
+    *("control", "predictions", "null_odds", "write_predictions"),
+)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from distilkit.errors import DistilkitError
 from distilkit.formatting import format_millions, format_score
-from distilkit.options.declare import build, command_line, fields_of, flag
+from distilkit.options.declare import build, command_line
 from distilkit.options.recipes import COMMANDS
+from distilkit.options.spec import fields_of, flag
 from distilkit.record import PACKAGES, Record
 from distilkit.reporting.models import Model, Results
 from distilkit.reporting.records import MEASUREMENTS

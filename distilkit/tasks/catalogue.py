@@ -1,6 +1,5 @@
 """Task rows: nine of GLUE, SQuAD 1.1 and 2.0, IMDb and your own, each with its published settings."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
-from distilkit.options.declare import flag
+from distilkit.options.spec import flag
 from distilkit.options.tasks import EvalOptions, FinetuneOptions, TaskOptions
 from distilkit.record import read_biography
 
@@ -142,11 +141,6 @@ def resolve(config: TaskOptions) -> list[Task]:
         raise DistilkitError(f"--text, --label and --kind are for --task custom, not for {config.task}: leave them out")
     if config.task == "glue":
         return list(GLUE)
-    if config.task not in TASKS:
-        names = (*TASKS, "glue", "custom")
-        near = difflib.get_close_matches(config.task, names, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
-        raise DistilkitError(f"no task '{config.task}': {hint}")
     return [TASKS[config.task]]
 
 

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from distilkit.errors import DistilkitError
 from distilkit.files import sync, write_text
-from distilkit.options.declare import flag
+from distilkit.options.spec import flag
 from distilkit.options.training import TrainOptions
 from distilkit.progress import warn
 from distilkit.record import config_json

@@ -1,0 +1,77 @@
+"""Call a command by its name: what the command line and the functions of `distilkit` share."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from distilkit.errors import DistilkitError
+from distilkit.gates import parse_gate, unmet_gates
+from distilkit.options.declare import Options, build, missing
+from distilkit.options.recipes import COMMANDS, read_recipe
+from distilkit.options.spec import fields_of, spec_of
+from distilkit.options.training import CommonOptions
+from distilkit.options.values import did_you_mean
+from distilkit.progress import set_level
+from distilkit.record import Record
+
+MODULES = {"eval": "evaluate"}  # of commands whose file has another name
+
+
+def run(command: str, options: CommonOptions) -> Record:
+    """Run a command.
+
+    Raises DistilkitError if it cannot do its work, or if a gate cannot be read.
+    """
+    for gate in getattr(options, "require", ()):  # before the work, which may take hours
+        parse_gate(gate)
+    set_level(quiet=options.quiet, verbose=options.verbose)
+    name = MODULES.get(command, command)
+    function = getattr(importlib.import_module(f"distilkit.commands.{name}"), name)
+    done: Record = function(options)
+    return done
+
+
+def make_function(command: str) -> Callable[..., Record]:
+    """Return a command as a function: positional arguments as on the command line, options as keywords.
+
+    Options are checked as on the command line. The function returns the Record of what it did. It raises DistilkitError
+    for everything that the command line reports in one line, unmet gates (`require=`) included.
+    """
+    options_class = COMMANDS[command]
+
+    def call(*arguments: Any, **keywords: Any) -> Record:
+        given = bind(options_class, command, arguments, keywords)
+        table = read_recipe(given["recipe"], command) if given.get("recipe") else {}
+        if lacking := missing(options_class, given, table):
+            raise DistilkitError(f"missing option '{lacking[0].replace('--', '').replace('-', '_')}'")
+        options = build(options_class, given, table)
+        done = run(command, options)
+        if failures := unmet_gates(getattr(options, "require", ()), done.metrics):
+            raise DistilkitError(f"gate not met: {'; '.join(failures)}")
+        return done
+
+    call.__name__ = call.__qualname__ = MODULES.get(command, command)
+    call.__doc__ = inspect.getdoc(options_class)
+    return call
+
+
+def bind(
+    options_class: type[Options], command: str, arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the options by name that a call gives. Raises DistilkitError for unknown or doubly given ones."""
+    fields = [item for item, _ in fields_of(options_class)]
+    for name in keywords:
+        if name not in {item.name for item in fields}:
+            hint = did_you_mean(name, [item.name for item in fields])
+            raise DistilkitError(f"distilkit.{command} has no option '{name}'{hint}")
+    positional = next((item for item in fields if spec_of(item).positional), None)
+    if not arguments:
+        return keywords
+    if positional is None or positional.name in keywords:
+        raise DistilkitError(f"distilkit.{command} takes options by keyword: give {arguments[0]!r} a name")
+    if "tuple" in str(positional.type):
+        return keywords | {positional.name: tuple(str(entry) for entry in arguments)}
+    if len(arguments) > 1:
+        raise DistilkitError(f"distilkit.{command} takes one argument and keywords: give {arguments[1]!r} a name")
+    return keywords | {positional.name: arguments[0]}

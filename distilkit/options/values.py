@@ -1,0 +1,80 @@
+"""Check and convert the value of an option, whoever gives it."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from distilkit.errors import OptionError
+from distilkit.options.spec import Spec, base_type, bounds, flag, is_list, spec_of
+
+
+def check(item: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
+    """Return a value in its option's own type. Raises ValueError with what the option takes instead."""
+    if value is None and (item.default is None or base_type(item.type) is not item.type):
+        return None
+    if get_origin(kind) is tuple:
+        entries = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+        if not entries and item.default:
+            raise ValueError("one value or more")
+        return tuple(_check_one(spec_of(item), get_args(kind)[0], entry) for entry in entries)
+    return _check_one(spec_of(item), kind, value)
+
+
+def _check_one(spec: Spec, kind: Any, value: Any) -> Any:
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(f"one of {', '.join(get_args(kind))}{did_you_mean(value, get_args(kind))}")
+        return value
+    if kind in (str, Path):
+        if not isinstance(value, (str, Path)):
+            raise ValueError("text")
+        if not str(value):
+            raise ValueError("a value that is not empty")
+        return kind(value)
+    if kind is bool:
+        if type(value) is not bool:
+            raise ValueError("true or false")
+        return value
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise ValueError({int: "a whole number", float: "a number"}[kind])
+    if not math.isfinite(value) or not _lies_between(spec, value):
+        raise ValueError(f"a number{bounds(spec)}")
+    return kind(value)
+
+
+def _lies_between(spec: Spec, value: float) -> bool:
+    return (spec.min is None or value >= spec.min) and (spec.max is None or value <= spec.max)
+
+
+def did_you_mean(value: Any, names: Any) -> str:
+    """Suggest the nearest of some names, "" if none is near."""
+    import difflib  # only an error needs it, and every --help would pay for it
+
+    near = difflib.get_close_matches(str(value), list(names), n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def parse(item: dataclasses.Field[Any], kind: Any, text: Any) -> Any:
+    """Turn what was typed into an option's own type. Raises OptionError."""
+    try:
+        if get_origin(kind) is not tuple:
+            value = _parse_one(kind, text)
+        else:
+            texts = text.split(",") if is_list(item, kind) else text
+            value = tuple(_parse_one(get_args(kind)[0], entry.strip()) for entry in texts)
+        return check(item, kind, value)
+    except ValueError as error:
+        expected = "a list like 1,2,3" if is_list(item, kind) and get_args(kind)[0] is int else error
+        name = spec_of(item).metavar if spec_of(item).positional else flag(item.name)
+        shown = ",".join(text) if isinstance(text, (list, tuple)) else text
+        raise OptionError(f"{name} '{shown}': give {expected}") from None
+
+
+def _parse_one(kind: Any, text: Any) -> Any:
+    if kind not in (int, float):
+        return text
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError({int: "a whole number", float: "a number"}[kind]) from None
