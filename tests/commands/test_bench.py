@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
+from distilkit.benchmark import timing
 from distilkit.benchmark.peak_memory import peak_memory
 from distilkit.benchmark.timing import Cell, Contender, measure, random_inputs, summarise
-from distilkit.commands import bench as benchmark
 from distilkit.commands.bench import bench
 from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
@@ -56,8 +56,8 @@ class Sleeper(nn.Module):
 
 def contest(monkeypatch: pytest.MonkeyPatch, clock: Clock, **seconds: float) -> dict[str, float]:
     """Measure sleepers in the cell, by the clock."""
-    monkeypatch.setattr(benchmark, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: 0)
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(timing, "peak_memory", lambda *_: 0)
     sleepers = [Sleeper(name, each, clock) for name, each in seconds.items()]
     contenders = [Contender(model.name, model, model) for model in sleepers]
     config = BenchOptions(models=tuple(seconds), runs=5)
@@ -177,14 +177,14 @@ def test_lengths_are_refused_from_where_the_model_itself_fails(
 @pytest.mark.parametrize("options", [{"batch_sizes": (0,)}, {"seq_lengths": (8, -4)}, {"seq_lengths": ()}])
 def test_sizes_are_from_1_on(teacher: Path, options: dict[str, tuple[int, ...]]) -> None:
     """None at all is refused too: there would be nothing to measure."""
-    with pytest.raises(DistilkitError, match=r"takes numbers from 1 on: give one or more"):
+    with pytest.raises(DistilkitError, match=r"--batch-sizes|--seq-lengths"):
         bench(quick(teacher, **options))
 
 
 def test_unknown_and_absent_devices_are_refused(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that torch doesn't have is an error that names the flag; by default only present ones are used."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DistilkitError, match="--devices 'gpu' is unknown"):
+    with pytest.raises(DistilkitError, match="--devices .*gpu"):
         bench(quick(teacher, devices=("cpu", "gpu")))
     with pytest.raises(DistilkitError, match="--devices cuda: torch finds no CUDA device"):
         bench(quick(teacher, devices=("cuda",)))

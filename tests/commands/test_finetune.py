@@ -100,7 +100,7 @@ def test_seeds_keep_the_median_run(config: FinetuneOptions, monkeypatch: pytest.
         kept[value := next(scores)] = model.classifier.weight.detach().clone()
         return {"sst2/accuracy": value}
 
-    monkeypatch.setattr(evaluate, "score", score)
+    monkeypatch.setattr(finetune, "score", score)
     done = finetune.finetune(replace(config, steps=2, seeds=3, seed=7))
     assert [done.metrics[f"sst2/accuracy{end}"] for end in ("", "/min", "/max")] == [0.5, 0.1, 0.9]
     assert torch.equal(CLASSIFIER.from_pretrained(config.output).classifier.weight, kept[0.5])
@@ -144,7 +144,7 @@ def test_a_signal_in_a_seeds_last_evaluation_stops_the_next(
             signal.raise_signal(signal.SIGTERM)
         return score(*args, **options)
 
-    monkeypatch.setattr(evaluate, "score", signalled)
+    monkeypatch.setattr(finetune, "score", signalled)
     many = replace(config, steps=2, seeds=2, seed=1, keep="last")
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
@@ -315,7 +315,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[torch
         seen.append(model.classifier.weight.detach().clone())
         return {"sst2/accuracy": next(given)}
 
-    monkeypatch.setattr(evaluate, "score", score)
+    monkeypatch.setattr(finetune, "score", score)
     return seen
 
 

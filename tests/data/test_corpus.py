@@ -92,9 +92,7 @@ def test_absent_text_is_refused_in_one_line(source: str) -> None:
 
 def test_pack_loses_and_adds_nothing(corpus: Path, prose: list[str], tokenizer: PreTrainedTokenizerFast) -> None:
     """Blocks are CLS … SEP of one length and hold the documents' tokens in order, SEP between them."""
-    from distilkit.data import corpus
     from distilkit.data import corpus as module
-    from distilkit.data.blocks import pack_documents
 
     blocks = pack_documents(module.read_documents(str(corpus)), tokenizer, 32).with_format("numpy")["input_ids"][:]
     stream = [token for text in prose for token in (*tokenizer(text, add_special_tokens=False)["input_ids"], 3)]
@@ -186,9 +184,7 @@ def test_a_document_a_row_needs_a_pad_token(tokenizer: PreTrainedTokenizerFast) 
 
 def test_files_read_once_are_packed_alike(corpus: Path, tokenizer: PreTrainedTokenizerFast, cache: Path) -> None:
     """Read where they lie, files give the rows of datasets' copy; another content has another fingerprint."""
-    from distilkit.data import corpus
     from distilkit.data import corpus as module
-    from distilkit.data.blocks import pack_documents
 
     documents, fingerprint = module.read_once(str(corpus))
     packed = pack_documents(documents, tokenizer, 32, fingerprint=fingerprint)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from distilkit.distillation import losses
+from distilkit.distillation import fused_loss, losses
 from distilkit.distillation.fused_loss import kl_and_mlm
 from distilkit.encoders.forward import Head, mean_by_row
 
@@ -153,7 +153,7 @@ def test_kl_and_mlm_equals_both_of_whole_logits(
     rows: int, masked: int, temperature: float, bias: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values and gradients, in slices and chunks that end anywhere, with heads of their own, whatever the weights."""
-    monkeypatch.setattr(losses, "CHUNK", (chunk, chunk))
+    monkeypatch.setattr(fused_loss, "CHUNK", (chunk, chunk))
     student, teacher = heads(rows, 8, 200, bias=bias)
     targets = torch.arange(masked) * 3 % 200
     ours, plain = leaves(student), leaves(student)

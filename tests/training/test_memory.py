@@ -81,7 +81,9 @@ def test_a_container_has_what_it_is_given(tmp_path: Path, monkeypatch: pytest.Mo
 
 PROGRAM = """
 import resource, sys
-import distilkit.distillation
+import distilkit.commands.distill
+import transformers.models.auto.modeling_auto, transformers.models.bert.modeling_bert
+import transformers.modeling_utils, huggingface_hub.hf_api
 from distilkit.cli import app
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
