@@ -44,7 +44,7 @@ NOT_RUN = {
     "--log-with tensorboard": "needs tensorboard, which is not installed",
 }
 
-BY_SECTION = {"README.md", "results.md"}  # their sections begin anew; other pages are one story
+BY_SECTION = {"README.md", "results.md", "cli.md"}  # their sections begin anew; other pages are one story
 PLACEHOLDERS = {"MODEL": "teacher", "TASK": "mrpc"}  # of docs/results.md, where a comment may name the task
 TEXTS = (
     "text/a.txt", "german/a.txt", "Salesforce/wikitext:wikitext-2-raw-v1/a.txt", "train.txt", "heldout.txt", "held.txt",
@@ -172,6 +172,8 @@ def write_rows(directory: Path, prose: list[str]) -> None:
         for split in ("train", *validation):
             save(f"{task}/{split}.jsonl", rows)
         save(f"{task}/test.jsonl", [{**row, "idx": n, "label": -1} for n, row in enumerate(rows)])
+    for split in ("train", "validation"):
+        save(f"tickets/{split}.jsonl", [{"message": text, "category": "ab"[n % 2]} for n, text in enumerate(texts)])
     spans = [
         {"id": str(n), "question": "which word?", "context": text, "answers": {"text": [text[:4]], "answer_start": [0]}}
         for n, text in enumerate(texts)

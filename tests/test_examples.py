@@ -91,10 +91,10 @@ def test_ci_exits_with_3_after_all_gates(run: Callable[..., tuple[int, str, list
 
 
 def test_ci_stops_at_an_error(run: Callable[..., tuple[int, str, list[str]]]) -> None:
-    """What is no gate ends the build at once, with its own exit code."""
+    """An error that is not a gate ends the build at once, with its own exit code."""
     code, stderr, commands = run(TASK="nosuch", KEEPS="0")
-    assert (code, commands) == (1, CHAIN[:3])
-    assert "no task 'nosuch'" in stderr
+    assert (code, commands) == (2, CHAIN[:3])
+    assert "--task 'nosuch'" in stderr
 
 
 def test_the_table_has_teacher_students_and_controls(

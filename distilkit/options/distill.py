@@ -18,7 +18,7 @@ class DistillOptions(TeacherOptions, TrainOptions, panel="Objective"):
 
     usage = (
         "distilkit distill student0 --corpus text/ -o student",
-        "distilkit distill student0 --corpus text/ -o student --recipe minilm-v2 --resume",
+        "distilkit distill student0 --corpus text/ -o student-minilm --recipe minilm-v2 --resume",
     )
 
     student: str = argument("Checkpoint to train: a directory or a hub id.", "STUDENT")

@@ -15,7 +15,7 @@ class InitOptions(CommonOptions, panel="Student"):
 
     usage = (
         "distilkit init bert-base-uncased -o student0",
-        "distilkit init bert-base-uncased -o student0 --layers 4 --strategy search --corpus text/",
+        "distilkit init bert-base-uncased -o student4 --layers 4 --strategy search --corpus text/",
     )
 
     teacher: str = argument("Checkpoint to take layers from: a directory or a hub id.", "TEACHER")

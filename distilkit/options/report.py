@@ -11,7 +11,10 @@ from distilkit.options.training import CommonOptions
 class ReportOptions(CommonOptions):
     """Make an HTML page, Markdown tables, plots and model cards."""
 
-    usage = ("distilkit report student-sst2 teacher-sst2 -o report", "distilkit report runs/ -o report --card")
+    usage = (
+        "distilkit report student-sst2 teacher-sst2 -o report",
+        "distilkit report student-sst2 -o report-with-card --card",
+    )
 
     directories: tuple[str, ...] = argument("Directories that distilkit wrote, or folders of them.", "DIR…")
     output: Path = option("Directory to write report.html, report.md and the plots to.", short="-o", metavar="DIR")

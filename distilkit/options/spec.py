@@ -69,9 +69,12 @@ def argument(help: str, metavar: str, default: Any = dataclasses.MISSING) -> Any
     return field(default=default, metadata={"spec": spec})
 
 
+PLAIN = Spec(help="")
+
+
 def spec_of(item: dataclasses.Field[Any]) -> Spec:
-    """Return a field's Spec."""
-    found: Spec = item.metadata["spec"]
+    """Return a field's Spec, one without any wishes for a plain field."""
+    found: Spec = item.metadata.get("spec", PLAIN)
     return found
 
 

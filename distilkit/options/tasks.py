@@ -96,8 +96,8 @@ class FinetuneOptions(
 
     usage = (
         "distilkit finetune student --task sst2 -o student-sst2",
-        "distilkit finetune student --task sst2 -o student-sst2 --teacher teacher-sst2 --seeds 3",
-        "distilkit finetune student --task custom --data tickets/ --text message --label category -o tickets-model",
+        "distilkit finetune student --task sst2 -o student2-sst2 --teacher teacher-sst2 --seeds 3",
+        "distilkit finetune student --task custom --data tickets/ --text message --label category -o student-tickets",
     )
 
     model: str = argument("Checkpoint to train: a directory or a hub id.", "MODEL")

@@ -25,8 +25,8 @@ class TrainOptions(CommonOptions, panel="Training"):
     accumulate: int = option("Forward passes per update.", 1, min=1, max=2**20)
     steps: int | None = option("Number of updates, instead of --epochs.", None, min=1, max=2**40, replaces="epochs")
     epochs: float = option("Passes over the training data.", 3.0, min=0, max=1e6)
-    lr: float = option("Peak learning rate.", 5e-4, min=0, max=1e3)
-    head_lr: float | None = option("Peak learning rate of the head (default: --lr).", None, min=0, max=1e3)
+    lr: float = option("Peak learning rate.", 5e-4, min=0, max=1e30)
+    head_lr: float | None = option("Peak learning rate of the head (default: --lr).", None, min=0, max=1e30)
     warmup: float = option(
         "Share of the updates in which the learning rate rises; it then falls linearly to 0.", 0.05, min=0, max=1
     )

@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForQuestionAnswering, AutoModelForS
 from distilkit.benchmark import timing
 from distilkit.benchmark.peak_memory import peak_memory
 from distilkit.benchmark.timing import Cell, Contender, measure, random_inputs, summarise
-from distilkit.commands.bench import bench
+from distilkit.commands.bench import bench, present
 from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
 
@@ -184,11 +184,11 @@ def test_sizes_are_from_1_on(teacher: Path, options: dict[str, tuple[int, ...]])
 def test_unknown_and_absent_devices_are_refused(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that torch doesn't have is an error that names the flag; by default only present ones are used."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DistilkitError, match="--devices .*gpu"):
+    with pytest.raises(DistilkitError, match=r"--devices .*gpu"):
         bench(quick(teacher, devices=("cpu", "gpu")))
     with pytest.raises(DistilkitError, match="--devices cuda: torch finds no CUDA device"):
         bench(quick(teacher, devices=("cuda",)))
-    assert benchmark.present(()) == ["cpu"]
+    assert present(()) == ["cpu"]
 
 
 @pytest.fixture

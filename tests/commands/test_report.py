@@ -165,7 +165,7 @@ def test_missing_control_and_eval_are_named_with_the_options_of_the_run(chain: P
     assert ("--lr", "0.001") in pairwise(words)
     assert not {"--alpha-ce", "--temperature", "--teacher"} & set(words)
     assert (
-        "distilkit eval student-tuned --task mrpc --data mrpc --against TEACHER --json > student-tuned/eval.json"
+        "distilkit eval student-tuned --data mrpc --task mrpc --against TEACHER --json > student-tuned/eval.json"
         in text
     )
     assert "No learning curve of student-tuned" in text

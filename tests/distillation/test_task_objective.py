@@ -163,4 +163,6 @@ def test_hidden_states_are_a_mean_over_the_tokens_of_an_update() -> None:
     shares = [{name: count[name] / sum(each[name] for each in counts) for name in count} for count in counts]
     found = [objective(part, share) for part, share in zip(parts, shares, strict=True)]
     for name, value in objective(whole).items():
-        assert sum(part[name].item() for part in found) == pytest.approx(value.item(), rel=1e-5)
+        # The distance of near-equal hidden states is small beside their mean square, which is about 1 after a layer
+        # norm, so its rounding error is float32's of that scale, not of the distance.
+        assert sum(part[name].item() for part in found) == pytest.approx(value.item(), rel=1e-5, abs=1.2e-7)

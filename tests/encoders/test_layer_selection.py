@@ -81,7 +81,7 @@ def test_search_by_command_records_the_table(teacher: Path, corpus: Path, tmp_pa
 
 def test_search_needs_text(teacher: Path, tmp_path: Path) -> None:
     """Without --corpus there is nothing to measure on."""
-    with pytest.raises(DistilkitError, match="give --corpus"):
+    with pytest.raises(DistilkitError, match="--corpus"):
         init(InitOptions(teacher=str(teacher), output=tmp_path / "s", strategy="search"))
 
 

@@ -257,11 +257,11 @@ def test_task_and_agreement_in_one_run(classifiers: tuple[Path, Path], lines: Pa
     ("options", "message"),
     [
         ({"models": ()}, "--agreement compares a MODEL with its teacher"),
-        ({"models": ("m",), "task": "sst2", "control": ("c",)}, "--control is held against a teacher too"),
-        ({"models": ("m",), "task": "sst3"}, "no task 'sst3': did you mean 'sst2'"),
-        ({"models": ("m",), "control": ("c",)}, "--control is for --task, which is not given"),
-        ({"models": ("m",), "write_predictions": Path("p")}, "--write-predictions is for --task"),
-        ({"models": ("m",), "n_best": 3}, "--n-best is for --task"),
+        ({"models": ("m",), "task": "sst2", "control": ("c",)}, "--control"),
+        ({"models": ("m",), "task": "sst3"}, "--task .*did you mean 'sst2'"),
+        ({"models": ("m",), "control": ("c",)}, "--control requires --task"),
+        ({"models": ("m",), "write_predictions": Path("p")}, "--write-predictions requires --task"),
+        ({"models": ("m",), "n_best": 3}, "--n-best requires --task"),
     ],
 )
 def test_refuses_before_anything_is_compared(
@@ -321,7 +321,7 @@ def test_refuses_models_of_two_kinds(
             compared(model, on=lines, against=str(teacher))
     with pytest.raises(DistilkitError, match=r"no folder '.*nowhere' for --plot"):
         compared(teacher, on=lines, against=str(teacher), plot=lines.parent / "nowhere" / "x.svg")
-    with pytest.raises(DistilkitError, match="--examples and --plot go with --agreement"):
+    with pytest.raises(DistilkitError, match="--agreement"):
         evaluate(EvalOptions(models=("m",), task="sst2", examples=Path("x")))
 
 

@@ -10,7 +10,7 @@ FAULTS = """
 import resource, sys
 import torch
 if sys.argv[1] == "kept":
-    from distilkit.allocator import keep_freed_memory
+    from distilkit.training.devices import keep_freed_memory
     assert keep_freed_memory()
 for _ in range(4):
     kept = [torch.ones(2**24), torch.ones(2**24)]
