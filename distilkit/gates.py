@@ -5,24 +5,26 @@ import re
 from collections.abc import Iterable
 
 from distilkit.errors import DistilkitError
+from distilkit.record import COMPARISONS, MetricName
 
-COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
 def unmet_gates(requirements: tuple[str, ...], metrics: dict[str, float]) -> list[str]:
-    """Return a line for each gate that isn't met, with the value found.
+    """Return a line for each gate that is not met, with the value found.
 
-    A gate is `NAME OP NUMBER`, OP one of >= <= > <. NAME is a metric's full name, or leaves out a prefix (`speedup`
-    means every metric whose name ends in `/speedup`), or else its last part (`retention`: every `retention/<task>`, but
-    not `retention/<task>/low`). Metrics of a teacher or control, which nothing is asked of, go by full name only.
-    Raises DistilkitError where a gate can't be read or names no metric.
+    A gate is `NAME OP NUMBER`; OP is one of >= <= > <. NAME is the full name of a metric, its end (`speedup` means
+    every metric whose name ends in `/speedup`), or the part before its last word (`retention` means every
+    `retention/<task>`, but not `retention/<task>/low`). A gate applies to a teacher's or baseline's metric only if it
+    gives the full name.
+    Raises DistilkitError if a gate cannot be read or names no metric.
     """
     lines = []
     for gate in requirements:
         name, compare, bound = parse_gate(gate)
         matching = {key: metrics[key] for key in metrics_meant(name, metrics)}
         if not matching:
-            import difflib  # here, because --help would pay for it
+            import difflib  # only an error needs it, and every --help would pay for it
 
             near = difflib.get_close_matches(name, metrics, n=5, cutoff=0.4) or sorted(metrics)
             raise DistilkitError(f"--require '{gate}' names no metric: there are {', '.join(near[:5])}, …")
@@ -31,29 +33,31 @@ def unmet_gates(requirements: tuple[str, ...], metrics: dict[str, float]) -> lis
             for key in undefined_retentions(name, metrics)
         ]
         lines += [
-            f"{gate}: {key} is {value:.6g}" for key, value in matching.items() if not COMPARISONS[compare](value, bound)
+            f"{gate}: {key} is {value:.6g}" for key, value in matching.items() if not OPERATORS[compare](value, bound)
         ]
     return lines
 
 
 def undefined_retentions(name: str, metrics: Iterable[str]) -> list[str]:
-    """Return the retentions that a gate on all of them would mean, were there a score to keep."""
-    pairs = (re.fullmatch(r"((?:\d+/)?)difference/([^/]+)/teacher", key) for key in metrics)
-    keys = [f"{pair[1]}retention/{pair[2]}" for pair in pairs if pair]
+    """Return the retentions that a gate on all of them would include if the teacher's score were above 0."""
+    compared = [
+        key for key in map(MetricName.parse, metrics) if (key.comparison, key.metric) == ("difference", "teacher")
+    ]
+    keys = [str(MetricName(key.model, f"retention/{key.task}")) for key in compared if not key.detail]
     return [key for key in keys if name == "retention" and key not in metrics]
 
 
 def metrics_meant(name: str, metrics: Iterable[str]) -> list[str]:
-    """Return the metrics that a gate's name means."""
-    keys = [key for key in metrics if not re.match(r"(teacher|control(-\d+)?)/", key)]
-    if name.partition("/")[0] not in ("retention", "difference"):  # which are named after what they compare
-        keys = [key for key in keys if not re.match(r"(\d+/)?(retention|difference)/", key)]
-    parents = {key: "/" + key.rpartition("/")[0] for key in keys}
-    return (
-        [key for key in metrics if key == name]
-        or [key for key in keys if key.endswith("/" + name)]
-        or [key for key, parent in parents.items() if parent.endswith("/" + name)]
-    )
+    """Return the metrics that the name in a gate stands for."""
+    if name in metrics:
+        return [name]
+    parsed = {key: MetricName.parse(key) for key in metrics}
+    keys = [key for key, parts in parsed.items() if not parts.model.startswith(("teacher", "control"))]
+    if name.split("/", maxsplit=1)[0] not in COMPARISONS:  # these have the name of a task inside of theirs
+        keys = [key for key in keys if not parsed[key].comparison]
+    words = name.split("/")
+    ends = [key for key in keys if key.split("/")[-len(words) :] == words]
+    return ends or [key for key in keys if key.split("/")[-len(words) - 1 : -1] == words]
 
 
 def parse_gate(gate: str) -> tuple[str, str, float]:
@@ -62,4 +66,4 @@ def parse_gate(gate: str) -> tuple[str, str, float]:
     try:
         return match.group(1), match.group(2), float(match.group(3))  # type: ignore[union-attr]
     except (AttributeError, ValueError):
-        raise DistilkitError(f"--require '{gate}' can't be read: write it like 'sst2/accuracy>=0.90'") from None
+        raise DistilkitError(f"--require '{gate}' cannot be read: write it like 'sst2/accuracy>=0.90'") from None

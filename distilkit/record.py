@@ -2,15 +2,63 @@
 
 import contextlib
 import os
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distilkit.errors import DistilkitError
 from distilkit.files import BIOGRAPHY, write_text
 from distilkit.options.spec import spec_of
 
 PACKAGES = ("distilkit", "torch", "transformers", "accelerate", "datasets", "tokenizers")
+
+
+MODEL_PREFIX = re.compile(r"(\d+|teacher|student|control(-\d+)?)/")
+COMPARISONS = ("retention", "difference")
+DETAILS = ("low", "high", "min", "max", "count")
+
+
+class MetricName(NamedTuple):
+    """The name of a metric in a record, taken apart; str() puts it together again.
+
+    | name | model | subject | metric | detail |
+    |---|---|---|---|---|
+    | sst2/accuracy/min | | sst2 | accuracy | min |
+    | 1/retention/mrpc/low | 1 | retention/mrpc | | low |
+    | difference/mrpc/control-1 | | difference/mrpc | control-1 | |
+    | 0/cpu/fp32/b1/l128/latency_ms_p50 | 0 | cpu/fp32/b1/l128 | latency_ms_p50 | |
+    | teacher/parameters | teacher | | parameters | |
+    """
+
+    model: str = ""  # a position, teacher, student, control or control-N
+    subject: str = ""  # a task, a comparison with its task, a setting of bench, a part of a text
+    metric: str = ""  # "" if the subject is the metric
+    detail: str = ""  # which end of an interval or of a range over seeds
+
+    @classmethod
+    def parse(cls, text: str) -> "MetricName":
+        """Take a name apart."""
+        prefix = match[1] if (match := MODEL_PREFIX.match(text)) else ""
+        words = (text[len(prefix) + 1 :] if prefix else text).split("/")
+        detail = words.pop() if len(words) > 1 and words[-1] in DETAILS else ""
+        if words[0] in COMPARISONS and len(words) > 1:
+            return cls(prefix, "/".join(words[:2]), "/".join(words[2:]), detail)
+        return cls(prefix, "/".join(words[:-1]), words[-1], detail)
+
+    def __str__(self) -> str:
+        return "/".join(word for word in self if word)
+
+    @property
+    def comparison(self) -> str:
+        """`retention` or `difference`, "" for a metric that compares nothing."""
+        word = self.subject.split("/")[0]
+        return word if word in COMPARISONS else ""
+
+    @property
+    def task(self) -> str:
+        """The task of a score or a comparison."""
+        return self.subject.split("/")[1 if self.comparison else 0]
 
 
 @dataclass(frozen=True, kw_only=True)

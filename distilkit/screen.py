@@ -6,11 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from distilkit.formatting import format_duration, format_gibibytes, format_number
-from distilkit.record import Record, json_text
+from distilkit.record import MetricName, Record, json_text
 
 Rows = list[tuple[Any, ...]]
-LABEL = re.compile(r"(\d+|teacher|control(-\d+)?)/")  # whose metric it is
-COMPARED = ("retention/", "difference/")
 DETAIL = re.compile(  # what has a table of its own: slices of a text, and bins of confidence
     r"(?:(?P<model>\d+)/)?(?P<metric>agreement|difference)/"
     r"(?:slices/(?P<slice>[^/]+/[^/]+)|(?P<whose>student|teacher)_bins/(?P<bin>[^/]+))(?:/(?P<what>\w+))?"
@@ -27,10 +25,10 @@ def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
     if done.command == "eval":
         plain = replace(done, metrics=metrics)
         return [comparison(plain), *intervals(plain), *averages(plain), *details(done)]
-    models = list(dict.fromkeys(name.partition("/")[0] for name in metrics))
+    models = list(dict.fromkeys(name.split("/")[0] for name in metrics))
     if done.command != "demo" and not all(model.isdigit() for model in models):
         return [(["metric", "value"], list(metrics.items())), *averages(done), *details(done)]
-    names = list(dict.fromkeys(name.partition("/")[2] for name in metrics))
+    names = list(dict.fromkeys("/".join(name.split("/")[1:]) for name in metrics))
     rows = [(name, *(metrics.get(f"{model}/{name}") for model in models)) for name in names]
     return [(["metric", *models], rows), *details(done)]
 
@@ -64,26 +62,23 @@ def comparison(done: Record) -> tuple[list[str], Rows]:
     """Lay scores out, a column a checkpoint: models by their position, then what they are compared with."""
     columns: dict[str, dict[str, float]] = {}
     for name, value in done.metrics.items():
-        label = match.group() if (match := LABEL.match(name)) else ""
-        if not _compared(name):
-            columns.setdefault(label, {})[name.removeprefix(label)] = value
+        parts = MetricName.parse(name)
+        if not parts.comparison:
+            columns.setdefault(parts.model, {})[str(parts._replace(model=""))] = value
     names = dict.fromkeys(name for column in columns.values() for name in column)
     alone = "model" if len(columns) > 1 else "value"
     return (
-        ["metric", *(label.rstrip("/") or alone for label in columns)],
+        ["metric", *(label or alone for label in columns)],
         [(name, *(column.get(name) for column in columns.values())) for name in names],
     )
 
 
 def intervals(done: Record) -> list[tuple[list[str], Rows]]:
     """Lay retention and differences out with the bounds of their intervals, if anything was compared."""
-    names = [name for name in done.metrics if _compared(name) and not name.endswith(("/low", "/high"))]
+    parsed = {name: MetricName.parse(name) for name in done.metrics}
+    names = [name for name, parts in parsed.items() if parts.comparison and not parts.detail]
     rows: Rows = [(name, *(done.metrics.get(name + bound) for bound in ("", "/low", "/high"))) for name in names]
     return [(["compared", "value", "95 % from", "to"], rows)] if rows else []
-
-
-def _compared(name: str) -> bool:
-    return LABEL.sub("", name, count=1).startswith(COMPARED)
 
 
 def averages(done: Record) -> list[tuple[list[str], Rows]]:
@@ -94,7 +89,8 @@ def averages(done: Record) -> list[tuple[list[str], Rows]]:
 
 def sizes(done: Record) -> tuple[list[str], Rows]:
     """Lay out teacher and student side by side, with the layers that were kept and dropped."""
-    parts = [name.partition("/")[2] for name in done.metrics if name.startswith("teacher/")]
+    parsed = map(MetricName.parse, done.metrics)
+    parts = [str(name._replace(model="")) for name in parsed if name.model == "teacher"]
     rows: Rows = [(part, *(done.metrics.get(f"{model}/{part}") for model in ("teacher", "student"))) for part in parts]
     choice = [(f"layers {name}", "", done.environment.get(f"{name}_layers")) for name in ("kept", "dropped")]
     others = [(name, None, value) for name, value in done.metrics.items() if "/" not in name]

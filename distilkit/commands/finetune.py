@@ -17,7 +17,7 @@ from distilkit.evaluation.scoring import score
 from distilkit.options.spec import flag
 from distilkit.options.tasks import FinetuneOptions, TaskName
 from distilkit.progress import warn
-from distilkit.record import COLLAPSED, Record, config_json, read_biography, record, write_biography
+from distilkit.record import COLLAPSED, MetricName, Record, config_json, read_biography, record, write_biography
 from distilkit.tasks.catalogue import Task, averages, glue_average_tasks, resolve, with_task_defaults
 from distilkit.tasks.rows import read, read_validation, scored_splits
 from distilkit.training.devices import claimed, device, is_main_process, state
@@ -84,7 +84,7 @@ def finetune_all(chosen: list[Task], config: FinetuneOptions) -> Record:
 
 
 def _is_score(task: Task, name: str) -> bool:
-    return name.partition("/")[0] in {prefix for prefix, _ in task.splits}
+    return MetricName.parse(name).task in {prefix for prefix, _ in task.splits}
 
 
 def _for_task(config: FinetuneOptions, task: Task) -> FinetuneOptions:
@@ -166,7 +166,7 @@ def readings(config: FinetuneOptions, per_epoch: int) -> int:
 
 
 def _marks(scores: dict[str, float]) -> set[str]:
-    return {name.rpartition("/")[2] for name in scores}
+    return {MetricName.parse(name).metric for name in scores}
 
 
 def _device() -> dict[str, str]:

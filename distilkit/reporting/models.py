@@ -8,7 +8,7 @@ from typing import Any
 
 from distilkit.encoders.sizes import weights_bytes, weights_of
 from distilkit.errors import DistilkitError
-from distilkit.record import COLLAPSED, Record, read_biography
+from distilkit.record import COLLAPSED, MetricName, Record, read_biography
 from distilkit.reporting.records import (
     MEASUREMENTS,
     biography,
@@ -153,7 +153,9 @@ def facts(place: str, measured: Sequence[Record]) -> dict[str, float]:
         known |= made[-1].metrics
     for step in [] if made else biography(Path(place)):
         if step.command == "finetune":  # seconds and losses are the task's, not the model's
-            known |= {name: value for name, value in step.metrics.items() if name.split("/")[0] in prefixes(step)}
+            known |= {
+                name: value for name, value in step.metrics.items() if MetricName.parse(name).task in prefixes(step)
+            }
     for found in measured:
         known |= metrics_of(found, place)
     return {name: value for name, value in known.items() if isinstance(value, (int, float))}
@@ -176,10 +178,11 @@ def differences(results: Results, model: Model) -> dict[tuple[str, str], tuple[f
             other = results.find(place)
             if other is None or other is model:
                 continue
-            for task in (name.split("/")[1] for name in mine if name.startswith("difference/")):
-                name = f"difference/{task}/{label}"
-                if name in mine and f"{name}/low" in mine:
-                    apart[task, other.name] = mine[name], mine[f"{name}/low"], mine[f"{name}/high"]
+            for name in map(MetricName.parse, mine):
+                wanted = name.comparison == "difference" and name.metric == label and not name.detail
+                low, high = (str(name._replace(detail=end)) for end in ("low", "high"))
+                if wanted and low in mine:
+                    apart[name.task, other.name] = mine[str(name)], mine[low], mine[high]
     return apart
 
 
@@ -204,6 +207,6 @@ def scores_of(model: Model) -> Iterator[tuple[str, str]]:
     """Yield (task, metric) of every score of a model, as they come in its records."""
     tasks = {prefix for task in TASKS.values() for prefix, _ in task.splits} | {"glue", "custom"}
     for name in model.facts:
-        task, _, metric = name.partition("/")
-        if task in tasks and metric and "/" not in metric and metric != COLLAPSED:
+        _, task, metric, detail = MetricName.parse(name)
+        if task in tasks and not detail and metric != COLLAPSED:
             yield task, metric

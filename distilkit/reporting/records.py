@@ -7,7 +7,7 @@ from typing import Any
 from distilkit.encoders.sizes import weights_bytes
 from distilkit.errors import DistilkitError
 from distilkit.progress import warn
-from distilkit.record import Record, read_biography
+from distilkit.record import MetricName, Record, read_biography
 from distilkit.tasks.catalogue import TASKS
 
 MEASUREMENTS = ("eval", "bench")
@@ -72,7 +72,7 @@ def metrics_of(found: Record, place: str) -> dict[str, float]:
                 if metric.startswith(prefix) and not metric.startswith(others):
                     mine.setdefault(metric.removeprefix(prefix), value)
     if found.config.get("against") and same_model(place, found.config["against"]):
-        return {name: value for name, value in mine.items() if not name.startswith(("retention/", "difference/"))}
+        return {name: value for name, value in mine.items() if not MetricName.parse(name).comparison}
     return mine
 
 

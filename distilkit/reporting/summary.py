@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from distilkit.formatting import format_millions, format_percent
-from distilkit.record import COLLAPSED
+from distilkit.record import COLLAPSED, MetricName
 from distilkit.reporting.models import Model, Results, differences
 from distilkit.reporting.provenance import duration
 from distilkit.reporting.records import position
@@ -110,8 +110,9 @@ def speed(results: Results, model: Model) -> list[Tile]:
 
 def task_retention(model: Model) -> dict[str, float]:
     """Return the retention of each task but WNLI, which nobody learns and all keep; GLUE's alone where there is one."""
-    parts = {name: name.split("/") for name in model.facts if name.startswith("retention/")}
-    kept = {words[1]: model.facts[name] for name, words in parts.items() if len(words) == 2}
+    parsed = {name: MetricName.parse(name) for name in model.facts}
+    plain = {name: parts for name, parts in parsed.items() if parts.comparison == "retention" and not parts.metric}
+    kept = {parts.task: model.facts[name] for name, parts in plain.items() if not parts.detail}
     name = next((name for name in ("glue_without_wnli", "glue") if name in kept), None)
     if name or len(kept) < 2:
         return {name: kept[name]} if name else kept

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from distilkit.formatting import format_percent, format_score
+from distilkit.record import MetricName
 from distilkit.reporting.models import Model, Results, differences, flaws, scores_of
 from distilkit.tasks.catalogue import TASKS
 
@@ -81,18 +82,18 @@ def _caption(results: Results) -> str:
     models, said = results.models, []
     narrow = len(headline_metrics(models)) > FEW
 
-    def has(pattern: str) -> bool:
-        return any(re.fullmatch(pattern, name) for model in models for name in model.facts)
+    names = [MetricName.parse(name) for model in models for name in model.facts]
+    retentions = [name for name in names if name.comparison == "retention"]
 
     against = {str(found.config["against"]) for found in results.measured if found.config.get("against")}
-    if against and has(r"retention/\w+"):
+    if against and retentions:
         where = "Beside a score is its retention:" if narrow else "Retention is"
-        interval = ", with its interval" if has(r"retention/\w+/low") and not narrow else ""
+        interval = ", with its interval" if any(name.detail == "low" for name in retentions) and not narrow else ""
         said.append(f"{where} the score as a share of {_names(results, sorted(against))}'s{interval}.")
     first = [found.config["models"][0] for found in results.measured if found.command == "bench"]
-    if first and has("speedup"):
+    if first and any(name == MetricName(metric="speedup") for name in names):
         said.append(f"Speed-ups are against {_names(results, first)}.")
-    if has(r"(?!retention)\w+/\w+/min") and not narrow:
+    if any(name.detail == "min" for name in names) and not narrow:
         said.append("A score from several seeds is their median, with its range.")
     trained = [step.config for model in models for step in model.biography if step.command == "finetune"]
     if len({(one.get("data"), one.get("label")) for one in trained if one.get("task") == "custom"}) > 1:
