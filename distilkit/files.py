@@ -10,21 +10,45 @@ from pathlib import Path
 from distilkit.errors import DistilkitError
 
 BIOGRAPHY = "distilkit.json"
-
-
+PARTIAL = ".partial"  # how the names of unfinished files and directories end
 UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG,
 }  # fmt: skip
-
-
 NESTED = ("*/run.json", "*/*/run.json", f"*/{BIOGRAPHY}", f"*/*/{BIOGRAPHY}")  # of several seeds, or tasks
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a new file of an unguessable name beside `path`; then put it there in one step.
+
+    Nothing else is written to: a link that somebody has planted is replaced, not followed. Readers see the old file or
+    the whole new one. If the block fails, the new file is removed.
+    """
+    import tempfile  # only writers need it, and every --help would pay for it
+
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=path.parent)  # with O_EXCL and O_NOFOLLOW
+    os.close(descriptor)
+    partial = Path(name)
+    try:
+        yield partial
+        readable_by_umask(partial)  # mkstemp's own mode lets nobody else read
+        sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def readable_by_umask(path: Path) -> None:
+    """Give a file the mode that the umask gives to new files."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    """Write a file atomically, as UTF-8."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def is_writable(folder: Path) -> bool:

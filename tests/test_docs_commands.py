@@ -53,6 +53,7 @@ TEXTS = (
 # What a page takes for granted: a copy of this, from the page's own directory or else from the shared one.
 COPIES = {
     "student1": "student0",
+    "tickets": "tasks/tickets",
     "teacher": "bert-base-uncased",
     "models/teacher": "bert-base-uncased",
     **{f"{name}-sst2": "student-sst2" for name in ("extracted", "control")},

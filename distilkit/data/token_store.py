@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from distilkit.data.packing import Ids
 from distilkit.data.readers import no_space
-from distilkit.files import sync
+from distilkit.files import replacing, sync
 
 
 def store(key: str, dtype: np.dtype[Any], make: Callable[[], Iterable[list[Ids]]]) -> Dataset:
@@ -30,18 +30,14 @@ def store(key: str, dtype: np.dtype[Any], make: Callable[[], Iterable[list[Ids]]
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.with_suffix(".lock")):
         if not path.exists():
-            partial = path.with_suffix(".partial")
             try:
-                _write(partial, dtype, make())
-                sync(partial)
-                partial.replace(path)
+                with replacing(path) as partial:
+                    _write(partial, dtype, make())
                 sync(path.parent)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 raise no_space() from None
-            finally:
-                partial.unlink(missing_ok=True)
     return Dataset.from_file(str(path))
 
 

@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 import distilkit
 from distilkit.encoders.checkpoint import weights_hash
 from distilkit.errors import DistilkitError
-from distilkit.files import UNWRITABLE
+from distilkit.files import UNWRITABLE, write_text
 from distilkit.options.distill import DistillOptions
 from distilkit.options.spec import flag
 from distilkit.record import json_text
@@ -119,10 +118,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def save_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
-    """Write manifest.json under a temporary name of this process's own, then rename it."""
-    partial = directory / f".{MANIFEST}.{os.getpid()}.partial"  # several runs may start on the same cache
-    partial.write_text(json_text(dict(manifest)) + "\n", encoding="utf-8")
-    partial.replace(directory / MANIFEST)
+    """Write manifest.json atomically; several runs may start on the same cache."""
+    write_text(directory / MANIFEST, json_text(dict(manifest)) + "\n")
 
 
 @contextmanager

@@ -6,7 +6,6 @@ interrupted goes on with the parts that are missing.
 """
 
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -35,7 +34,7 @@ from distilkit.distillation.heldout import HeldoutEvaluator
 from distilkit.distillation.teacher import open_teacher, teacher_name
 from distilkit.encoders.forward import masked_lm_logits
 from distilkit.errors import DistilkitError
-from distilkit.files import sync
+from distilkit.files import replacing
 from distilkit.options.distill import DistillOptions
 from distilkit.progress import say, track
 from distilkit.training.devices import DTYPES, device, is_main_process, keep_freed_memory, state
@@ -212,15 +211,9 @@ def make_generator(*numbers: int, device: torch.device | str = "cpu") -> torch.G
 
 
 def save_array(path: Path, array: Array) -> None:
-    """Write a .npy file under a temporary name, then rename it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # several runs may fill the same cache
-    try:
-        with partial.open("wb") as file:
-            np.save(file, array)
-        sync(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a .npy file atomically; several runs may fill the same cache."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, array)
 
 
 def load_array(path: Path) -> Array:

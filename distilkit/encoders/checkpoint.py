@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.errors import DistilkitError
+from distilkit.files import readable_by_umask
 
 Head = Literal[
     "masked-lm", "sequence-classification", "question-answering", "token-classification", "multiple-choice", "encoder"
@@ -238,6 +239,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
     except SafetensorError as error:  # safetensors wraps a full disk in an error of its own
         raise OSError(errno.ENOSPC, _first_line(error)) from None
     for path in sorted(partial.iterdir()):
+        readable_by_umask(path)  # safetensors' own mode lets nobody else read
         path.replace(directory / path.name)
     partial.rmdir()
 

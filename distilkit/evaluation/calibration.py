@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distilkit.errors import DistilkitError
+from distilkit.files import replacing
 
 Array = npt.NDArray[np.float64]
 BINS = 15  # as in the paper's tables
@@ -68,6 +69,5 @@ def draw(curves: dict[str, Sequence[Bin]], path: Path) -> None:
         areas = [10 + 300 * entry.size / total for entry in bins]
         axes.scatter(confidence, right, s=areas, color=line.get_color(), clip_on=False)
     axes.legend()
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format=path.suffix[1:], dpi=150)
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:], dpi=150)

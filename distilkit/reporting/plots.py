@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilkit.errors import DistilkitError
+from distilkit.files import replacing
 from distilkit.formatting import format_percent
 from distilkit.reporting.models import Model, Results
 from distilkit.reporting.summary import task_retention
@@ -69,8 +70,10 @@ def save(plot: Plot, directory: Path) -> None:
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        plot.figure.savefig(directory / f"{plot.name}.png", dpi=200)
-        plot.figure.savefig(directory / f"{plot.name}.svg", metadata={"Date": None})
+        with replacing(directory / f"{plot.name}.png") as partial:
+            plot.figure.savefig(partial, format="png", dpi=200)
+        with replacing(directory / f"{plot.name}.svg") as partial:
+            plot.figure.savefig(partial, format="svg", metadata={"Date": None})
 
 
 def inline_svg(plot: Plot) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from distilkit.files import replacing
 from distilkit.progress import say
 
 PICTURE = "learning-curve.svg"
@@ -26,9 +27,8 @@ def draw_run(out: Path) -> None:
     with mpl.rc_context({"svg.hashsalt": "distilkit", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
         figure = Figure(layout="constrained")
         draw_curve(figure, lines)
-        partial = out / f".{PICTURE}.partial"
-        figure.savefig(partial, format="svg", metadata={"Date": None})
-    partial.replace(out / PICTURE)
+        with replacing(out / PICTURE) as partial:
+            figure.savefig(partial, format="svg", metadata={"Date": None})
 
 
 def draw_curve(figure: Any, lines: Sequence[dict[str, Any]]) -> None:

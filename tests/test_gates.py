@@ -1,0 +1,87 @@
+"""--require: which metrics a gate means, and whether it is met."""
+
+from collections.abc import Callable
+
+import pytest
+
+from distilkit.errors import DistilkitError
+from distilkit.gates import parse_gate, unmet_gates
+
+METRICS = {"sst2/accuracy": 0.9, "1/speedup": 1.5, "2/speedup": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("gate", "failing"),
+    [
+        ("sst2/accuracy>=0.9", []),
+        ("sst2/accuracy > 0.9", ["sst2/accuracy"]),
+        ("sst2/accuracy<=0.9", []),
+        ("sst2/accuracy<0.9", ["sst2/accuracy"]),
+        ("accuracy>=0.95", ["sst2/accuracy"]),
+        ("speedup>=2", ["1/speedup"]),
+        ("speedup>=3e0", ["1/speedup", "2/speedup"]),
+        ("2/speedup>=2", []),
+    ],
+)
+def test_gates_compare_every_metric_that_they_name(gate: str, failing: list[str]) -> None:
+    """A name without its prefix means every metric that ends in it; each one that fails is told with its value."""
+    lines = unmet_gates((gate,), METRICS)
+    assert lines == [f"{gate}: {name} is {METRICS[name]:.6g}" for name in failing]
+
+
+COMPARED = {
+    "0/sst2/accuracy": 0.8,
+    "0/retention/sst2": 0.9,
+    "0/retention/sst2/low": 0.7,
+    "0/retention/squad/exact_match": 0.5,
+    "0/squad/exact_match": 81.0,
+    "1/retention/sst2": 0.95,
+    "teacher/sst2/accuracy": 0.1,
+    "control/retention/sst2": 0.1,
+}
+
+
+@pytest.mark.parametrize(
+    ("gate", "failing"),
+    [
+        ("retention>=0.97", ["0/retention/sst2", "1/retention/sst2"]),
+        ("retention>=0.92", ["0/retention/sst2"]),
+        ("retention/sst2>=0.92", ["0/retention/sst2"]),
+        ("retention/sst2/low>=0.8", ["0/retention/sst2/low"]),
+        ("0/retention/sst2/low>=0.8", ["0/retention/sst2/low"]),
+        ("exact_match>=80", []),
+        ("exact_match>=82", ["0/squad/exact_match"]),
+        ("retention/squad/exact_match>=0.8", ["0/retention/squad/exact_match"]),
+        ("sst2/accuracy>=0.5", []),
+        ("teacher/sst2/accuracy>=0.5", ["teacher/sst2/accuracy"]),
+        ("control/retention/sst2>=0.5", ["control/retention/sst2"]),
+    ],
+)
+def test_a_gate_on_retention_means_every_task(gate: str, failing: list[str]) -> None:
+    """`retention` is every task's and no interval's bound; teachers and controls are gated by full name only."""
+    assert unmet_gates((gate,), COMPARED) == [f"{gate}: {name} is {COMPARED[name]:.6g}" for name in failing]
+
+
+def test_a_teacher_without_a_score_meets_no_gate() -> None:
+    """Where there is nothing to keep, `retention` isn't met by the other tasks alone."""
+    metrics = {"retention/sst2": 0.99, "difference/sst2/teacher": -0.01, "difference/cola/teacher": 0.0}
+
+    lines = ["retention>=0.9: there is no retention/cola, the teacher's score is 0 or less"]
+    assert unmet_gates(("retention>=0.9",), metrics) == lines
+    assert unmet_gates(("retention/sst2>=0.9",), metrics) == []
+
+
+@pytest.mark.parametrize("gate", ["", "accuracy", "accuracy=0.9", "accuracy>=", ">=0.9", "accuracy>=high", "a>=1e"])
+def test_a_gate_that_cannot_be_read_is_refused(gate: str) -> None:
+    """The message shows how one is written."""
+    with pytest.raises(DistilkitError, match=r"write it like 'sst2/accuracy>=0\.90'"):
+        parse_gate(gate)
+
+
+@pytest.mark.parametrize(
+    "check", [lambda: unmet_gates(("peedup>=1",), METRICS), lambda: unmet_gates(("speedup>=1",), {})]
+)
+def test_a_gate_that_names_no_metric_is_refused(check: Callable[[], object]) -> None:
+    """Else a misspelt gate would always be met."""
+    with pytest.raises(DistilkitError, match="names no metric"):
+        check()
