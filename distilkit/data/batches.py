@@ -16,10 +16,10 @@ POOL = 50  # batches that are sorted by length together
 
 
 class Batches(Dataset[dict[str, Tensor]]):
-    """Numbered micro-batches of shuffled rows, as many as asked for: batches[n] is the n-th of the run.
+    """Numbered micro-batches of shuffled rows: batches[n] is the n-th micro-batch of the run, for any n.
 
-    Every epoch has its own order and every row of it its own generator, both made from the seed and a number. With
-    `lengths`, a number a row, rows of about the same length share a batch, so that little is padded.
+    Every epoch has its own order, and every row its own random generator. Both depend only on the seed, the epoch and
+    the row. With `lengths`, one number per row, rows of similar length share a batch, which saves padding.
     """
 
     def __init__(self, rows: Any, collate: Collate, *, batch_size: int, seed: int, lengths: Any = None) -> None:
@@ -41,7 +41,7 @@ class Batches(Dataset[dict[str, Tensor]]):
 
     @property
     def mark(self) -> str:
-        """What tells the rows from others: how many there are, and a CRC-32 of some of them."""
+        """A fingerprint of the rows: their number, and a CRC-32 of some of them."""
         places = range(0, len(self.rows), max(1, len(self.rows) // 64))
         return f"{len(self.rows)}, {zlib.crc32(repr([self.rows[place] for place in places]).encode()):08x}"
 
@@ -51,7 +51,7 @@ class Batches(Dataset[dict[str, Tensor]]):
         self._order = torch.randperm(len(self.rows), generator=generator)
         self._turns = torch.arange(self.per_epoch)
         if self.lengths is not None:
-            # sorted within pools of many batches, not as a whole, so that batches still differ between epochs
+            # Rows are sorted by length within pools of batches, so that batches still differ between epochs.
             pools = self._order.split(POOL * self.batch_size)
             self._order = torch.cat([pool[self.lengths[pool].argsort()] for pool in pools])
             self._turns = torch.randperm(self.per_epoch, generator=generator)

@@ -1,4 +1,4 @@
-"""What a run reads: the masked batches to train on and those held out, as the options say."""
+"""Pack a corpus into training and held-out blocks, as the options say."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,7 +26,10 @@ HELDOUT_BATCH = 32  # fixed, so that held-out masks are the same whatever the ru
 def read_batches(
     config: DistillOptions, tokenizer: PreTrainedTokenizerBase, split_seed: int
 ) -> tuple[Batches, Batches]:
-    """Return the masked batches to train on and those held out, drawn by a seed where they come from the same text."""
+    """Return the masked batches to train on and the held-out batches.
+
+    If both come from the same text, the held-out blocks are drawn with `split_seed`.
+    """
     collate = masked_batch(tokenizer, config.mask_probability)
     shape = {"batch_size": config.batch_size, "seed": config.seed}
     heldout: Sequence[dict[str, Any]]
@@ -48,7 +51,7 @@ def read_batches(
 
 
 def pack_corpus(config: DistillOptions, source: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """Read text and pack it as the options say."""
+    """Read a text and pack it into blocks."""
     with readable(source):
         documents, fingerprint = corpus.read_once(source)
         return pack_documents(
@@ -62,7 +65,7 @@ def pack_corpus(config: DistillOptions, source: str, tokenizer: PreTrainedTokeni
 
 
 def read_heldout(config: DistillOptions, tokenizer: PreTrainedTokenizerBase) -> Sequence[dict[str, Any]]:
-    """Return the rows of --heldout, as many as are looked at."""
+    """Return the first blocks of --heldout."""
     blocks = pack_corpus(config, str(config.heldout), tokenizer)
     return Rows(blocks, np.arange(min(len(blocks), corpus.HELDOUT_BLOCKS)))
 
@@ -76,12 +79,12 @@ def pack_documents(
     packing: str = "blocks",
     name: str = "the corpus",
 ) -> Dataset:
-    """Tokenise documents and lay them out in rows CLS … SEP of at most `seq_length` tokens, as Packer says.
+    """Tokenise documents and pack them into rows CLS … SEP of at most `seq_length` tokens (see Packer).
 
-    Returns a memory-mapped data set with a column `input_ids`, two bytes a token (four where the vocabulary has more
-    than 65,536), cached by the documents' fingerprint, tokenizer, length and packing.
-    Memory does not grow with the corpus.
-    Raises DistilkitError where the text doesn't fill one block.
+    Returns a memory-mapped data set with one column, `input_ids`: two bytes per token, or four for a vocabulary of more
+    than 65,536. It is cached by fingerprint of the documents, tokenizer, length and packing. Memory does not grow with
+    the corpus.
+    Raises DistilkitError if the text does not fill one block.
     """
     packer = make_packer(tokenizer, seq_length, packing)
     total = len(documents) if isinstance(documents, Dataset) else None
@@ -108,26 +111,32 @@ def _groups(documents: Dataset | IterableDataset) -> Iterator[list[str]]:
 
 
 def make_packer(tokenizer: PreTrainedTokenizerBase, seq_length: int, packing: str) -> Packer:
-    """Return what turns texts into rows of this tokenizer's ids."""
+    """Return the packer for a tokenizer.
+
+    Raises DistilkitError if the tokenizer lacks a special token that packing needs.
+    """
     if packing == "documents" and tokenizer.pad_token_id is None:
-        raise DistilkitError("the tokenizer has no PAD token, which --packing documents needs: use --packing blocks")
+        raise DistilkitError(
+            "--packing documents requires a PAD token, which the tokenizer lacks: use --packing blocks"
+        )
     encoder = Encoder(tokenizer.backend_tokenizer.to_str(), len(tokenizer))
     return Packer(encoder, *special_ids(tokenizer), seq_length, packing)
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """Return the ids that open and close a sequence (CLS and SEP)."""
+    """Return the ids of CLS and SEP, which open and close a row."""
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or tokenizer.mask_token_id is None:
-        raise DistilkitError("the tokenizer has no CLS, SEP or MASK token: give a masked-LM checkpoint's tokenizer")
+        raise DistilkitError("the tokenizer lacks CLS, SEP or MASK: use the tokenizer of a masked-LM checkpoint")
     return int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
 
 
 def split(blocks: Dataset, seed: int) -> tuple[Rows, Rows]:
-    """Set aside a few rows, drawn by the seed, for the held-out loss; returns (training, held out)."""
+    """Split blocks into training and held-out rows, drawn with the seed.
+
+    Raises DistilkitError if there is only one block.
+    """
     count = min(HELDOUT_BLOCKS, max(1, int(HELDOUT_SHARE * len(blocks))))
     if len(blocks) < 2:
-        raise DistilkitError(
-            "the corpus is too small to set text aside for the held-out loss: give more text or --heldout"
-        )
+        raise DistilkitError("the corpus is too small to reserve held-out text: give more text or --heldout")
     order = np.random.default_rng(seed).permutation(len(blocks))
     return Rows(blocks, order[count:].astype(np.uint32)), Rows(blocks, order[:count])

@@ -1,4 +1,4 @@
-"""Text to packed rows of tokens to masked batches."""
+"""Read the documents of a corpus, loaded or streamed."""
 
 from itertools import islice
 from pathlib import Path
@@ -17,25 +17,25 @@ datasets.disable_progress_bars()
 
 
 def read_documents(source: str) -> Dataset:
-    """Read text into a data set with one column `text`, a document a row.
+    """Read a text into a data set with one column, `text`, one document per row.
 
-    `source` is a file or folder of .txt, .jsonl or .parquet (.gz too), or a hub data set `name[:config]`. A .txt with
-    blank lines holds a document between two of them, one without holds a document a line.
-    Raises DistilkitError where there is no text or it can't be read.
+    `source` is a file or folder of .txt, .jsonl or .parquet files (.gz too), or a hub data set `name[:config]`. In a
+    .txt file with blank lines, documents are separated by them; otherwise each line is a document.
+    Raises DistilkitError if there is no text or it cannot be read.
     """
     return _read(source, streaming=False)
 
 
 def stream_documents(source: str) -> IterableDataset:
-    """Read the same documents from the same sources as they are asked for, without a copy on the disk."""
+    """Stream the same documents without a copy on disk."""
     return _read(source, streaming=True)
 
 
 def read_once(source: str) -> tuple[Dataset | IterableDataset, str]:
-    """Read the documents for a single pass; returns them with a fingerprint.
+    """Read the documents for a single pass; return them with a fingerprint of their content.
 
-    Files are read where they lie: datasets' copy of them would take as much disk again, and mapped, as much memory. A
-    hub data set is downloaded once.
+    Local files are read in place: a copy in datasets' cache would take as much disk again and, memory-mapped, as much
+    memory. A hub data set is downloaded once.
     """
     path = Path(source)
     if not path.exists():
@@ -55,9 +55,9 @@ def _read(source: str, streaming: bool) -> Any:
         documents = documents.select_columns("text")
         first = [row["text"] or "" for row in islice(documents, 1000)]
         if not all(isinstance(text, str) for text in first):
-            raise DistilkitError(f"corpus '{source}' holds more than text in its column 'text': give plain text")
+            raise DistilkitError(f"corpus '{source}' has values other than text in its column 'text': give plain text")
         if not any(text.strip() for text in first):
-            raise DistilkitError(f"corpus '{source}' holds no text: give other text")
+            raise DistilkitError(f"corpus '{source}' contains no text: give another text")
     return documents
 
 
@@ -80,5 +80,5 @@ def _read_hub(source: str, streaming: bool) -> Any:
     except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
         reason = str(error).splitlines()[0][:120]
         raise DistilkitError(
-            f"no file '{source}', and the hub gives no such data set ({reason}): give local text"
+            f"no file '{source}', and no such data set on the hub ({reason}): give local text"
         ) from None

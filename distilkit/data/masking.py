@@ -12,11 +12,11 @@ from transformers import PreTrainedTokenizerBase
 def mask_tokens(
     input_ids: Tensor, tokenizer: PreTrainedTokenizerBase, probability: float, generators: list[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
-    """Mask a batch anew (Devlin et al. 2018, section 3.1): returns (corrupted ids, labels), (B, T) each.
+    """Mask a batch (Devlin et al. 2018, section 3.1); return (corrupted ids, labels), each (B, T).
 
-    In every row exactly ⌈probability · tokens⌉ of those that are not special become targets, drawn evenly by the row's
-    own generator, so that masks don't depend on how rows lie in batches; of the targets 80 % turn into MASK, 10 % into
-    a random id and 10 % stay. Labels are -100 elsewhere.
+    In each row, ⌈probability · tokens⌉ non-special tokens become targets. They are drawn uniformly with the row's own
+    generator, so masks do not depend on the batch size. Of the targets, 80 % become MASK, 10 % a random id, and 10 %
+    stay. All other labels are -100.
     """
     length = input_ids.shape[1]
     draws = torch.stack([torch.rand(length, 3, generator=generator) for generator in generators])  # (B, T, 3)
@@ -37,7 +37,7 @@ def masked_batch(
 ) -> Callable[[list[dict[str, Any]], list[torch.Generator]], dict[str, Tensor]]:
     """Return the collate function that stacks packed rows and masks them.
 
-    Where rows differ in length they are padded to the longest, and there is an attention_mask.
+    Rows of different lengths are padded to the longest, and the batch then has an attention_mask.
     """
 
     def collate(rows: list[dict[str, Any]], generators: list[torch.Generator]) -> dict[str, Tensor]:

@@ -8,11 +8,11 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 Ids = npt.NDArray[Any]
-PART = 2**20  # characters that are tokenised at a time, whatever the documents' length: what bounds the memory
+PART = 2**20  # characters to tokenise at a time, whatever the documents' length; bounds the memory
 
 
 class Encoder:
-    """A tokenizer that gives arrays: two bytes a token where the vocabulary allows it."""
+    """A tokenizer that returns arrays, with two bytes per token if the vocabulary allows it."""
 
     def __init__(self, definition: str, vocabulary: int) -> None:
         self.dtype = np.dtype(np.uint16 if vocabulary <= 2**16 else np.int32)
@@ -29,7 +29,7 @@ class Encoder:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Cut a long text before a space, where it can be cut without changing a token."""
+    """Split a long text before spaces, where a split does not change the tokens."""
     start = 0
     while len(text) - start > PART:
         space = text.rfind(" ", start + 1, start + PART)
@@ -40,10 +40,10 @@ def _parts(text: str) -> Iterator[str]:
 
 
 class Packer:
-    """Lays tokenised documents out in rows CLS … SEP of `seq_length` tokens, or of fewer with "documents".
+    """Packs tokenised documents into rows CLS … SEP.
 
-    "blocks": documents end to end with SEP between them, every row full; what does not fill one waits in `rest` for
-    the next documents. "documents": a document a row, a longer one cut into several.
+    "blocks": documents are joined with SEP, and every row has `seq_length` tokens. Tokens that do not fill a row stay
+    in `rest` for the next documents. "documents": each document has its own rows, and the last one may be shorter.
     """
 
     def __init__(self, encoder: Encoder, cls: int, sep: int, seq_length: int, packing: str) -> None:
@@ -68,13 +68,13 @@ class Packer:
 
 
 def group(texts: Iterable[str | None]) -> Iterator[list[str]]:
-    """Gather texts into groups of about PART characters, which are tokenised at a time on all cores."""
+    """Gather texts into groups of about PART characters, each of which is tokenised at once on all cores."""
     gathered: list[str] = []
     size = 0
     for text in texts:
         gathered.append(text or "")
         size += len(gathered[-1])
-        if size >= PART or len(gathered) >= PART // 64:  # empty lines take room too
+        if size >= PART or len(gathered) >= PART // 64:  # empty lines take memory too
             yield gathered
             gathered, size = [], 0
     if gathered:

@@ -18,7 +18,7 @@ READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parqu
 
 @contextmanager
 def readable(source: str) -> Iterator[None]:
-    """Turn what datasets' readers raise, at once or in the middle of a stream, into one line."""
+    """Turn the errors of datasets' readers into one line, also in the middle of a stream."""
     try:
         yield
         return
@@ -30,8 +30,8 @@ def readable(source: str) -> Iterator[None]:
         raise cause
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         raise no_space() from None
-    if isinstance(cause, SchemaInferenceError):  # not a single row
-        raise DistilkitError(f"corpus '{source}' holds no text: give other text") from None
+    if isinstance(cause, SchemaInferenceError):  # no rows at all
+        raise DistilkitError(f"corpus '{source}' contains no text: give another text") from None
     if isinstance(cause, UnicodeDecodeError):
         raise DistilkitError(f"corpus '{source}' is not UTF-8 text: convert it (iconv -t utf-8)") from None
     raise DistilkitError(f"corpus '{source}' cannot be read ({cause}): check its files") from None
@@ -41,9 +41,9 @@ def _files(path: Path) -> list[Path]:
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     readable = [p for p in files if _suffix(p) in READERS]
     if not readable:
-        raise DistilkitError(f"corpus '{path}' holds no {', '.join(READERS)} file (.gz too): give other text")
+        raise DistilkitError(f"corpus '{path}' contains no {', '.join(READERS)} file (.gz too): give another text")
     if len({_suffix(p) for p in readable}) > 1:
-        raise DistilkitError(f"corpus '{path}' mixes file types: give files of one type")
+        raise DistilkitError(f"corpus '{path}' mixes file types: give files of one type only")
     return readable
 
 
@@ -52,7 +52,7 @@ def _suffix(path: Path) -> str:
 
 
 def no_space() -> DistilkitError:
-    """Return the error for a cache that the disk has no room for."""
+    """Return the error for a full disk under datasets' cache."""
     return DistilkitError(
         f"no space left for the tokens in '{datasets.config.HF_DATASETS_CACHE}': "
         "free some, set HF_DATASETS_CACHE to another disk, or read the text with --streaming"

@@ -1,4 +1,4 @@
-"""Micro-batches of a text too large to keep: tokenised as it is read, shuffled a buffer of rows at a time."""
+"""Micro-batches of a text too large to store: tokenised while it is read, shuffled in a buffer of rows."""
 
 import copy
 from collections.abc import Generator, Iterator
@@ -14,14 +14,14 @@ from distilkit.data.readers import readable
 from distilkit.errors import DistilkitError
 from distilkit.progress import track
 
-BUFFER = 2**14  # rows that are shuffled together: 4 MB of 128 tokens each
+BUFFER = 2**14  # rows to shuffle together: 4 MB at 128 tokens each
 
 
 class Place(TypedDict):
-    """Where reading can begin: between two groups of documents."""
+    """A position from which reading can start: between two groups of documents."""
 
-    row: int  # rows given before it, since the start
-    row_of_pass: int  # rows before it in this pass over the text, those left out included
+    row: int  # rows before it since the start
+    row_of_pass: int  # rows before it in this pass over the text, skipped ones included
     rest: list[int]  # tokens before it that don't fill a row yet
     documents: dict[str, Any] | None  # datasets' own state, None at the start of a pass
 
@@ -41,28 +41,28 @@ START = Place(row=0, row_of_pass=0, rest=[], documents=None)
 
 
 class RowStream:
-    """Packed rows without end: row n is a function of the text and n.
+    """An endless stream of packed rows: row n depends only on the text and n.
 
-    Every pass over the text gives the same rows, but for the first `left_out`, which are never given. From `place`,
-    which a checkpoint keeps, reading goes on without tokenising what lies before it.
+    Every pass over the text yields the same rows, except for the first `left_out`, which are skipped. A checkpoint
+    stores `place`; reading continues from there without tokenising the text before it.
     """
 
     def __init__(self, source: str, packer: Packer, *, left_out: int = 0) -> None:
         self.source, self.packer, self.left_out = source, packer, left_out
         self.documents = corpus.stream_documents(source)
-        self.place = START  # the last one before the rows that were read last
-        self.passes = 0  # how often the text's end was reached
+        self.place = START  # before the rows that were read last
+        self.passes = 0  # completed passes over the text
         self._parts: Generator[Part, None, None] | None = None
         self._held: list[Part] = []
-        self._next = 0  # the number of the first row that isn't held yet
+        self._next = 0  # number of the first row not yet in memory
 
     def read(self, start: int, count: int) -> list[Ids]:
-        """Return the rows from number `start` on; those before it that weren't read yet are passed over."""
+        """Return `count` rows from number `start` on; unread rows before it are skipped."""
         if self._parts is None or start < min(self._next, *(part.place["row"] for part in self._held)):
             self.place = self.place if self.place["row"] <= start else START
             self._parts, self._held, self._next = self._read_from(self.place), [], self.place["row"]
         if start > self._next:
-            self._pass_over(start)
+            self._skip_to(start)
         while self._next < start + count:
             self._read_part()
         self._held = [part for part in self._held if part.end > start]
@@ -75,9 +75,9 @@ class RowStream:
         self._held.append(next(self._parts))
         self._next = self._held[-1].end
 
-    def _pass_over(self, start: int) -> None:
+    def _skip_to(self, start: int) -> None:
         rows = start - self._next
-        with track("pass over text", rows, unit="rows", quiet=rows < BUFFER) as advance:
+        with track("skip text", rows, unit="rows", quiet=rows < BUFFER) as advance:
             while self._next < start:
                 before = self._next
                 self._read_part()
@@ -95,7 +95,7 @@ class RowStream:
             if documents is None:
                 if row_of_pass <= self.left_out:
                     raise DistilkitError(
-                        f"corpus '{self.source}' is too short for --streaming: leave that out, or give more text"
+                        f"corpus '{self.source}' is too short for --streaming: remove it, or give more text"
                     )
                 self.passes, row_of_pass, packer.rest = self.passes + 1, 0, packer.rest[:0]
             place = Place(
@@ -106,10 +106,10 @@ class RowStream:
             )
 
     def _groups(self, state: dict[str, Any] | None) -> Iterator[tuple[list[str], dict[str, Any] | None]]:
-        """Yield groups of documents, each with datasets' state behind it; an empty one marks the end of the text."""
+        """Yield groups of documents, each with datasets' state after it; an empty group marks the end of the text."""
         with readable(self.source):
             while True:
-                documents = copy.deepcopy(self.documents)  # it would remember the state and never start over
+                documents = copy.deepcopy(self.documents)  # datasets' object would keep the state and never start over
                 if state:
                     documents.load_state_dict(state)
                 for texts in group(row["text"] for row in documents):
@@ -119,13 +119,13 @@ class RowStream:
 
 
 def set_aside(source: str, packer: Packer) -> tuple[RowStream, list[dict[str, Ids]]]:
-    """Set the first rows of a stream aside for the held-out loss; returns (training, held out)."""
+    """Reserve the first rows of a stream for the held-out loss; return (training, held out)."""
     first = RowStream(source, packer)
     heldout = first.read(0, corpus.HELDOUT_BLOCKS)
     if first.passes:
         raise DistilkitError(
-            f"corpus '{source}' is too short to set {corpus.HELDOUT_BLOCKS} blocks aside: give --heldout, or leave out "
-            "--streaming"
+            f"corpus '{source}' is too short to reserve {corpus.HELDOUT_BLOCKS} held-out blocks: give --heldout, or "
+            "remove --streaming"
         )
     return RowStream(source, packer, left_out=len(heldout)), [{"input_ids": row} for row in heldout]
 
@@ -147,9 +147,9 @@ class StreamedBatches(Batches):
         super()._open(epoch)
 
     def state_dict(self) -> Place:
-        """Return where a resumed run can begin to read."""
+        """Return the place from which a resumed run can read."""
         return self.stream.place
 
     def load_state_dict(self, place: Place) -> None:
-        """Begin to read at a place, if it lies before what is asked for."""
+        """Start reading at a place, unless the requested rows lie before it."""
         self.stream.place = place

@@ -1,4 +1,4 @@
-"""Rows of token ids on the disk: written once under a key, read straight from the memory map."""
+"""Rows of token ids on disk: written once under a key, then memory-mapped."""
 
 import errno
 import fcntl
@@ -20,11 +20,11 @@ from distilkit.files import replacing, sync
 
 
 def store(key: str, dtype: np.dtype[Any], make: Callable[[], Iterable[list[Ids]]]) -> Dataset:
-    """Return the data set of a column `input_ids` that lies in datasets' cache under this key, made where it doesn't.
+    """Return the data set (one column, `input_ids`) stored under this key in datasets' cache; write it first if needed.
 
-    It is written under a temporary name and then renamed, so a file under its own name is whole; processes that want
-    the same one wait for the first.
-    Raises DistilkitError where the disk is full.
+    The file is written atomically, so an existing file is complete. Processes that want the same file wait for the
+    first.
+    Raises DistilkitError if the disk is full.
     """
     path = Path(datasets.config.HF_DATASETS_CACHE) / "distilkit" / f"{key}.arrow"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def _write(path: Path, dtype: np.dtype[Any], batches: Iterable[list[Ids]]) -> No
 
 
 class Rows(Sequence[dict[str, Ids]]):
-    """Rows of a stored data set, all or those chosen: views into the memory map, a microsecond or two each."""
+    """Rows of a stored data set, all or a selection: views into the memory map, one or two microseconds each."""
 
     def __init__(self, stored: Dataset, chosen: Ids | None = None) -> None:
         chunks = [chunk for chunk in stored.data.column("input_ids").chunks if len(chunk)]

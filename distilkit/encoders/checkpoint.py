@@ -45,9 +45,9 @@ transformers.logging.disable_progress_bar()
 
 
 def open_config(name: str) -> PretrainedConfig:
-    """Read the config of a masked-LM-family encoder, a directory or a hub id.
+    """Read the config of an encoder checkpoint: a directory or a hub id.
 
-    Raises DistilkitError where there is none, where it isn't an encoder, or where the hub is out of reach.
+    Raises DistilkitError if there is no checkpoint, if it is not an encoder, or if the hub cannot be reached.
     """
     path = Path(name)
     if path.is_dir() and not (path / "config.json").is_file():
@@ -60,9 +60,11 @@ def open_config(name: str) -> PretrainedConfig:
         config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, HFValidationError) as error:
         raise DistilkitError(_unreachable(name, path, error)) from None
-    # an unknown model type, code that only trust_remote_code would run, or values of another type
+    # an unknown model type, custom code, or values of a wrong type
     except (ValueError, KeyError, TypeError, StrictDataclassError) as error:
-        raise DistilkitError(f"'{name}' has a config that transformers cannot read ({_first_line(error)})") from None
+        raise DistilkitError(
+            f"'{name}' has a config.json that transformers cannot read ({_first_line(error)})"
+        ) from None
     kind = None
     if type(config) not in transformers.MODEL_FOR_MASKED_LM_MAPPING:
         kind = "not a masked-LM encoder"
@@ -76,7 +78,7 @@ def open_config(name: str) -> PretrainedConfig:
 
 
 def head_of(config: PretrainedConfig) -> Head:
-    """Return the head that a checkpoint's config says it has, "encoder" for none."""
+    """Return the head that a checkpoint's config names, "encoder" if none."""
     architecture = (config.architectures or ["ForMaskedLM"])[0]
     return next((head for ending, head in HEADS.items() if ending in architecture), "encoder")
 
@@ -100,11 +102,11 @@ def open_model(
     allow_pickle: bool = False,
     **changes: Any,
 ) -> PreTrainedModel:
-    """Load a checkpoint with a head, in fp32 or as it was saved ("auto"); `changes` go into its config.
+    """Load a checkpoint with a head, in fp32 or in its own dtype ("auto"); `changes` go into its config.
 
-    In its own dtype, safetensors are mapped, not read: a weight costs time and memory when it is first looked at.
-    Raises DistilkitError where weights are missing (unless `new_head` lets the head be fresh), where they are only
-    pickled (unless `allow_pickle`; nothing but tensors is unpickled), or where they are damaged.
+    In its own dtype, safetensors are memory-mapped: a weight costs time and memory only when it is first used.
+    Raises DistilkitError if weights are missing (with `new_head`, a missing head is newly initialised), if they are
+    only available as a pickle (unless `allow_pickle`, which unpickles tensors only), or if they are damaged.
     """
     config = open_config(name)
     for key, value in changes.items():
@@ -122,7 +124,9 @@ def open_model(
             ignore_mismatched_sizes=new_head,  # a head of another task's width is replaced
         )
     except pickle.UnpicklingError as error:
-        raise DistilkitError(f"weights of '{name}' hold more than tensors ({_first_line(error)}): not read") from None
+        raise DistilkitError(
+            f"weights of '{name}' contain more than tensors ({_first_line(error)}): they are not read"
+        ) from None
     except (OSError, SafetensorError) as error:
         if pickled and not allow_pickle:
             raise DistilkitError(
@@ -135,20 +139,20 @@ def open_model(
     missing = set(report["missing_keys"]) | {key[0] for key in report["mismatched_keys"]}
     _refuse_missing(name, head, model, missing, new_head=new_head)
     if any(".pooler." in f".{key}" for key in missing) and not new_head:
-        drop_pooler(model)  # not in the checkpoint: better none than a random one
+        drop_pooler(model)  # absent in the checkpoint: no pooler is better than a random one
     model.eval()
     return model
 
 
 def open_as_saved(name: str, *, allow_pickle: bool = False) -> PreTrainedModel:
-    """Load a checkpoint with the head, or lack of one, and the dtype that it was saved with."""
+    """Load a checkpoint with the head and dtype that it was saved with."""
     return open_model(name, head_of(open_config(name)), dtype="auto", allow_pickle=allow_pickle)
 
 
 def reopen(directory: Path, like: PreTrainedModel) -> PreTrainedModel:
-    """Load what was saved as anyone would, and compare it with the model that it was saved from.
+    """Reload a saved model with plain from_pretrained and compare it with the model in memory.
 
-    Raises DistilkitError where a weight is missing, unexpected, of another shape or not bit by bit the same.
+    Raises DistilkitError if a weight is missing, unexpected, or not identical bit by bit.
     """
     head = head_of(open_config(str(directory)))
     model, report = AUTO[head].from_pretrained(directory, dtype="auto", output_loading_info=True)
@@ -158,7 +162,7 @@ def reopen(directory: Path, like: PreTrainedModel) -> PreTrainedModel:
     wrong |= {name for name in ours.keys() | theirs.keys() if not _same(ours.get(name), theirs.get(name))}
     if wrong - fresh:
         raise DistilkitError(
-            f"the saved student does not load as it was: '{min(wrong - fresh)}' differs: report this model"
+            f"the saved student does not reload identically: '{min(wrong - fresh)}' differs: please report this model"
         )
     if fresh:
         drop_pooler(model)
@@ -167,7 +171,7 @@ def reopen(directory: Path, like: PreTrainedModel) -> PreTrainedModel:
 
 
 def drop_pooler(model: PreTrainedModel) -> None:
-    """Take out a body's pooler."""
+    """Remove the encoder's pooler."""
     body: Any = model.base_model
     body.pooler = None
 
@@ -183,7 +187,8 @@ def _refuse_missing(name: str, head: Head, model: PreTrainedModel, missing: set[
         body = sorted(key for key in missing if "pooler." not in key)
     if body:
         raise DistilkitError(
-            f"'{name}' lacks weights of its body, among them '{body[0]}': it is damaged or another model"
+            f"'{name}' is missing encoder weights, for example '{body[0]}': the checkpoint is damaged or of another "
+            "architecture"
         )
     if missing and not new_head and head == "masked-lm":
         raise DistilkitError(
@@ -195,9 +200,9 @@ def _refuse_missing(name: str, head: Head, model: PreTrainedModel, missing: set[
 
 
 def open_tokenizer(name: str, model: PreTrainedModel | None = None, *, fast: bool = True) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a checkpoint, which has to be a fast one unless it is only handed on.
+    """Load the tokenizer of a checkpoint; with `fast`, it must be a fast one.
 
-    Raises DistilkitError where there is none, and where it has tokens that the checkpoint's model knows nothing of.
+    Raises DistilkitError if there is none, or if it has tokens without an embedding in the model.
     """
     open_config(name)
     try:
@@ -211,7 +216,7 @@ def open_tokenizer(name: str, model: PreTrainedModel | None = None, *, fast: boo
     table = None if model is None else getattr(model.get_input_embeddings(), "weight", None)
     if table is not None and len(tokenizer) > len(table):
         raise DistilkitError(
-            f"the tokenizer of '{name}' has {len(tokenizer)} tokens, its model {len(table)}: "
+            f"the tokenizer of '{name}' has {len(tokenizer)} tokens, but its model {len(table)} embeddings: "
             "save the model again after resize_token_embeddings"
         )
     return tokenizer
@@ -223,13 +228,13 @@ def redefine(tokenizer: PreTrainedTokenizerBase, definition: str) -> PreTrainedT
         tokenizer.save_pretrained(directory)
         for path in Path(directory).iterdir():
             if path.name not in ("tokenizer_config.json", "special_tokens_map.json"):
-                path.unlink()  # vocab.txt and its like, which tokenizer.json stands for
+                path.unlink()  # vocab.txt and the like; tokenizer.json replaces them
         (Path(directory) / "tokenizer.json").write_text(definition, encoding="utf-8")
         return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(directory, trust_remote_code=False))
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Write model and tokenizer into a directory: under a temporary name first, then moved in."""
+    """Write model and tokenizer into a directory: into a temporary directory first, then moved."""
     partial = directory / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -264,7 +269,7 @@ def max_tokens(model: PreTrainedModel) -> int | None:
 
 
 def weights_hash(name: str) -> str:
-    """Return what tells a checkpoint's weights from others: a hash of their files, or the commit of a hub id."""
+    """Return a fingerprint of a checkpoint's weights: a hash of the files, or the commit of a hub id."""
     files = sorted(Path(name).glob("*.safetensors"))
     if not files:
         return f"{name}@{open_config(name)._commit_hash}"  # noqa: SLF001 - where transformers keeps it

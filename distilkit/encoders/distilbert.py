@@ -1,4 +1,4 @@
-"""BERT's weights in DistilBERT's published form: no token types, no pooler, the vocabulary head's transform kept."""
+"""BERT weights in DistilBERT's published form: no token types, no pooler, the vocabulary head kept."""
 
 import re
 
@@ -27,7 +27,7 @@ SAME = (
     "vocab_size", "max_position_embeddings", "pad_token_id", "initializer_range", "tie_word_embeddings", "id2label",
     "label2id", "dtype",
 )  # fmt: skip
-# A BERT tensor's name and what it is in DistilBERT, as the original extraction script has it; the first match counts.
+# A BERT tensor's name and its name in DistilBERT, as in the original extraction script; the first match counts.
 NAMES = (
     (r"^bert\.", "distilbert."),
     (r"encoder\.layer\.(\d+)\.attention\.self\.(query|key|value)\.", r"transformer.layer.\1.attention.\2_lin."),
@@ -42,25 +42,26 @@ NAMES = (
     (r"^cls\.predictions\.decoder\.", "vocab_projector."),
     (r"^cls\.predictions\.bias$", "vocab_projector.bias"),
 )
-LAYER_NORM_EPS = 1e-12  # which DistilBERT has written into its code
+LAYER_NORM_EPS = 1e-12  # hard-coded in DistilBERT
 
 
 def convert(bert: PreTrainedModel) -> PreTrainedModel:
-    """Return the DistilBERT that computes what a BERT does on single segments; it shares the BERT's memory.
+    """Return the DistilBERT that computes what a BERT computes on single segments; they share memory.
 
-    Token type 0, which BERT adds everywhere, is added to the positions (the original extraction dropped it).
-    Raises DistilkitError where DistilBERT has no such form.
+    BERT adds the embedding of token type 0 at every position, so it is folded into the position embeddings (the
+    original extraction script dropped it).
+    Raises DistilkitError if DistilBERT has no equivalent form.
     """
     source = bert.config
     if type(bert).__name__ not in CLASSES or not isinstance(source, BertConfig):
         raise DistilkitError(
-            f"--architecture distilbert cannot hold a {type(bert).__name__}: give a BERT for masked LM, questions, "
-            "tokens or without a head, or leave it out"
+            f"--architecture distilbert cannot hold a {type(bert).__name__}: give a BERT for masked LM, "
+            "question answering or token classification, or without a head"
         )
     if source.layer_norm_eps != LAYER_NORM_EPS or source.is_decoder or source.hidden_act not in ("gelu", "relu"):
         raise DistilkitError(
-            "--architecture distilbert needs layer_norm_eps 1e-12 and gelu or relu, and this teacher has others:"
-            " leave it out"
+            "--architecture distilbert requires layer_norm_eps 1e-12 and gelu or relu, which this teacher "
+            "does not have: remove it"
         )
     values = {new: getattr(source, old) for old, new in FIELDS.items()}
     values |= {name: getattr(source, name) for name in SAME}

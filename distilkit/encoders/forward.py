@@ -1,6 +1,6 @@
-"""What a model computes on its way to the answer: hidden states, attention, the head at some rows only.
+"""Run a model, or only the part that is needed: hidden states, or the head at some tokens.
 
-All of it is seen through hooks on what every architecture has, so nothing here knows a model family.
+Hooks on modules that every architecture has do this, so nothing here depends on the model family.
 """
 
 import inspect
@@ -14,13 +14,15 @@ from transformers import PreTrainedModel
 
 
 def mean_by_row(logits: Tensor, owners: Tensor, rows: int) -> Tensor:
-    """Return the mean of each row's windows (rows, C); logits (W, C), owners (W,) the row that each was cut from."""
+    """Average logits over the windows of each row: logits (W, C) and owners (W,), the row of each window -> (rows,
+    C).
+    """
     sums = logits.new_zeros(rows, logits.shape[1]).index_add(0, owners, logits)
     return sums / owners.bincount(minlength=rows).unsqueeze(1)
 
 
 class Head(NamedTuple):
-    """What a vocabulary head's last layer computes logits from: features (R, H), weight (V, H), bias (V,) or none."""
+    """The inputs of a vocabulary head's last layer: features (R, H), weight (V, H), bias (V,) or none."""
 
     features: Tensor
     weight: Tensor
@@ -29,22 +31,22 @@ class Head(NamedTuple):
 
 Batch = dict[str, Tensor]
 
-# Inputs without which some forwards do not run, by name (X-MOD: a language for each sequence; the first one here).
+# Inputs that some models require, by name, with a default (X-MOD: the language of each sequence; here the first).
 REQUIRED_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "lang_ids": lambda ids: torch.zeros(len(ids), dtype=torch.long, device=ids.device)
 }
 
 
 def select_rows(rows_of: Tensor, rows: Tensor | None) -> Tensor:
-    """Return the rows asked for, all of them for None."""
+    """Return the selected rows, or all for None."""
     return rows_of if rows is None else rows_of[rows]
 
 
 def masked_lm_logits(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Run a masked-LM model with its vocabulary head at some rows of the flattened batch only (None: at all).
+    """Run a masked-LM model, with its vocabulary head at some rows of the flattened batch only (None: all).
 
-    Returns the last hidden state at every row (B·T, H) and the logits at the rows asked for (R, V). The body's output
-    is narrowed on its way to the head by a hook, so any masked-LM class will do.
+    Returns the last hidden state at every row (B·T, H) and the logits at the selected rows (R, V). A hook narrows the
+    encoder's output before it reaches the head, so this works for any masked-LM class.
     """
     whole: list[Tensor] = []
 
@@ -65,7 +67,7 @@ def masked_lm_logits(model: PreTrainedModel, inputs: Batch, rows: Tensor | None)
 def head_inputs(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> tuple[Tensor, Head]:
     """Run a masked-LM model up to the last layer of its vocabulary head, at some rows only.
 
-    Returns the last hidden state at every row (B·T, H), and what the logits at the rows asked for are computed from.
+    Returns the last hidden state at every row (B·T, H), and the inputs of the head's last layer at the selected rows.
     """
     last = cast(nn.Linear, model.get_output_embeddings())
     features: list[Tensor] = []
@@ -84,21 +86,21 @@ def head_inputs(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> t
 
 @torch.no_grad()
 def has_linear_output(model: PreTrainedModel) -> bool:
-    """Say whether head_at() gives all that a model's logits are made of; MobileBERT's and ESM's heads add to it."""
+    """Say whether head_inputs() determines the logits. MobileBERT's and ESM's heads add something to them."""
     training, device = model.training, next(model.parameters()).device
     inputs = {"input_ids": torch.arange(8, device=device).unsqueeze(0)}
     model.eval()
     try:
         features, weight, bias = head_inputs(model, inputs, None)[1]
         same = torch.allclose(F.linear(features, weight, bias), masked_lm_logits(model, inputs, None)[1], atol=1e-4)
-    except (AttributeError, IndexError):  # no last layer, or one that isn't called
+    except (AttributeError, IndexError):  # no last layer, or it is not called
         same = False
     model.train(training)
     return same
 
 
 def required_inputs(model: PreTrainedModel, input_ids: Tensor) -> Batch:
-    """Return the inputs, made up from token ids (B, T), without which a model would not run."""
+    """Return inputs that a model needs beside token ids (B, T), with default values."""
     if getattr(model.config, "default_language", "") is not None:
         return {}
     accepted = {name for part in (model, model.base_model) for name in inspect.signature(part.forward).parameters}
@@ -106,6 +108,6 @@ def required_inputs(model: PreTrainedModel, input_ids: Tensor) -> Batch:
 
 
 def encoder_states(model: PreTrainedModel, inputs: Batch) -> Tensor:
-    """Run a model without its head; returns the last hidden state at every row of the flattened batch (B·T, H)."""
+    """Run a model without its head; return the last hidden state at every row of the flattened batch (B·T, H)."""
     output = model.base_model(**inputs, **required_inputs(model, inputs["input_ids"]))
     return cast(Tensor, output.last_hidden_state.flatten(0, 1))

@@ -1,4 +1,4 @@
-"""Which layers to keep: the named strategies, and a search that measures."""
+"""Which layers to keep: named strategies, and a search that measures candidates."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,9 @@ from distilkit.progress import track
 
 
 class Candidate(NamedTuple):
-    """A choice of layers as measured: masked-LM loss and share of masked tokens where it says what the teacher says."""
+    """A measured choice of layers: masked-LM loss, and share of masked tokens at which it predicts what the teacher
+    predicts.
+    """
 
     strategy: str
     layers: list[int]
@@ -25,14 +27,14 @@ class Candidate(NamedTuple):
 
 
 def spread(teacher_layers: int, student_layers: int) -> list[int]:
-    """Space the kept layers evenly from the first to the last: 12, 6 -> [0, 2, 4, 7, 9, 11] (DistilBERT's choice)."""
+    """Space the kept layers evenly from the first to the last: 12, 6 -> [0, 2, 4, 7, 9, 11], as DistilBERT does."""
     if student_layers == 1:
         return [0]
     return [round(i * (teacher_layers - 1) / (student_layers - 1)) for i in range(student_layers)]
 
 
 def alternate(teacher_layers: int, student_layers: int) -> list[int]:
-    """Keep every n-th layer, counted from the first: 12, 6 -> [0, 2, 4, 6, 8, 10]."""
+    """Keep every n-th layer from the first on: 12, 6 -> [0, 2, 4, 6, 8, 10]."""
     step = teacher_layers // student_layers
     return [i * step for i in range(student_layers)]
 
@@ -53,7 +55,7 @@ STRATEGIES: dict[str, Callable[[int, int], list[int]]] = {
 
 
 def neighbouring_choices(choice: Sequence[int], depth: int) -> Iterator[list[int]]:
-    """Yield as many other layers as chosen: those with one exchanged, nearest first, then those with two."""
+    """Yield other choices of the same size: one layer exchanged, nearest first, then two."""
     kept, others = list(choice), [i for i in range(depth) if i not in choice]
     swaps = sorted(((i, j) for i in kept for j in others), key=lambda swap: abs(swap[0] - swap[1]))
     exchanged = [frozenset(kept) ^ {*swap} for swap in swaps]
@@ -77,7 +79,7 @@ class LayerEvaluator:
         self.answers = [logits.argmax(-1) for logits, _ in self._logits(self.teacher)]
 
     def _logits(self, model: PreTrainedModel) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the logits (M, V) and labels (M,) of each batch's masked tokens."""
+        """Yield the logits (M, V) and labels (M,) at the masked tokens of each batch."""
         for batch in self.batches:
             labels = batch["labels"].flatten()
             masked = (labels != -100).nonzero().squeeze(-1)
@@ -85,7 +87,7 @@ class LayerEvaluator:
                 yield masked_lm_logits(model, {"input_ids": batch["input_ids"]}, masked)[1].float(), labels[masked]
 
     def measure(self, layers: Sequence[int]) -> tuple[float, float]:
-        """Return the masked-LM loss and the agreement with the teacher of a model with only those layers."""
+        """Return the masked-LM loss and the agreement with the teacher of a model with only these layers."""
         key = tuple(layers)
         if key not in self.known:
             loss = agreed = count = 0.0
@@ -99,10 +101,10 @@ class LayerEvaluator:
 
 
 def search(gauge: LayerEvaluator, depth: int, wanted: int) -> list[Candidate]:
-    """Measure the named strategies and a greedy search; returns them ranked, the closest to the teacher first.
+    """Measure the named strategies and a greedy search; return them ranked, the closest to the teacher first.
 
-    The search drops, one at a time, the layer without which the model still says most often what the teacher says (and
-    where that is equal, has the lower masked-LM loss). Choices that this architecture doesn't allow are left out.
+    The search drops one layer at a time: the one without which the model agrees most often with the teacher, and among
+    equals the one with the lowest masked-LM loss. Choices that the architecture does not allow are skipped.
     """
     total = len(STRATEGIES) + sum(range(wanted + 1, depth + 1))
     with track("search", total, unit="choices") as advance:
@@ -122,12 +124,12 @@ def search(gauge: LayerEvaluator, depth: int, wanted: int) -> list[Candidate]:
             shorter = [[i for i in kept if i != dropped] for dropped in kept]
             measured = [Candidate("search", layers, *found) for layers in shorter if (found := tried(layers))]
             if not measured:
-                raise DistilkitError(f"none of this teacher's layers {kept} can be dropped: give --keep")
+                raise DistilkitError(f"none of the layers {kept} can be dropped in this architecture: give --keep")
             kept = min(measured, key=distance).layers
         ranked.append(Candidate("search", kept, *gauge.measure(kept)))
     return sorted(ranked, key=distance)
 
 
 def distance(candidate: Candidate) -> tuple[float, float]:
-    """Return what candidates are ranked by, least first: how often it differs from the teacher, then its loss."""
+    """Return the sort key of candidates: disagreement with the teacher, then masked-LM loss."""
     return -candidate.agreement, candidate.loss

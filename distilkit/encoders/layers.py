@@ -1,6 +1,6 @@
-"""The stack of layers in an encoder: find it, and pass over some of it.
+"""The stack of layers in an encoder: find it, keep some layers, or skip some while running.
 
-Nothing here knows a model family. Where one needs an exception, it is a row of the table at the top.
+Nothing here depends on the model family. An exception is a row of the table at the top.
 """
 
 import copy
@@ -17,7 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from distilkit.encoders.surgery import assign_tensors, build_empty, changed_config, tensors_by_name
 from distilkit.errors import DistilkitError
 
-# Encoders whose layers are no stack that a hidden state runs through, by model type.
+# Encoders whose layers are not a plain stack, by model type, with the reason.
 REFUSED = {
     "perceiver": "its layers are repeated blocks over a latent array, not a stack",
     "reformer": "its reversible layers pass on two streams, so a layer has no output of its own",
@@ -25,9 +25,9 @@ REFUSED = {
 
 
 class Stack(NamedTuple):
-    """The layers of a model, each the names of the modules that make it up (one; several in XLM's side-by-side lists).
+    """The layers of a model; each is the names of its modules (one, or several in XLM's parallel lists).
 
-    `blocks` holds the lengths of the blocks that the layers lie in (Funnel), () where they lie in none.
+    `blocks` has the lengths of the blocks that layers belong to (Funnel), () without blocks.
     """
 
     layers: list[tuple[str, ...]]
@@ -35,9 +35,9 @@ class Stack(NamedTuple):
 
 
 def find_stack(model: PreTrainedModel) -> Stack:
-    """Return a model's layers: what the module lists hold that are as long as its config says it is deep.
+    """Find a model's layers: the module lists whose length is the depth in the config.
 
-    Raises DistilkitError where there is no one such stack.
+    Raises DistilkitError if there is no single such stack.
     """
     config, name = model.config, type(model).__name__
     if config.model_type in REFUSED:
@@ -58,7 +58,7 @@ def find_stack(model: PreTrainedModel) -> Stack:
 
 
 def _lists(model: nn.Module) -> Iterator[tuple[str, list[str]]]:
-    """Yield each module list with the names of its modules, those of lists within it in their stead."""
+    """Yield each module list with the names of its modules; nested lists are replaced by their modules."""
     for path, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module):
             rows = []
@@ -69,13 +69,13 @@ def _lists(model: nn.Module) -> Iterator[tuple[str, list[str]]]:
 
 
 def is_shared(stack: Stack) -> bool:
-    """Say whether all layers of a stack are one and the same (ALBERT)."""
+    """Say whether all layers share one set of weights (ALBERT)."""
     return len(stack.layers) > 1 and len(set(stack.layers)) == 1
 
 
 @contextmanager
 def skip_layers(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[None]:
-    """Within it, a model computes as if it had only those layers: the others hand on what they are given."""
+    """Context manager: skip all other layers; each returns its input unchanged."""
     kept: dict[nn.Module, list[bool]] = {}
     stack = find_stack(model)
     branches = {path for row in stack.layers for path in row if len(row) > 1}
@@ -86,7 +86,7 @@ def skip_layers(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[None]
     changed = [module for module, calls in kept.items() if not all(calls)]
     try:
         for module in changed:
-            # what lies beside other lists is added to the hidden state: it hands on nothing, but for the norms
+            # modules of parallel lists are added to the hidden state, so they return zeros; norms return their input
             silent = names[module] in branches and not isinstance(module, nn.LayerNorm)
             module.forward = _passing(module.forward, kept[module], silent=silent)
         yield
@@ -113,21 +113,22 @@ def _passing(forward: Callable[..., Any], kept: list[bool], *, silent: bool) -> 
     return run
 
 
-# By the class of a layer: a factor that depends on the depth and divides the output of these of its parts. It is folded
-# into their weights, so that a shorter model computes the same (ESM C: residual branches over √(layers / 36)).
+# By layer class: a depth-dependent factor that divides the outputs of these submodules. It is folded into their
+# weights, so that a shorter model computes the same (ESM C: residual branches over √(layers / 36)).
 FOLDED = {"EsmcLayer": ("scaling_factor", ("self_attn.o_proj", "mlp.down_proj"))}
 
 
 def extract(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """Return a model with only those layers of the teacher, and the config shrunk alike; it shares no memory with it.
+    """Return a model with only these layers of the teacher, and a config to match. It shares no memory with the
+    teacher.
 
-    Raises DistilkitError where the layers don't fit the places that they come to.
+    Raises DistilkitError if the layers do not fit their new positions.
     """
     return copy.deepcopy(truncate_shared(teacher, layers))
 
 
 def truncate_shared(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """Return what extract() does, with the teacher's own memory for weights: nothing is copied."""
+    """Do the same as extract(), but use the teacher's own memory for the weights."""
     stack = find_stack(teacher)
     refusals = []
     for changes in candidate_configs(teacher.config, stack, layers):
@@ -140,9 +141,10 @@ def truncate_shared(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrain
 
 
 def candidate_configs(config: PretrainedConfig, stack: Stack, layers: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Yield what a model with only those layers changes in the config, likeliest first.
+    """Yield the config changes for a model with only these layers, the most likely first.
 
-    Every list as long as the model is deep is taken for a list by layer; then each in turn for one that isn't.
+    A list as long as the model is deep is first taken for a per-layer list; then each such list in turn is left as it
+    is.
     """
     values, depth = config.to_dict(), len(stack.layers)
     lists = [name for name, value in values.items() if isinstance(value, (list, tuple)) and len(value) == depth]
@@ -165,7 +167,7 @@ def candidate_configs(config: PretrainedConfig, stack: Stack, layers: Sequence[i
 def _student_tensors(
     teacher: PreTrainedModel, student: PreTrainedModel, stack: Stack, layers: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Return the student's tensors by name: the teacher's own, but for what depends on the depth."""
+    """Return the student's tensors by name: the teacher's own, except for those that depend on the depth."""
     theirs = tensors_by_name(teacher)
     names = dict(sources(student, stack, layers))
     dropped = {name for i, row in enumerate(stack.layers) if i not in layers for name in row} - {
@@ -185,7 +187,7 @@ def _student_tensors(
 
 
 def sources(student: PreTrainedModel, stack: Stack, layers: Sequence[int]) -> Iterator[tuple[str, str]]:
-    """Yield each of the student's tensors with the name of the teacher's that it is."""
+    """Yield each of the student's tensor names with the name of the teacher's tensor that it takes."""
     ours = [path for row in find_stack(student).layers for path in row]
     theirs = [path for i in layers for path in stack.layers[i]]
     for name in student.state_dict():
@@ -194,7 +196,9 @@ def sources(student: PreTrainedModel, stack: Stack, layers: Sequence[int]) -> It
 
 
 def select_layer_columns(tensor: Tensor, shape: torch.Size, depth: int, layers: Sequence[int]) -> Tensor:
-    """Return a tensor with the columns of those layers only, where every layer has its own (ESM's contact head)."""
+    """Return a tensor with the columns of these layers only, if every layer has its own columns (ESM's contact
+    head).
+    """
     for axis, (size, wanted) in enumerate(zip(tensor.shape, shape, strict=False)):
         if size != wanted and size * len(layers) == wanted * depth:
             index = torch.arange(size, device=tensor.device).view(depth, -1)[list(layers)].flatten()
@@ -222,5 +226,5 @@ def _folded(
 
 
 def listed(layers: Sequence[int]) -> str:
-    """Spell layers as --keep takes them."""
+    """Format layers as --keep takes them."""
     return ",".join(map(str, layers))

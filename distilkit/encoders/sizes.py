@@ -13,17 +13,17 @@ from distilkit.files import BIOGRAPHY
 
 
 def weights_bytes(directory: str | Path) -> int:
-    """Return the size of a checkpoint's weight files in bytes (0 for a hub id that isn't local)."""
+    """Return the size of a checkpoint's weight files in bytes, 0 for a hub id that is not local."""
     return sum(path.stat().st_size for path in Path(directory).glob("*.safetensors"))
 
 
 def tensor_bytes(model: PreTrainedModel) -> int:
-    """Return how many bytes a model's weights come to when saved, tied ones once."""
+    """Return the size of a model's weights in bytes, with tied weights counted once."""
     return sum({id(tensor): tensor.nbytes for tensor in model.state_dict(keep_vars=True).values()}.values())
 
 
 def compare_sizes(teacher: PreTrainedModel, student: PreTrainedModel) -> dict[str, float]:
-    """Return what teacher and student are made of: layers, tokens, parameters by part, bytes of weights."""
+    """Count layers, tokens, parameters by part, and bytes of teacher and student."""
     metrics: dict[str, float] = {}
     for name, model in (("teacher", teacher), ("student", student)):
         parts = parameters_by_part(model)
@@ -38,7 +38,7 @@ def compare_sizes(teacher: PreTrainedModel, student: PreTrainedModel) -> dict[st
 
 
 def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:
-    """Count a model's parameters, tied ones once: embeddings, layers, head, and what else the body has."""
+    """Count a model's parameters by part: embeddings, layers, head, other. Tied weights count once."""
     layers = {path for row in find_stack(model).layers for path in row}
     body = {id(parameter) for parameter in model.base_model.parameters()}
     tables = {id(module.weight) for module in model.base_model.modules() if isinstance(module, nn.Embedding)}
@@ -51,7 +51,7 @@ def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:
 
 
 def model_sizes(model: PreTrainedModel, name: str) -> dict[str, float]:
-    """Count parameters (tied ones once) and bytes of the weight files, or of the weights where the files are far."""
+    """Count parameters, and bytes of the weight files, or of the weights if the files are not local."""
     weights = {tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}
     return {
         "parameters": float(_count(model)),
@@ -65,9 +65,9 @@ def _count(model: nn.Module) -> int:
 
 
 def weights_of(directory: Path) -> dict[str, float]:
-    """Count a checkpoint's parameters and bytes, {} where it has no weights; reads the headers only.
+    """Count a checkpoint's parameters and bytes from the headers of its files; {} if it has no weights.
 
-    Where there is a checkpoint for each of several tasks in it, that of the first task counts.
+    If the directory holds one checkpoint per task, the first one counts.
     """
     of_tasks = sorted(path.parent for path in directory.glob(f"*/{BIOGRAPHY}"))
     files = sorted(directory.glob("*.safetensors")) or [

@@ -14,9 +14,9 @@ from distilkit.errors import DistilkitError
 
 
 def changed_config(config: PretrainedConfig, changes: Mapping[str, Any]) -> PretrainedConfig:
-    """Return a copy of a config with other values, checked as a whole.
+    """Return a copy of a config with other values, validated as a whole.
 
-    Raises DistilkitError where the architecture doesn't allow them.
+    Raises DistilkitError if the architecture does not allow them.
     """
     try:
         return type(config).from_dict(copy.deepcopy(config.to_dict()) | dict(changes))
@@ -28,9 +28,9 @@ def changed_config(config: PretrainedConfig, changes: Mapping[str, Any]) -> Pret
 def build_empty(
     like: PreTrainedModel, config: PretrainedConfig, model_class: type[PreTrainedModel] | None = None
 ) -> PreTrainedModel:
-    """Make a model of another one's class (or of `model_class`) whose parameters have shapes but no memory.
+    """Build a model of the same class (or of `model_class`) whose parameters have shapes but no memory.
 
-    Raises DistilkitError where the architecture doesn't allow the config.
+    Raises DistilkitError if the architecture does not allow the config.
     """
     try:
         with init_empty_weights(include_buffers=False):
@@ -43,15 +43,15 @@ def build_empty(
 
 
 def tensors_by_name(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return a model's tensors by name; tied ones are one and the same object."""
+    """Return a model's tensors by name; tied names share one tensor object."""
     once: dict[int, Tensor] = {}
     return {name: once.setdefault(id(t), t.detach()) for name, t in model.state_dict(keep_vars=True).items()}
 
 
 def assign_tensors(student: PreTrainedModel, tensors: Mapping[str, Tensor]) -> PreTrainedModel:
-    """Give a skeleton its tensors; names with one and the same tensor are tied.
+    """Give an empty model its tensors; names with the same tensor object are tied.
 
-    Raises DistilkitError where one is missing, left over or of another shape.
+    Raises DistilkitError if one is missing, left over or of another shape.
     """
     expected = {name: tensor.shape for name, tensor in student.state_dict().items()}
     for name in sorted(expected.keys() | tensors.keys()):

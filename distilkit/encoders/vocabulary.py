@@ -1,4 +1,4 @@
-"""Fewer tokens: which of them a text uses, a tokenizer with those alone, and a model with their rows alone."""
+"""Prune a vocabulary: count the tokens of a text, rewrite the tokenizer, cut the embeddings."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ BATCH = 200  # documents
 
 
 def count(documents: Dataset, tokenizer: PreTrainedTokenizerBase) -> Ids:
-    """Return how often each token of a vocabulary comes up in documents, (V,)."""
+    """Count how often each token occurs in documents, (V,)."""
     total: Ids = np.zeros(1 + max(tokenizer.get_vocab().values()), dtype=np.int64)
     for texts in _batches(documents, "count tokens"):
         ids = np.concatenate([[], *_split(texts, tokenizer)]).astype(np.int64)
@@ -43,10 +43,10 @@ def _split(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[in
 
 
 def choose(counts: Ids, tokenizer: PreTrainedTokenizerBase, most: int | None = None) -> list[int]:
-    """Return the ids to keep, rising: the tokens that were counted (the `most` commonest), and what they rest on.
+    """Return the ids to keep, ascending: the counted tokens (the `most` frequent ones), plus those that they need.
 
-    Those are special and added tokens; the single characters that kept tokens are made of, so that new words of known
-    letters still have tokens; bytes where the tokenizer falls back on them; and the tokens that merges go through.
+    These are special and added tokens; the single characters of kept tokens, so that new words still have tokens; bytes
+    if the tokenizer falls back on them; and the intermediate tokens of BPE merges.
     """
     vocabulary = tokenizer.get_vocab()
     used = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]][:most]
@@ -74,9 +74,9 @@ def _merges(model: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def rewrite(definition: str, kept: Sequence[int]) -> str:
-    """Return a tokenizer.json with the kept ids alone, numbered anew from 0 in their order.
+    """Return a tokenizer.json with only the kept ids, renumbered from 0 in their order.
 
-    Raises DistilkitError for a kind of tokenizer other than WordPiece, BPE, Unigram and WordLevel.
+    Raises DistilkitError for a tokenizer other than WordPiece, BPE, Unigram and WordLevel.
     """
     document = json.loads(definition)
     model, new = document["model"], {old: number for number, old in enumerate(kept)}
@@ -87,7 +87,7 @@ def rewrite(definition: str, kept: Sequence[int]) -> str:
     elif kind in ("WordPiece", "BPE", "WordLevel"):
         model["vocab"] = {token: new[old] for token, old in model["vocab"].items() if old in new}
     else:
-        raise DistilkitError(f"--vocabulary cannot rewrite a {kind} tokenizer: leave it out")
+        raise DistilkitError(f"--vocabulary cannot rewrite a {kind} tokenizer: remove it")
     if kind == "BPE":
         prefix = model.get("continuing_subword_prefix") or ""
         known = model["vocab"]
@@ -99,13 +99,13 @@ def rewrite(definition: str, kept: Sequence[int]) -> str:
     document["added_tokens"] = [
         token | {"id": new[token["id"]]} for token in document["added_tokens"] if token["id"] in new
     ]
-    document["padding"] = None  # it names an id, and every caller sets its own
+    document["padding"] = None  # it contains an id, and every caller sets its own
     document["post_processor"] = _renumbered(document["post_processor"], new)
     return json.dumps(document, ensure_ascii=False)
 
 
 def _renumbered(node: Any, new: dict[int, int]) -> Any:
-    """Number the ids in a post-processor anew: {"ids": […]} in templates, ["</s>", 2] elsewhere."""
+    """Renumber the ids in a post-processor: {"ids": […]} in templates, ["</s>", 2] elsewhere."""
     if isinstance(node, list):
         if len(node) == 2 and isinstance(node[0], str) and isinstance(node[1], int):
             return [node[0], new[node[1]]]
@@ -120,7 +120,7 @@ def _renumbered(node: Any, new: dict[int, int]) -> Any:
 def differing(
     documents: Dataset, before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase, kept: Sequence[int]
 ) -> Iterator[str]:
-    """Yield the documents that two tokenizers split differently, where the second has only the kept ids."""
+    """Yield the documents that two tokenizers split differently; the second has only the kept ids."""
     old = np.array(kept)
     for texts in _batches(documents, "compare tokens"):
         for text, ours, theirs in zip(texts, _split(texts, before), _split(texts, after), strict=True):
@@ -129,7 +129,7 @@ def differing(
 
 
 def contained(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Return the ids of every token that is a part of one of the texts' words: what a split can go through."""
+    """Return the ids of all tokens that occur inside the words of the texts."""
     backend = tokenizer.backend_tokenizer
     words = set[str]()
     for text in texts:
@@ -148,17 +148,17 @@ def contained(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> set[i
 def shared_ids(smaller: PreTrainedTokenizerBase, larger: PreTrainedTokenizerBase) -> list[int]:
     """Return the larger vocabulary's ids of the smaller one's tokens, in the smaller one's order.
 
-    Raises DistilkitError where a token isn't in the larger one.
+    Raises DistilkitError if the larger one lacks a token.
     """
     ids = larger.get_vocab()
     tokens = smaller.convert_ids_to_tokens(list(range(len(smaller))))
     if strange := next((token for token in tokens if token not in ids), None):
-        raise DistilkitError(f"the teacher's vocabulary has no '{strange}': give a --teacher with the student's tokens")
+        raise DistilkitError(f"the teacher's vocabulary lacks '{strange}': give a --teacher with the student's tokens")
     return [ids[token] for token in tokens]
 
 
 def prune(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
-    """Return a model with the kept ids' rows of every tensor that has one a token; the rest is shared."""
+    """Return a model with only the kept ids' rows of every per-token tensor; everything else is shared."""
     config, index = model.config, torch.tensor(kept)
     size, new = config.vocab_size, {old: number for number, old in enumerate(kept)}
     changes: dict[str, Any] = {config.attribute_map.get("vocab_size", "vocab_size"): len(kept)}
@@ -167,7 +167,7 @@ def prune(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
             changes[name] = new[value]
     student = build_empty(model, changed_config(config, changes))
     shapes = {name: tensor.shape for name, tensor in student.state_dict().items()}
-    cut: dict[int, Tensor] = {}  # tied tensors are cut once and stay tied
+    cut: dict[int, Tensor] = {}  # cut tied tensors once, so that they stay tied
 
     def rows(tensor: Tensor, shape: torch.Size) -> Tensor:
         for axis, (had, wanted) in enumerate(zip(tensor.shape, shape, strict=True)):
