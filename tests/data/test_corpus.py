@@ -62,12 +62,12 @@ def test_a_folder_is_read_in_name_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.txt", b"", "holds no text"),
-        ("a.txt", b"\n\n  \n", "holds no text"),
+        ("a.txt", b"", "contains no text"),
+        ("a.txt", b"\n\n  \n", "contains no text"),
         ("a.txt", "caf\u00e9 au lait\n".encode("latin-1"), "not UTF-8"),
         ("a.jsonl", b'{"body": "x"}\n', "no column 'text'"),
-        ("a.doc", b"x", "holds no .txt"),
-        ("a.jsonl", b'{"text": 7}\n', "holds more than text in its column 'text'"),
+        ("a.doc", b"x", "contains no .txt"),
+        ("a.jsonl", b'{"text": 7}\n', "column 'text'"),
     ],
 )
 def test_unusable_text_is_refused_in_one_line(

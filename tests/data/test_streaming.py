@@ -198,7 +198,7 @@ def test_heldout_rows_are_never_trained_on(
 
 def test_a_text_too_short_to_set_aside_is_refused(corpus: Path, packer: Packer) -> None:
     """The line names both ways out."""
-    with pytest.raises(DistilkitError, match="--heldout, or leave out --streaming"):
+    with pytest.raises(DistilkitError, match="--heldout, or remove --streaming"):
         set_aside(str(corpus), Packer(packer.encoder, 2, 3, 512, "blocks"))
     with pytest.raises(DistilkitError, match="too short for --streaming"):
         RowStream(str(corpus), packer, left_out=10_000).read(0, 1)

@@ -27,7 +27,7 @@ def test_a_missing_layer_is_damage_even_with_a_new_head(make_checkpoint: Callabl
     weights = load_file(directory / "model.safetensors")
     kept = {name: tensor for name, tensor in weights.items() if ".layer.1.output.dense.weight" not in name}
     save_file(kept, directory / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(DistilkitError, match=r"lacks weights of its body.*layer\.1\.output\.dense\.weight"):
+    with pytest.raises(DistilkitError, match=r"missing encoder weights.*layer\.1\.output\.dense\.weight"):
         checkpoint.open_model(str(directory), "masked-lm", new_head=True)
 
 

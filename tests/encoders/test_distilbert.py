@@ -97,7 +97,7 @@ def test_other_heads(make_checkpoint: Callable[..., Path], tmp_path: Path, auto:
     [
         ("roberta", AutoModelForMaskedLM, {}, "cannot hold a RobertaForMaskedLM"),
         ("bert", AutoModelForSequenceClassification, {}, "cannot hold a BertForSequenceClassification"),
-        ("bert", AutoModelForMaskedLM, {"layer_norm_eps": 1e-5}, "needs layer_norm_eps 1e-12"),
+        ("bert", AutoModelForMaskedLM, {"layer_norm_eps": 1e-5}, "layer_norm_eps 1e-12"),
     ],
 )
 def test_what_distilbert_has_no_form_for_is_refused(
