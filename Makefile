@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PACKAGED := pyproject.toml constraints.txt LICENSE README.md $(shell find distilkit -name '*.py' -o -name '*.toml' -o -name py.typed)
 
-.PHONY: demo test docs format
+.PHONY: demo test test-slow docs format
 
 demo: .venv/.installed
 	$(BIN)/distilkit demo
@@ -14,6 +14,10 @@ test: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto
+
+# Kills, sweeps over all architectures, parity with the official scripts: half an hour on two cores.
+test-slow: .venv/.installed-dev
+	$(BIN)/python -m pytest -m slow
 
 docs: .venv/.installed-dev
 	$(BIN)/python docs/generate.py

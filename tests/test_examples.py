@@ -97,6 +97,7 @@ def test_ci_stops_at_an_error(run: Callable[..., tuple[int, str, list[str]]]) ->
     assert "--task 'nosuch'" in stderr
 
 
+@pytest.mark.slow
 def test_the_table_has_teacher_students_and_controls(
     run: Callable[..., tuple[int, str, list[str]]], tmp_path: Path
 ) -> None:

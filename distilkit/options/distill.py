@@ -49,7 +49,10 @@ class DistillOptions(TeacherOptions, TrainOptions, panel="Objective"):
         panel="Input and output",
     )
     objective: Literal["triple", "hidden", "attention", "minilm", "mlm"] = option(
-        "Training objective. Each name is a preset of loss weights; override any weight with --alpha-….", "triple"
+        "Training objective. triple: soft targets, masked LM and cosine. hidden: hidden states. attention: attention "
+        "maps and hidden states. minilm: query, key and value relations. mlm: masked LM, no teacher. Each is a preset "
+        "of loss weights; override any weight with --alpha-….",
+        "triple",
     )
     alpha_ce: float | None = option("Weight of the soft-target loss (triple: 5).", None, min=0, max=1e9)
     alpha_mlm: float | None = option("Weight of the masked-LM loss (triple: 2, mlm: 1).", None, min=0, max=1e9)

@@ -56,6 +56,7 @@ def losses(output: Path) -> list[dict[str, float]]:
 SHARDED = ["", *(pytest.param(name, marks=pytest.mark.slow) for name in ("FSDP", "DeepSpeed"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharded", SHARDED)
 def test_two_processes_equal_one_with_twice_the_batch(
     student: Path, corpus: Path, tmp_path: Path, sharded: str
