@@ -19,7 +19,7 @@ from distilkit.options.tasks import FinetuneOptions, TaskName
 from distilkit.progress import warn
 from distilkit.record import COLLAPSED, MetricName, Record, config_json, read_biography, record, write_biography
 from distilkit.tasks.catalogue import Task, averages, glue_average_tasks, resolve, with_task_defaults
-from distilkit.tasks.rows import read, read_validation, scored_splits
+from distilkit.tasks.rows import read_rows, read_validation, scored_splits
 from distilkit.training.devices import claimed, device, is_main_process, state
 from distilkit.training.learning_curve import draw_run
 from distilkit.training.log import check_tracker
@@ -56,7 +56,7 @@ def finetune_all(chosen: list[Task], config: FinetuneOptions) -> Record:
     jobs = [settle(task, _for_task(config, task)) for task in chosen]
     with claimed(config.output, resume=config.resume, keep="*/*") as out:
         for task, job in zip(chosen, jobs, strict=True):  # find out what is missing now, not a night later
-            read(task, job.data, "train")
+            read_rows(task, job.data, "train")
             read_validation(task, job.data)
             if job.teacher:
                 checkpoint.open_config(job.teacher)

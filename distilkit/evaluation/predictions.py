@@ -24,10 +24,8 @@ from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.progress import track
 from distilkit.record import COLLAPSED, json_text
 from distilkit.tasks import encoding, labels, squad
-from distilkit.tasks.catalogue import SCALE, Task
+from distilkit.tasks.catalogue import Task
 from distilkit.training.devices import device
-
-WORDS = ("mnli", "qnli", "rte")  # whose labels GLUE's leaderboard wants by name
 
 
 @dataclass(frozen=True)
@@ -123,13 +121,13 @@ def collapsed(said: np.ndarray, asked: np.ndarray) -> bool:
 def _spell(task: Task, value: Any) -> str:
     """Spell a prediction as the leaderboard does; a custom task's and IMDb's by name."""
     if task.kind == "regression":
-        if task.name not in SCALE:
+        if task.scale is None:
             return f"{value:.9g}"  # all that fp32 holds
-        low, high = SCALE[task.name]
+        low, high = task.scale
         return f"{min(max(float(value), low), high):.3f}"
     if task.kind == "multi-label":
         return ",".join(label for label, flag in zip(task.labels, value, strict=True) if flag)
-    return task.labels[value] if task.name in WORDS or not task.tests else str(int(value))
+    return task.labels[value] if task.leaderboard_names or not task.tests else str(int(value))
 
 
 def read_answers(
@@ -220,7 +218,7 @@ def _predict_spans(
         at = cls[places, None]
         null = (start.gather(1, at) + end.gather(1, at)).squeeze(1)
         spans[places] = torch.stack([*best, null], dim=1).double()
-    texts, odds = squad.answers(rows, windows, spans.numpy())
+    texts, odds = squad.best_answers(rows, windows, spans.numpy())
     golds = {row["id"]: row["answers"]["text"] for row in rows.select_columns(["id", "answers"])}
     return Answers(task, texts, golds, odds, config.null_threshold if task.name == "squad_v2" else None)
 

@@ -44,7 +44,7 @@ def score_checkpoint(name: str, chosen: Sequence[Task], config: EvalOptions, out
         splits = read_validation(labelled, data)
         tests = read_tests(task, data) if out else {}
         used = with_training_settings(task, config, place)
-        encoding.say_cut(task, used, encoding.window_length(task, used, model))
+        encoding.warn_if_shortened(task, used, encoding.window_length(task, used, model))
         mine = {
             prefix: predict(model, tokenizer, labelled, rows, used, order=order, name=place)
             for prefix, rows in splits.items()

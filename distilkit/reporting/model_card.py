@@ -15,12 +15,11 @@ from distilkit.reporting.models import Model, Results, flaws, scores_of
 from distilkit.reporting.provenance import Step, duration, machines, seeds, training_seconds
 from distilkit.reporting.render import fill
 from distilkit.reporting.summary import description, display_name, task_retention, tiles
-from distilkit.reporting.tables import TASK_NAMES, headline_metrics, metric_name, overview, sort_by_task
-from distilkit.tasks.catalogue import TASKS
+from distilkit.reporting.tables import headline_metrics, metric_name, overview, sort_by_task
+from distilkit.tasks.catalogue import HUB_TASKS, TASKS, task_display_name
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 MARK = "<!-- Written by distilkit report. sha256 of what is above: {} -->\n"
-KINDS = {"span": "question-answering", "classification": "text-classification", "regression": "text-classification"}
 
 
 def cards(results: Results, steps: list[Step], *, force: bool) -> dict[Path, str]:
@@ -109,7 +108,7 @@ def pipeline(model: Model) -> str | None:
     if last.command != "finetune":
         return "fill-mask"
     task = TASKS.get(str(last.config.get("task")))
-    return KINDS[task.kind] if task else "text-classification"
+    return HUB_TASKS[task.kind] if task else "text-classification"
 
 
 def eval_results(model: Model) -> Iterator[EvalResult]:
@@ -123,9 +122,9 @@ def eval_results(model: Model) -> Iterator[EvalResult]:
         name = metric_name(metric)
         if math.isfinite(value):
             yield EvalResult(
-                task_type=KINDS[row.kind] if row else "text-classification",
+                task_type=HUB_TASKS[row.kind] if row else "text-classification",
                 dataset_type=row.dataset if row else own,
-                dataset_name=TASK_NAMES.get(task, task) if row else own,
+                dataset_name=task_display_name(task) if row else own,
                 dataset_config=row.subset if row else None,
                 dataset_split="test"
                 if task in model.tested
@@ -156,7 +155,7 @@ def data(results: Results, model: Model) -> Iterator[str]:
             task = str(step.config.get("task"))
             row, place = TASKS.get(task), step.config.get("data")
             source = Path(str(place)).name if place else row.dataset if row else "the hub"
-            yield f"{TASK_NAMES.get(task, task)}, training rows from {source}: fine-tuning"
+            yield f"{task_display_name(task)}, training rows from {source}: fine-tuning"
 
 
 def training(model: Model) -> str:

@@ -22,7 +22,7 @@ from distilkit.reporting.records import (
     task_checkpoints,
 )
 from distilkit.tasks.catalogue import TASKS
-from distilkit.tasks.rows import TESTED
+from distilkit.tasks.rows import SCORED_ON_TEST
 
 PARTS = ("", "extracted", "student", "control")
 # a mark that finetune leaves on a seed, behind the task's name where it ran all of GLUE
@@ -53,7 +53,7 @@ class Model:
     @property
     def tested(self) -> set[str]:
         """Return the tasks that the model was scored on with test rows, there being no validation rows."""
-        return {task for step in self.biography for task in step.environment.get(TESTED, "").split()}
+        return {task for step in self.biography for task in step.environment.get(SCORED_ON_TEST, "").split()}
 
     @property
     def part(self) -> str:

@@ -13,8 +13,8 @@ from distilkit.files import replacing
 from distilkit.formatting import format_percent
 from distilkit.reporting.models import Model, Results
 from distilkit.reporting.summary import task_retention
-from distilkit.reporting.tables import FEW, TASK_NAMES, describe_setting, headline_metrics, metric_name, speed_cell
-from distilkit.tasks.catalogue import TASKS
+from distilkit.reporting.tables import FEW, describe_setting, headline_metrics, metric_name, speed_cell
+from distilkit.tasks.catalogue import TASKS, task_display_name
 from distilkit.training.learning_curve import points
 
 if TYPE_CHECKING:
@@ -145,9 +145,9 @@ def retention(results: Results) -> list[Plot]:
             axes.plot([kept], [row + shift], linestyle="", markersize=6, label=label, **look(number))
             label = "_"
             interval = f" ({format_percent(low)} to {format_percent(high)})" if low != high else ""
-            said.append(f"{model.name} {format_percent(kept)}{interval} on {TASK_NAMES.get(task, task)}")
+            said.append(f"{model.name} {format_percent(kept)}{interval} on {task_display_name(task)}")
     axes.axvline(1.0, color=INK, linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(tasks)), [TASK_NAMES.get(task, task) for task in tasks])
+    axes.set_yticks(range(len(tasks)), [task_display_name(task) for task in tasks])
     axes.set_ylim(len(tasks) - 0.5, -0.5)
     axes.margins(x=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -170,7 +170,7 @@ def frontiers(results: Results) -> list[Plot]:
         scored = [(n, m, m.facts[name]) for n, m in enumerate(models) if name in m.facts]
         plots += frontier(
             task if task in TASKS else f"{task}-{metric}",
-            f"{TASK_NAMES.get(task, task)} {metric_name(metric)}",
+            f"{task_display_name(task)} {metric_name(metric)}",
             models,
             scored,
         )

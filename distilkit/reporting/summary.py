@@ -9,7 +9,8 @@ from distilkit.record import COLLAPSED, MetricName
 from distilkit.reporting.models import Model, Results, differences
 from distilkit.reporting.provenance import duration
 from distilkit.reporting.records import position
-from distilkit.reporting.tables import TASK_NAMES, bounds, describe_setting, settings
+from distilkit.reporting.tables import bounds, describe_setting, settings
+from distilkit.tasks.catalogue import task_display_name
 
 SIGNIFICANCE_NOTE = "the control was trained without a teacher, and 95 % intervals decide"
 
@@ -56,7 +57,7 @@ def description(results: Results, model: Model) -> str:
         elif step.command == "finetune":
             task = str(step.config.get("task", "a task"))
             taught = " with a task teacher" if step.config.get("teacher") else ""
-            tuned.setdefault(taught, []).append(task_name(task))
+            tuned.setdefault(taught, []).append(task_display_name(task))
     said += [f"fine-tuned on {', '.join(names)}{taught}" for taught, names in tuned.items()]
     text = "; ".join(said)
     return text[:1].upper() + text[1:] + "." if text else ""
@@ -68,11 +69,6 @@ def display_name(results: Results, place: str | None) -> str:
     if model is not None:
         return model.name
     return "an unnamed one" if not place else Path(place).name if Path(place).is_absolute() else str(place)
-
-
-def task_name(task: str) -> str:
-    """Write a task as its authors do."""
-    return TASK_NAMES.get(task, task)
 
 
 def tiles(results: Results, model: Model) -> list[Tile]:
@@ -127,13 +123,13 @@ def retention(results: Results, model: Model) -> list[Tile]:
         without = "retention/wnli" in model.facts
         worst = min(kept, key=lambda task: kept[task])
         detail = f"mean of {len(kept)} tasks{', without WNLI' if without else ''}"
-        detail += f"; least on {task_name(worst)}: {format_percent(kept[worst])}"
+        detail += f"; least on {task_display_name(worst)}: {format_percent(kept[worst])}"
         return [Tile(format_percent(fmean(kept.values())), f"of {teacher}'s scores kept", detail)]
     return [
         Tile(
             format_percent(value),
             f"of {teacher}'s score kept",
-            ", interval ".join(filter(None, [task_name(task), interval])) + (f"; {flaw}" if flaw else ""),
+            ", interval ".join(filter(None, [task_display_name(task), interval])) + (f"; {flaw}" if flaw else ""),
         )
         for task, value in kept.items()
         for interval in [bounds(model, f"retention/{task}", "low", "high", format_percent)]

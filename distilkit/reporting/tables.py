@@ -7,14 +7,8 @@ from typing import NamedTuple
 from distilkit.formatting import format_percent, format_score
 from distilkit.record import MetricName
 from distilkit.reporting.models import Model, Results, differences, flaws, scores_of
-from distilkit.tasks.catalogue import TASKS
+from distilkit.tasks.catalogue import DISPLAY_NAMES, TASKS, task_display_name
 
-TASK_NAMES = {
-    "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI",
-    "mnli_mismatched": "MNLI-mm", "rte": "RTE", "wnli": "WNLI", "glue": "GLUE",
-    "glue_without_wnli": "GLUE without WNLI", "squad": "SQuAD 1.1",
-    "squad_v2": "SQuAD 2.0", "imdb": "IMDb", "custom": "custom task",
-}  # fmt: skip
 METRIC_NAMES = {
     "f1": "F1", "f1_macro": "macro F1", "f1_micro": "micro F1", "exact_match": "exact match",
     "matthews_correlation": "Matthews correlation", "pearson": "Pearson", "spearmanr": "Spearman",
@@ -63,7 +57,7 @@ def overview(results: Results) -> Table:
 
 def task_columns(task: str, metric: str, *, narrow: bool) -> list[tuple[Cell, Callable[[Model], Cell]]]:
     """Return a column for a task's score and one for its retention, or one for both where there is no room for two."""
-    head, name = Cell(TASK_NAMES.get(task, task), metric_name(metric)), f"{task}/{metric}"
+    head, name = Cell(task_display_name(task), metric_name(metric)), f"{task}/{metric}"
 
     def kept(model: Model) -> Cell:
         return _retention(model, task) if (task, metric) in headline_metrics([model]) else Cell("")
@@ -119,11 +113,11 @@ def scores(results: Results) -> Table:
             beside = [_difference(apart[model.name].get((task, control))) for control in controls]
             if (task, metric) not in headline_metrics([model]):
                 kept, beside = Cell(""), [Cell("") for _ in controls]
-            what = Cell(TASK_NAMES.get(task, task), metric_name(metric))
+            what = Cell(task_display_name(task), metric_name(metric))
             score = format_score(model.facts[name]), bounds(model, name, "min", "max", format_score)
             rows.append([Cell(model.name), what, *map(Cell, (*score, kept.text, kept.note)), *beside])
-    tested = [name for name in TASK_NAMES if any(name in model.tested for model in results.models)]
-    others = f"; of {' and '.join(TASK_NAMES[name] for name in tested)} on test rows" if tested else ""
+    tested = [name for name in DISPLAY_NAMES if any(name in model.tested for model in results.models)]
+    others = f"; of {' and '.join(DISPLAY_NAMES[name] for name in tested)} on test rows" if tested else ""
     flawed = [f" {model.name}, {flaw}." for model in results.models for flaw in flaws(model)]
     caption = f"On the validation rows of each task{others}.{''.join(flawed)}"
     return drop_empty_columns(Table("Scores", caption, heads, rows))
@@ -177,7 +171,7 @@ def describe_setting(setting: str) -> str:
 
 def sort_by_task(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Sort (task, metric) pairs: tasks as GLUE lists them, a task's headline metric first."""
-    tasks = list(TASK_NAMES)
+    tasks = list(DISPLAY_NAMES)
 
     def rank(pair: tuple[str, str]) -> tuple[int, int, tuple[str, str]]:
         metrics = TASKS[pair[0]].metrics if pair[0] in TASKS else OTHER_METRICS

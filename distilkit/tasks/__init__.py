@@ -1,1 +1,1 @@
-"""Labelled data: which tasks there are, their rows and labels. Start with catalogue.py."""
+"""Labelled data: the supported tasks, their rows and labels. Start with catalogue.py."""

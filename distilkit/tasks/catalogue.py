@@ -1,4 +1,4 @@
-"""Task rows: nine of GLUE, SQuAD 1.1 and 2.0, IMDb and your own, each with its published settings."""
+"""The supported tasks: nine of GLUE, SQuAD 1.1 and 2.0, IMDb and custom ones, each with its published settings."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,46 +20,60 @@ HEADS: dict[Kind, checkpoint.Head] = {
     "regression": "sequence-classification",
     "span": "question-answering",
 }
+HUB_TASKS: dict[Kind, str] = {  # names of the kinds on the hub, in model cards
+    "classification": "text-classification",
+    "multi-label": "text-classification",
+    "regression": "text-classification",
+    "span": "question-answering",
+}
 METRICS: dict[Kind, tuple[str, ...]] = {  # of a custom task
     "classification": ("accuracy", "f1_macro"),
     "multi-label": ("f1_micro", "f1_macro", "accuracy"),
     "regression": ("pearson", "spearmanr"),
 }
 SPAN_OPTIONS = ("stride", "n_best", "max_answer_length", "null_threshold")
-SETTINGS = ("batch_size", "lr", "epochs", "max_length", "long", *SPAN_OPTIONS)  # what a config may leave to the task
+TASK_SETTINGS = ("batch_size", "lr", "epochs", "max_length", "long", *SPAN_OPTIONS)  # options with a default per task
+DISPLAY_NAMES = {  # by metric prefix, in the order of tables
+    "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI",
+    "mnli_mismatched": "MNLI-mm", "rte": "RTE", "wnli": "WNLI", "glue": "GLUE",
+    "glue_without_wnli": "GLUE without WNLI", "squad": "SQuAD 1.1",
+    "squad_v2": "SQuAD 2.0", "imdb": "IMDb", "custom": "custom task",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark as a row: where its data are, which columns matter, what is predicted and how it is scored."""
+    """A task: where its rows are, which columns it uses, what is predicted, and how predictions are scored."""
 
     name: str
     kind: Kind
-    text: tuple[str, ...]
+    text: tuple[str, ...]  # one or two columns
     metrics: tuple[str, ...]  # the first is the headline
-    labels: tuple[str, ...] = ()
-    label: str = "label"
-    dataset: str = ""  # on the hub; none for a custom task
+    labels: tuple[str, ...] = ()  # label names in the order of their ids; empty for regression and spans
+    label: str = "label"  # the label column
+    scale: tuple[float, float] | None = None  # lowest and highest label of a regression task, if known
+    dataset: str = ""  # on the hub; empty for a custom task in a folder
     subset: str | None = None
-    splits: tuple[tuple[str, str], ...] = ()  # (metric prefix, split); the task's own first
+    splits: tuple[tuple[str, str], ...] = ()  # (metric prefix, validation split); the task's own first
     tests: tuple[tuple[str, str, str], ...] = ()  # (file for GLUE's leaderboard, subset, split)
-    fallback: str = ""  # the split to score where there is no validation split
-    # Settings, unless given: GLUE's are those of transformers' run_glue.py (README of examples/pytorch/
-    # text-classification), of which 32 rows and 3 epochs are Devlin et al. 2018's too (section 4.1; 2e-5 is one of the
-    # four rates that they tried).
+    fallback: str = ""  # the split to score if there is no validation split
+    leaderboard_names: bool = False  # GLUE's leaderboard expects label names, not ids
+    # Defaults of options. GLUE's are those of transformers' run_glue.py (README of examples/pytorch/
+    # text-classification). Devlin et al. 2018 (section 4.1) also use 32 rows and 3 epochs; 2e-5 is one of the four
+    # learning rates that they tried.
     batch_size: int = 32
     lr: float = 2e-5
     epochs: float = 3.0
     max_length: int = 128
-    long: str = "head"  # what other tools, which know nothing of the training, will read of a long text too
-    stride: int = 128  # this and the next three: of the BERT authors' run_squad.py
+    long: str = "head"  # tools that load the checkpoint later keep the head of a long text too
+    stride: int = 128  # this and the next three are from the BERT authors' run_squad.py
     n_best: int = 20
     max_answer_length: int = 30
     null_threshold: float = 0.0
 
     @property
     def files(self) -> list[str]:
-        """The names of the files that predictions are written to."""
+        """Names of the files that predictions are written to."""
         if self.kind == "span":
             return ["predictions.json", *(["null_odds.json"] if self.name == "squad_v2" else [])]
         return [f"{name}.tsv" for name, *_ in self.tests or self.splits]
@@ -68,28 +82,28 @@ class Task:
 def _glue(
     name: str, file: str, text: str, metrics: str, labels: str, kind: Kind = "classification", **more: Any
 ) -> Task:
-    words = tuple(text.split()), tuple(metrics.split()), tuple(labels.split())
+    columns = tuple(text.split()), tuple(metrics.split()), tuple(labels.split())
     splits, tests = ((name, "validation"),), ((file, name, "test"),)
     more = {"dataset": "nyu-mll/glue", "subset": name, "splits": splits, "tests": tests} | more
-    return Task(name, kind, *words, **more)
+    return Task(name, kind, *columns, **more)
 
 
 MNLI: dict[str, Any] = {
     "splits": (("mnli", "validation_matched"), ("mnli_mismatched", "validation_mismatched")),
     "tests": (("MNLI-m", "mnli", "test_matched"), ("MNLI-mm", "mnli", "test_mismatched"), ("AX", "ax", "test")),
+    "leaderboard_names": True,
 }
 GLUE = (
     _glue("cola", "CoLA", "sentence", "matthews_correlation", "unacceptable acceptable"),
     _glue("sst2", "SST-2", "sentence", "accuracy", "negative positive"),
-    _glue(
-        "mrpc", "MRPC", "sentence1 sentence2", "f1 accuracy", "not_equivalent equivalent", epochs=5.0
-    ),  # "tiny": its README
+    # run_glue.py's README trains the two smallest tasks, MRPC and WNLI, for 5 epochs.
+    _glue("mrpc", "MRPC", "sentence1 sentence2", "f1 accuracy", "not_equivalent equivalent", epochs=5.0),
     _glue("qqp", "QQP", "question1 question2", "f1 accuracy", "not_duplicate duplicate"),
-    _glue("stsb", "STS-B", "sentence1 sentence2", "pearson spearmanr", "", "regression"),
+    _glue("stsb", "STS-B", "sentence1 sentence2", "pearson spearmanr", "", "regression", scale=(0.0, 5.0)),
     _glue("mnli", "MNLI-m", "premise hypothesis", "accuracy", "entailment neutral contradiction", **MNLI),
-    _glue("qnli", "QNLI", "question sentence", "accuracy", "entailment not_entailment"),
-    _glue("rte", "RTE", "sentence1 sentence2", "accuracy", "entailment not_entailment"),
-    _glue("wnli", "WNLI", "sentence1 sentence2", "accuracy", "not_entailment entailment", epochs=5.0),  # likewise
+    _glue("qnli", "QNLI", "question sentence", "accuracy", "entailment not_entailment", leaderboard_names=True),
+    _glue("rte", "RTE", "sentence1 sentence2", "accuracy", "entailment not_entailment", leaderboard_names=True),
+    _glue("wnli", "WNLI", "sentence1 sentence2", "accuracy", "not_entailment entailment", epochs=5.0),
 )
 TASKS = {task.name: task for task in GLUE} | {
     name: Task(
@@ -100,7 +114,7 @@ TASKS = {task.name: task for task in GLUE} | {
         label="answers",
         dataset=f"rajpurkar/{name}",
         splits=((name, "validation"),),
-        # run_qa.py's README (examples/pytorch/question-answering), with which BERT has an F1 of 88.5 on 1.1
+        # From run_qa.py's README (examples/pytorch/question-answering): BERT reaches F1 88.5 on SQuAD 1.1 with these.
         batch_size=12,
         lr=3e-5,
         epochs=2.0,
@@ -117,82 +131,94 @@ TASKS["imdb"] = Task(
     dataset="stanfordnlp/imdb",
     splits=(("imdb", "validation"),),
     fallback="test",
-    # Sun et al. 2019 (arXiv 1905.05583, section 5.2)
+    # From Sun et al. 2019 (arXiv 1905.05583, section 5.2).
     batch_size=24,
     lr=2e-5,
     epochs=4.0,
     max_length=512,
 )
-SCALE = {"stsb": (0.0, 5.0)}  # what a number may be, where that is known
 HUB_NAME = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?::([\w.-]+))?")
 
 
-def resolve(config: TaskOptions) -> list[Task]:
-    """Return the tasks that --task names: one, nine for `glue`, or a custom one made of --text and --label.
+def resolve(options: TaskOptions) -> list[Task]:
+    """Return the tasks of --task: one task, all nine for `glue`, or a custom task from --text and --label.
 
-    A custom task has neither kind nor labels yet: they come from the training rows (labels.learn) or from the model.
-    Raises DistilkitError for an unknown name, and where --text, --label, --kind and --data do not go with it.
+    The kind and labels of a custom task are set later, from the training rows (labels.infer_labels) or from the model
+    (labels.labels_from_model).
+    Raises DistilkitError if there is no task, or if --text, --label, --kind and --data do not fit it.
     """
-    if config.task is None:
+    if options.task is None:
         raise DistilkitError("no task: name one with --task")
-    if config.task == "custom":
-        return [_custom(config)]
-    if config.text or config.label or config.kind:
-        raise DistilkitError(f"--text, --label and --kind are for --task custom, not for {config.task}: leave them out")
-    if config.task == "glue":
+    if options.task == "custom":
+        return [_custom_task(options)]
+    if options.text or options.label or options.kind:
+        raise DistilkitError(f"--text, --label and --kind require --task custom, not {options.task}: remove them")
+    if options.task == "glue":
         return list(GLUE)
-    return [TASKS[config.task]]
+    return [TASKS[options.task]]
 
 
-def _custom(config: TaskOptions) -> Task:
-    if not config.text or len(config.text) > 2 or not config.label or config.data is None:
-        raise DistilkitError("--task custom needs --data, --label and one or two --text columns: give all three")
+def _custom_task(options: TaskOptions) -> Task:
+    if not options.text or len(options.text) > 2 or not options.label or options.data is None:
+        raise DistilkitError(
+            "--task custom requires --data, --label and one or two --text columns: add what is missing"
+        )
     task = Task(
-        "custom", "classification", config.text, METRICS["classification"], label=config.label,
+        "custom", "classification", options.text, METRICS["classification"], label=options.label,
         splits=(("custom", "validation"),), fallback="test",
     )  # fmt: skip
-    name = HUB_NAME.fullmatch(str(config.data))
-    if config.data.exists() or name is None:
+    name = HUB_NAME.fullmatch(str(options.data))
+    if options.data.exists() or name is None:
         return task
     return replace(task, dataset=name.group(1), subset=name.group(2))
 
 
-def with_task_defaults(task: Task, config: FinetuneOptions) -> FinetuneOptions:
-    """Return a config with the task's own value for every setting that was not given.
+def with_task_defaults(task: Task, options: FinetuneOptions) -> FinetuneOptions:
+    """Return the options with the task's default for every setting that was not given.
 
-    Raises DistilkitError where --long is given for rows of two texts.
+    Raises DistilkitError if an option does not fit the task: --long with two text columns, SQuAD's options elsewhere.
     """
-    return _fill(task, config, {})
+    return _fill_settings(task, options, {})
 
 
-def with_training_settings(task: Task, config: EvalOptions, directory: str) -> EvalOptions:
-    """Return a config to score a checkpoint with: what is not given is as it was trained, else as the task has it."""
+def with_training_settings(task: Task, options: EvalOptions, directory: str) -> EvalOptions:
+    """Return options to score a checkpoint with: given values first, then those of its training, then the task's.
+
+    Raises DistilkitError as with_task_defaults() does.
+    """
     records = [done.config for done in read_biography(directory) if done.command == "finetune"]
     trained = records[-1] if records and records[-1]["task"] == task.name else {}
-    return _fill(task, config, trained)
+    return _fill_settings(task, options, trained)
 
 
-def _fill(task: Task, config: C, before: dict[str, Any]) -> C:
-    given = {name: getattr(config, name) for name in SETTINGS if hasattr(config, name)}
-    own = {name: getattr(task, name) for name in given} | {k: v for k, v in before.items() if v is not None}
-    values = {name: own[name] if value is None else value for name, value in given.items()}
+def _fill_settings(task: Task, options: C, trained: dict[str, Any]) -> C:
+    given = {name: getattr(options, name) for name in TASK_SETTINGS if hasattr(options, name)}
+    defaults = {name: getattr(task, name) for name in given} | {k: v for k, v in trained.items() if v is not None}
+    values = {name: defaults[name] if value is None else value for name, value in given.items()}
     for name in SPAN_OPTIONS:
         if task.kind != "span" and given[name] is not None:
-            raise DistilkitError(f"{flag(name)} is for --task squad and squad_v2, not for {task.name}: leave it out")
+            raise DistilkitError(f"{flag(name)} requires --task squad or squad_v2, not {task.name}: remove it")
     if values["long"] != "head" and len(task.text) > 1:
-        raise DistilkitError(f"--long {values['long']} is for rows of one text, and {task.name} has two: leave it out")
-    return replace(config, **values)
+        raise DistilkitError(
+            f"--long {values['long']} requires a task with one text column, but {task.name} has two: remove --long"
+        )
+    return replace(options, **values)
+
+
+def task_display_name(prefix: str) -> str:
+    """Return the name of a task in tables and plots; `prefix` is the first part of its metric names."""
+    return DISPLAY_NAMES.get(prefix, prefix)
 
 
 def glue_average_tasks(chosen: Sequence[Task]) -> dict[str, list[str]]:
-    """Return which tasks each of the GLUE averages is over; there is none for a single task."""
+    """Return the tasks in each GLUE average, by metric name; empty for a single task."""
     names = [task.name for task in chosen]
     without = [name for name in names if name != "wnli"]
     return {"glue/average": names, "glue/average_without_wnli": without} if len(chosen) > 1 else {}
 
 
 def averages(scores: Mapping[str, V], chosen: Sequence[Task]) -> dict[str, V]:
-    """Return the GLUE averages of all nine tasks: a task counts the mean of its metrics, MNLI that of matched."""
+    """Return the GLUE averages. Each task counts as the mean of its metrics, MNLI with its matched rows only."""
     means = {
         task.name: sum(scores[f"{task.name}/{metric}"] for metric in task.metrics) / len(task.metrics)
         for task in (chosen if len(chosen) > 1 else ())

@@ -1,4 +1,4 @@
-"""Check that columns, labels and answers are what a task needs."""
+"""Check the columns, labels and SQuAD answers of a task's rows."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,101 +9,107 @@ from datasets import ClassLabel, Dataset, List, Value
 
 from distilkit.errors import DistilkitError
 from distilkit.tasks.catalogue import Task
-from distilkit.tasks.labels import allowed, label_to_target
+from distilkit.tasks.labels import describe_labels, label_to_target
 
-TEXTS = ("string", "large_string")
-
-
-FLAGS = {0: False, 1: True, "0": False, "1": True}  # False and True are 0 and 1
+TEXT_DTYPES = ("string", "large_string")
+FLAG_VALUES = {0: False, 1: True, "0": False, "1": True}  # in a column for one of several labels; 0 == False
 
 
-def _require(columns: Iterable[str], rows: Dataset, task: Task, source: str) -> None:
+def require_columns(columns: Iterable[str], rows: Dataset, task: Task, source: str) -> None:
+    """Raise DistilkitError if a column is missing."""
     for column in columns:
         if column not in rows.column_names:
-            hint = "check --text and --label" if task.name == "custom" else f"--task {task.name} needs it"
+            hint = "check --text and --label" if task.name == "custom" else f"--task {task.name} requires it"
             raise DistilkitError(f"no column '{column}' in '{source}' (it has {', '.join(rows.column_names)}): {hint}")
 
 
-def _check_columns(rows: Dataset, task: Task, source: str, *, labelled: bool = True) -> None:
+def check_columns(rows: Dataset, task: Task, source: str, *, labelled: bool = True) -> None:
+    """Raise DistilkitError if a column is missing, has empty cells or holds anything but text, numbers or classes."""
     label = (task.label,) if labelled else ()
-    wanted = (*task.text, *label, *(("id",) if task.kind == "span" else ()))
-    _require(wanted, rows, task, source)
-    for column in wanted:
+    required = (*task.text, *label, *(("id",) if task.kind == "span" else ()))
+    require_columns(required, rows, task, source)
+    for column in required:
         if rows.data.column(column).null_count:
             number = next(n for n, value in enumerate(rows[column], 1) if value is None)
-            raise _empty(source, column, number)
+            raise _empty_cell(source, column, number)
     for column in task.text if task.kind == "span" else (*task.text, *label):
         feature = rows.features[column]
-        listed = task.name == "custom" and column == task.label and isinstance(feature, List)
-        if not isinstance(feature.feature if listed else feature, (Value, ClassLabel)):
+        is_list = task.name == "custom" and column == task.label and isinstance(feature, List)
+        if not isinstance(feature.feature if is_list else feature, (Value, ClassLabel)):
             raise DistilkitError(
-                f"column '{column}' in '{source}' holds more than text or numbers: give a plain column"
+                f"column '{column}' in '{source}' holds nested values: use a column of plain text or numbers"
             )
     if task.name == "custom" and labelled:
         for number, value in enumerate(rows[task.label], 1):
             if any(map(_is_blank, value if isinstance(value, list) else [value])):
-                raise _empty(source, task.label, number)
+                raise _empty_cell(source, task.label, number)
 
 
 def _is_blank(value: Any) -> bool:
     return value is None or value != value or (isinstance(value, str) and not value.strip())  # noqa: PLR0124 - nan
 
 
-def _empty(source: str, column: str, number: int) -> DistilkitError:
-    return DistilkitError(f"'{source}' has no '{column}' in row {number}: fill it in or drop the row")
+def _empty_cell(source: str, column: str, number: int) -> DistilkitError:
+    return DistilkitError(f"'{source}' has no '{column}' in row {number}: fill it in or delete the row")
 
 
 def check_questions(rows: Dataset, source: str) -> Dataset:
-    """Return SQuAD's rows with text for ids.
+    """Return SQuAD's rows with ids as text.
 
-    Raises DistilkitError for answers in another layout, and for two rows with one id, whose answers would get mixed up.
+    Raises DistilkitError if answers, questions or contexts have another layout, or if two rows share an id.
     """
     answers = rows.features["answers"]
     parts = dict(answers) if isinstance(answers, dict) else {}
-    kinds = {name: parts[name].feature.dtype for name in parts if isinstance(parts[name], List)}
-    if kinds.get("text") not in TEXTS or not str(kinds.get("answer_start")).startswith("int"):
+    dtypes = {name: parts[name].feature.dtype for name in parts if isinstance(parts[name], List)}
+    if dtypes.get("text") not in TEXT_DTYPES or not str(dtypes.get("answer_start")).startswith("int"):
         raise DistilkitError(
-            f"'{source}' has answers that aren't laid out like SQuAD's, {{text: […], answer_start: […]}}: mend it"
+            f"'{source}' has answers in another layout than SQuAD's, {{text: […], answer_start: […]}}: fix the file"
         )
     for column in ("question", "context"):
-        if getattr(rows.features[column], "dtype", None) not in TEXTS:
-            raise DistilkitError(f"'{source}' has a column '{column}' that is no text: mend it")
+        if getattr(rows.features[column], "dtype", None) not in TEXT_DTYPES:
+            raise DistilkitError(f"column '{column}' in '{source}' is not text: fix the file")
     _check_answers(rows, source)
     rows = rows if rows.features["id"] == Value("string") else rows.cast_column("id", Value("string"))
-    [(commonest, times)] = Counter(rows["id"][:]).most_common(1)
+    [(most_common, times)] = Counter(rows["id"][:]).most_common(1)
     if times > 1:
-        raise DistilkitError(f"'{source}' has several rows with the id '{commonest}': give each its own")
+        raise DistilkitError(f"'{source}' has several rows with the id '{most_common}': make ids unique")
     return rows
 
 
 def _check_answers(rows: Dataset, source: str) -> None:
-    """Raise DistilkitError where an answer lacks its text or its place."""
+    """Raise DistilkitError if an answer has no text or no start."""
+    # Arrow scans all rows in one pass; the loop below runs only to find the row to name in the error.
     texts, starts = (pc.struct_field(rows.data.column("answers"), name) for name in ("text", "answer_start"))
-    holes = sum(pc.list_flatten(values).null_count for values in (texts, starts))
-    uneven = pc.not_equal(*map(pc.list_value_length, (texts, starts)))  # null where there is no list
-    if not holes and not pc.any(pc.fill_null(uneven, True)).as_py():
+    nulls = sum(pc.list_flatten(values).null_count for values in (texts, starts))
+    unequal = pc.not_equal(*map(pc.list_value_length, (texts, starts)))  # null if a list is missing
+    if not nulls and not pc.any(pc.fill_null(unequal, True)).as_py():
         return
     for key, answer in zip(rows["id"], rows["answers"], strict=True):
         text, start = answer["text"], answer["answer_start"]
         if text is None or start is None or len(text) != len(start) or None in (*text, *start):
-            raise DistilkitError(f"'{source}' has an answer without its text or its start at '{key}': mend it")
+            raise DistilkitError(f"'{source}' has an answer without text or start in question '{key}': fix the file")
 
 
 def check_labels(rows: Dataset, task: Task, source: str) -> None:
-    """Raise DistilkitError where a row has a label outside the task's."""
+    """Raise DistilkitError if a row has a label that the task does not have."""
     if task.kind == "span":
         return
-    listed = isinstance(rows.features[task.label], List)
-    if listed != (task.kind == "multi-label"):
-        one = "lists" if listed else "one value a row"
+    is_list = isinstance(rows.features[task.label], List)
+    if is_list != (task.kind == "multi-label"):
+        found = "lists" if is_list else "single values"
         raise DistilkitError(
-            f"'{source}' has {one} in {task.label}, which does not fit {task.kind}: see --label, --kind"
+            f"'{source}' has {found} in {task.label}, which does not fit {task.kind}: check --label and --kind"
         )
-    good = None if listed else {value for value in rows.unique(task.label) if label_to_target(task, value) is not None}
+    # Lists are unhashable; single values are checked once per distinct value.
+    valid = (
+        None if is_list else {value for value in rows.unique(task.label) if label_to_target(task, value) is not None}
+    )
     for number, value in enumerate(rows[task.label], 1):
-        if value in good if good is not None else label_to_target(task, value) is not None:
+        if value in valid if valid is not None else label_to_target(task, value) is not None:
             continue
-        hint = "a test split without labels can't be used" if str(value).startswith("-1") else "mend the row"
+        # Data sets mark hidden labels of a test split with -1.
+        hint = "use a split with labels" if str(value).startswith("-1") else "fix the row"
         raise DistilkitError(
-            f"'{source}' has {task.label} {value!r} in row {number}, outside {task.name}'s ({allowed(task)}): {hint}"
+            f"'{source}' has {task.label} {value!r} in row {number}, but {task.name} has "
+            f"{describe_labels(task)}: {hint}"
         )

@@ -1,4 +1,4 @@
-"""Labels: what a task's are called, what each one trains, and which of a model's outputs stands for it."""
+"""Labels: their names, their training targets, and the model output of each label."""
 
 import math
 import re
@@ -10,67 +10,70 @@ from datasets import Dataset, List
 from transformers import PretrainedConfig
 
 from distilkit.errors import DistilkitError
-from distilkit.tasks.catalogue import METRICS, SCALE, Kind, Task
+from distilkit.tasks.catalogue import METRICS, Kind, Task
 
-PROBLEMS: dict[Kind, str] = {  # what a model's config calls them
+PROBLEM_TYPES: dict[Kind, str] = {  # values of problem_type in a model's config
     "classification": "single_label_classification",
     "multi-label": "multi_label_classification",
     "regression": "regression",
 }
-MANY = 20  # classes, from where on a label a row or two looks like a number or a text
+MANY_CLASSES = 20  # with more, and on average under two rows a class, labels may be numbers or free text
 
 
 def infer_labels(task: Task, rows: Dataset, source: str, kind: Kind | None = None) -> Task:
-    """Return a custom task with its kind, found from the training rows unless given, and the labels found there.
+    """Return a custom task with its labels and, unless `kind` is given, its kind, both inferred from training rows.
 
-    Lists of names are multi-label, fractions are regression, and all else are classes: numbers in order, or strings in
-    order. Labels that stand in a column each keep the columns' order.
-    Raises DistilkitError where there is one label only, and where the rows are of another kind.
+    Lists of names are multi-label, fractional numbers are regression, everything else is classification. Labels are
+    sorted, numbers by value. If each label has its own column, labels keep the order of the columns.
+    Raises DistilkitError if there are fewer than two labels, or if the rows do not fit the kind.
     """
-    values = distinct(rows, task.label)
-    kind = kind or find_kind(rows, task.label)
+    values = distinct_values(rows, task.label)
+    kind = kind or infer_kind(rows, task.label)
     task = replace(task, kind=kind, metrics=METRICS[kind])
-    where = f"--label {task.label}"
+    option = f"--label {task.label}"
     if (kind == "multi-label") != isinstance(rows.features[task.label], List):
-        wanted = "lists of names, or a column of 0 and 1 for each label" if kind == "multi-label" else "one value a row"
-        raise DistilkitError(f"{where} does not fit --kind {kind} in '{source}': it needs {wanted}")
-    numbers = all(isinstance(value, (int, float)) for value in values)
-    names = list(dict.fromkeys(map(_spell, sorted(values) if numbers else sorted(values, key=str))))
+        expected = "lists of names, or a 0/1 column for each label" if kind == "multi-label" else "one value a row"
+        raise DistilkitError(f"{option} does not fit --kind {kind} in '{source}': it requires {expected}")
+    all_numbers = all(isinstance(value, (int, float)) for value in values)
+    names = list(dict.fromkeys(map(_label_name, sorted(values) if all_numbers else sorted(values, key=str))))
     if len(names) < 2:
-        held = repr(next(iter(values))) if values else "nothing"
-        raise DistilkitError(f"{where} has the one value {held} in '{source}': give two or more")
+        found = f"only one value, {next(iter(values))!r}," if values else "no value"
+        raise DistilkitError(f"{option} has {found} in '{source}': at least two are needed")
     if kind == "regression":
         return task
     if any(isinstance(value, float) and not value.is_integer() for value in values):
-        raise DistilkitError(f"{where} holds fractions in '{source}': give --kind regression")
+        raise DistilkitError(f"{option} holds fractional numbers in '{source}': use --kind regression")
     columns = task.label.split(",")
     if len(columns) > 1 and set(columns) <= set(rows.column_names):
         return replace(task, labels=tuple(columns))
     return replace(task, labels=tuple(names))
 
 
-def find_kind(rows: Dataset, label: str) -> Kind:
-    """Return what a label column says: a class, several classes, or a number."""
+def infer_kind(rows: Dataset, label: str) -> Kind:
+    """Infer the kind of a label column from its values.
+
+    Raises DistilkitError if the values are ambiguous: numbers mixed with words, or too many values for classes.
+    """
     if isinstance(rows.features[label], List):
         return "multi-label"
-    values = distinct(rows, label)
-    words = {value for value in values if isinstance(value, str) and _fraction(value) is None}
-    if words and any(_fraction(value) for value in values):
+    values = distinct_values(rows, label)
+    words = {value for value in values if isinstance(value, str) and _is_fractional(value) is None}
+    if words and any(_is_fractional(value) for value in values):
         raise DistilkitError(
-            f"--label {label} holds numbers, but {min(words)!r} too: mend that row, or give --kind classification"
+            f"--label {label} holds numbers and also {min(words)!r}: fix that row, or use --kind classification"
         )
-    if any(isinstance(value, float) and _fraction(value) for value in values):
+    if any(isinstance(value, float) and _is_fractional(value) for value in values):
         return "regression"
-    if len(values) > max(MANY, len(rows) / 2):
+    if len(values) > max(MANY_CLASSES, len(rows) / 2):
         raise DistilkitError(
             f"--label {label} has {len(values)} different values in {len(rows)} rows: "
-            "give --kind regression where they are numbers, --kind classification where they are classes"
+            "use --kind regression for numbers, or --kind classification for classes"
         )
     return "classification"
 
 
-def _fraction(value: Any) -> bool | None:
-    """Say whether a number, which may be spelled as text, is a fraction; None where it is no number."""
+def _is_fractional(value: Any) -> bool | None:
+    """Return whether a number, possibly written as text, has a fractional part; None if it is not a finite number."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -78,32 +81,32 @@ def _fraction(value: Any) -> bool | None:
     return not number.is_integer() if math.isfinite(number) else None
 
 
-def distinct(rows: Dataset, label: str) -> set[Any]:
-    """Return the different values of a label column, or of its lists."""
+def distinct_values(rows: Dataset, label: str) -> set[Any]:
+    """Return the distinct values of a label column, or of the lists in it."""
     if isinstance(rows.features[label], List):
         return {entry for entries in rows[label] for entry in entries}
     return set(rows.unique(label))
 
 
-def _spell(value: Any) -> str:
+def _label_name(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
 def label_to_target(task: Task, value: Any) -> int | float | list[float] | None:
-    """Return what a label trains: its place among the task's labels, or its number; None where it is neither.
+    """Return the training target of a label: the id of a class, or a number; None if the task has no such label.
 
-    A list of labels becomes a 1.0 at each one's place and a 0.0 at the others'.
+    A list of labels becomes a multi-hot list: 1.0 for each label in it, 0.0 for the others.
     """
     if task.kind == "multi-label":
-        places = {_place(task, entry) for entry in value}
-        return None if None in places else [float(place in places) for place in range(len(task.labels))]
+        ids = {_label_id(task, entry) for entry in value}
+        return None if None in ids else [float(number in ids) for number in range(len(task.labels))]
     if task.kind == "regression":
-        return _number(task, value)
-    return _place(task, value)
+        return _regression_target(task, value)
+    return _label_id(task, value)
 
 
-def _number(task: Task, value: Any) -> float | None:
-    low, high = SCALE.get(task.name, (-math.inf, math.inf))
+def _regression_target(task: Task, value: Any) -> float | None:
+    low, high = task.scale or (-math.inf, math.inf)
     try:
         number = float(value)
     except ValueError:
@@ -111,98 +114,100 @@ def _number(task: Task, value: Any) -> float | None:
     return number if math.isfinite(number) and low <= number <= high else None
 
 
-def _place(task: Task, value: Any) -> int | None:
-    """Return a label's place. A custom task's labels go by name; another's may be a name or, as on the hub, a place."""
-    name = _spell(value)
+def _label_id(task: Task, value: Any) -> int | None:
+    """Return the id of a label, given by name. Tasks with a fixed list of labels also take ids, as the hub has them."""
+    name = _label_name(value)
     if name in task.labels:
         return task.labels.index(name)
     return int(name) if task.name != "custom" and name.isdecimal() and int(name) < len(task.labels) else None
 
 
-def allowed(task: Task) -> str:
-    """Spell what a task's labels may be."""
+def describe_labels(task: Task) -> str:
+    """List the labels of a task, or give the range of its numbers."""
     if task.kind != "regression":
         return ", ".join(task.labels)
-    return "{:g} to {:g}".format(*SCALE[task.name]) if task.name in SCALE else "numbers"
+    return "{:g} to {:g}".format(*task.scale) if task.scale else "numbers"
 
 
 def labels_from_model(task: Task, config: PretrainedConfig, kind: Kind | None = None) -> Task:
-    """Return a custom task with the labels that a trained model's config names, and the kind, unless it is given."""
-    kinds: dict[str | None, Kind] = {problem: kind for kind, problem in PROBLEMS.items()}
+    """Return a custom task with the labels and, unless `kind` is given, the kind from a fine-tuned model's config."""
+    kinds: dict[str | None, Kind] = {problem_type: kind for kind, problem_type in PROBLEM_TYPES.items()}
     names = output_names(config)
-    if all(re.fullmatch(r"LABEL_\d+", name) for name in names):  # which says nothing: rows have numbers then
+    if all(re.fullmatch(r"LABEL_\d+", name) for name in names):  # transformers' default names: rows have numbers
         names = tuple(name.removeprefix("LABEL_") for name in names)
-    problem = getattr(config, "problem_type", None)
-    kind = kind or (kinds[problem] if problem else "classification" if len(names) > 1 else "regression")
+    problem_type = getattr(config, "problem_type", None)
+    kind = kind or (kinds[problem_type] if problem_type else "classification" if len(names) > 1 else "regression")
     return replace(task, kind=kind, metrics=METRICS[kind], labels=() if kind == "regression" else names)
 
 
 def label_order(task: Task, config: PretrainedConfig, name: str) -> list[int]:
-    """Return which of a model's outputs stands for each of the task's labels, matched by name.
+    """Return the index of the model output for each of the task's labels, matched by name.
 
-    Names that say nothing (LABEL_0, 0) count as being in the task's order.
-    Raises DistilkitError where the model has other labels, or was trained to choose one where there may be several.
+    Generic names (LABEL_0, 0) are taken to be in the task's order. `name` is the model's, for errors.
+    Raises DistilkitError if the model has other labels, or was trained for another kind of task.
     """
     if task.kind == "span":
         return []
-    problem = getattr(config, "problem_type", None)
-    if problem and problem != PROBLEMS[task.kind]:
+    problem_type = getattr(config, "problem_type", None)
+    if problem_type and problem_type != PROBLEM_TYPES[task.kind]:
+        trained_for = problem_type.replace("_", " ")
         raise DistilkitError(
-            f"'{name}' was trained for {problem.replace('_', ' ')}, but {task.name} is {task.kind}: give another model"
+            f"'{name}' was trained for {trained_for}, but {task.name} is {task.kind}: choose another model"
         )
-    theirs, mine = output_names(config), task.labels or ("LABEL_0",)
-    order = match_names(theirs, mine)
-    if order is None and len(theirs) == len(mine) and (are_generic_names(theirs) or task.kind == "regression"):
-        order = list(range(len(mine)))
+    outputs, labels = output_names(config), task.labels or ("LABEL_0",)
+    order = match_names(outputs, labels)
+    if order is None and len(outputs) == len(labels) and (are_generic_names(outputs) or task.kind == "regression"):
+        order = list(range(len(labels)))
     if order is None:
-        has = ", ".join(task.labels) or "one number"
+        expected = ", ".join(task.labels) or "one number"
         raise DistilkitError(
-            f"'{name}' predicts {', '.join(theirs)}, but {task.name} has {has}: give a model trained on {task.name}"
+            f"'{name}' predicts {', '.join(outputs)}, but {task.name} has {expected}: "
+            f"choose a model trained on {task.name}"
         )
     return order
 
 
 def match_names(names: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """Return where each of the wanted labels is among names, None where they are others.
+    """Return the index of each of `wanted` in `names`; None if they are not the same names.
 
-    By their exact spelling, or else by their letters alone ("Not spam" is "not_spam").
+    Names match exactly, or else without regard to case and punctuation ("Not spam" and "not_spam").
     """
-    plain = [_plain(name) for name in names], [_plain(name) for name in wanted]
-    for have, want in ((list(names), list(wanted)), plain):  # by letters alone, "+" and "-" would be the same
+    normalised = [_normalise(name) for name in names], [_normalise(name) for name in wanted]
+    for have, want in ((list(names), list(wanted)), normalised):  # exact first: normalising makes "+" and "-" equal
         if len(set(have)) == len(have) and sorted(have) == sorted(want):
             return [have.index(name) for name in want]
     return None
 
 
 def are_generic_names(names: Iterable[str]) -> bool:
-    """Say whether labels are mere numbers, as transformers calls what nobody named."""
-    return all(re.fullmatch(r"(label_)?\d+", _plain(name)) for name in names)
+    """Return whether all names are numbers or transformers' default, LABEL_0."""
+    return all(re.fullmatch(r"(label_)?\d+", _normalise(name)) for name in names)
 
 
 def output_names(config: PretrainedConfig) -> tuple[str, ...]:
-    """Return the labels of a model's outputs, in their order."""
-    names = {int(place): str(label) for place, label in (config.id2label or {}).items()}
-    return tuple(names[place] for place in sorted(names))
+    """Return the label names of a model's outputs, in the order of the outputs."""
+    names = {int(number): str(label) for number, label in (config.id2label or {}).items()}
+    return tuple(names[number] for number in sorted(names))
 
 
-def _plain(label: str) -> str:
+def _normalise(label: str) -> str:
     return re.sub(r"\W+", "_", label.strip().lower())
 
 
 def match_label_order(student: PretrainedConfig, teacher: PretrainedConfig, name: str) -> list[int]:
-    """Return which of the teacher's outputs stands for each of the student's, by their names.
+    """Return the index of the teacher output for each student output, matched by name.
 
-    Names that say nothing (LABEL_0, 0) count as being in the other's order.
-    Raises DistilkitError where the teacher, called `name`, has other labels.
+    Generic names (LABEL_0, 0) are taken to be in the other model's order. `name` is the teacher's, for errors.
+    Raises DistilkitError if the teacher has other labels.
     """
-    ours, theirs = output_names(student), output_names(teacher)
-    order = match_names(theirs, ours)
-    silent = are_generic_names(ours) or are_generic_names(theirs) or len(ours) == 1
-    if order is None and len(ours) == len(theirs) and silent:
-        order = list(range(len(ours)))
+    student_names, teacher_names = output_names(student), output_names(teacher)
+    order = match_names(teacher_names, student_names)
+    unnamed = are_generic_names(student_names) or are_generic_names(teacher_names) or len(student_names) == 1
+    if order is None and len(student_names) == len(teacher_names) and unnamed:
+        order = list(range(len(student_names)))
     if order is None:
         raise DistilkitError(
-            f"'{name}' predicts {', '.join(theirs)}, but the student {', '.join(ours)}: "
-            "name a teacher of the same task with --against"
+            f"'{name}' predicts {', '.join(teacher_names)}, but the student predicts {', '.join(student_names)}: "
+            "specify a teacher of the same task with --against"
         )
     return order

@@ -1,6 +1,7 @@
-"""SQuAD 1.1 and 2.0: windows in, best spans out.
+"""SQuAD 1.1 and 2.0: cut contexts into windows; turn logits into answers.
 
-Follows transformers' run_qa.py: a long context becomes overlapping windows; where a window lacks the answer, CLS is it.
+Follows transformers' run_qa.py: a long context becomes overlapping windows, and a window without the answer has the
+CLS token as its target.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ FEATURES = Features(
 
 
 def flatten(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Turn SQuAD's original nested JSON into rows with the hub's columns."""
+    """Turn SQuAD's original nested JSON into rows with the columns of the hub's data set."""
     return [
         {
             "id": question["id"],
@@ -53,20 +54,20 @@ def encode(
     *,
     training: bool,
 ) -> Dataset:
-    """Cut rows into windows of at most `max_length` tokens, neighbours sharing `stride` tokens of the context.
+    """Cut rows into windows of at most `max_length` tokens; neighbouring windows share `stride` context tokens.
 
-    Training windows carry start_positions and end_positions; the others carry `row`, `offsets` (T, 2) into the
-    context, and `context`, the first and last token that belongs to it.
-    Raises DistilkitError where the stride leaves no room, and where an answer isn't where its row says.
+    Training windows have start_positions and end_positions. Other windows have `row`, the row number; `offsets`
+    (T, 2), character ranges in the context; and `context`, the first and last token of the context.
+    Raises DistilkitError if the stride leaves no room, or if an answer's text is not at its start in the context.
     """
     special = tokenizer.num_special_tokens_to_add(pair=True)
-    longest = (max_length - stride - special) // 2  # tokens of a question; SQuAD's longest has half of that
-    if longest < 1:
-        raise DistilkitError(f"--stride {stride} leaves no room in windows of {max_length} tokens: give a smaller one")
+    max_question = (max_length - stride - special) // 2  # tokens; with the defaults, twice SQuAD's longest question
+    if max_question < 1:
+        raise DistilkitError(f"--stride {stride} leaves no room in windows of {max_length} tokens: lower --stride")
 
     def cut(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         encoded = tokenizer(
-            _shorten(batch["question"], tokenizer, longest),
+            _shorten(batch["question"], tokenizer, max_question),
             batch["context"],
             truncation="only_second",
             max_length=max_length,
@@ -78,7 +79,7 @@ def encode(
         )
         windows = {name: encoded[name] for name in inputs}
         owners = encoded["overflow_to_sample_mapping"]
-        contexts = [_context(encoded.sequence_ids(window)) for window in range(len(owners))]
+        contexts = [_context_tokens(encoded.sequence_ids(window)) for window in range(len(owners))]
         if not training:
             return windows | {
                 "row": [numbers[owner] for owner in owners],
@@ -87,50 +88,52 @@ def encode(
             }
         spans = []
         for window, owner in enumerate(owners):
-            answer = _answer(batch, owner)
+            answer = _answer_characters(batch, owner)
             offsets = np.array(encoded["offset_mapping"][window])
             cls = encoded["input_ids"][window].index(tokenizer.cls_token_id)
-            spans.append(find(answer, offsets, contexts[window]) or (cls, cls))
+            spans.append(answer_tokens(answer, offsets, contexts[window]) or (cls, cls))
         return windows | {"start_positions": [span[0] for span in spans], "end_positions": [span[1] for span in spans]}
 
     return rows.map(cut, batched=True, with_indices=True, remove_columns=rows.column_names)
 
 
-def _shorten(questions: list[str], tokenizer: PreTrainedTokenizerBase, longest: int) -> list[str]:
-    """Cut questions after `longest` tokens: only contexts go over several windows."""
-    questions = [question.lstrip() for question in questions]  # some have blanks that would fill a window
+def _shorten(questions: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[str]:
+    """Cut questions after `max_tokens` tokens: every window holds the whole question."""
+    questions = [question.lstrip() for question in questions]  # some of SQuAD's start with many spaces
     offsets = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
         "offset_mapping"
     ]
     return [
-        question[: tokens[longest - 1][1]] if len(tokens) > longest else question
+        question[: tokens[max_tokens - 1][1]] if len(tokens) > max_tokens else question
         for question, tokens in zip(questions, offsets, strict=True)
     ]
 
 
-def _context(sequence_ids: list[int | None]) -> tuple[int, int]:
-    """Return the first and last token of the context, (1, 0) where a window holds none of it."""
-    places = [place for place, sequence in enumerate(sequence_ids) if sequence == 1]
-    return (places[0], places[-1]) if places else (1, 0)
+def _context_tokens(sequence_ids: list[int | None]) -> tuple[int, int]:
+    """Return the first and last token of the context in a window; (1, 0) if there is none."""
+    positions = [position for position, sequence in enumerate(sequence_ids) if sequence == 1]
+    return (positions[0], positions[-1]) if positions else (1, 0)
 
 
-def _answer(batch: dict[str, list[Any]], row: int) -> tuple[int, int] | None:
-    """Return the characters of a row's first answer, None where it has none."""
+def _answer_characters(batch: dict[str, list[Any]], row: int) -> tuple[int, int] | None:
+    """Return the character range of a row's first answer; None if the row has no answer."""
     answers, context = batch["answers"][row], batch["context"][row]
     if not answers["text"]:
         return None
     text, start = answers["text"][0], answers["answer_start"][0]
     if context[start : start + len(text)] != text:
         raise DistilkitError(
-            f"answer {text!r} of question '{batch['id'][row]}' is not at character {start} of its context: mend --data"
+            f"answer {text!r} of question '{batch['id'][row]}' is not at character {start} of its context: fix --data"
         )
     return start, start + len(text)
 
 
-def find(answer: tuple[int, int] | None, offsets: np.ndarray, context: tuple[int, int]) -> tuple[int, int] | None:
-    """Return the first and last token of an answer in a window, None where it isn't wholly inside.
+def answer_tokens(
+    answer: tuple[int, int] | None, offsets: np.ndarray, context: tuple[int, int]
+) -> tuple[int, int] | None:
+    """Return the first and last token of an answer in a window; None if the window does not contain all of it.
 
-    `answer` is a half-open range of characters, `offsets` (T, 2) are each token's.
+    `answer` is a half-open character range, `offsets` (T, 2) the character range of each token.
     """
     first, last = context
     if answer is None or first > last or offsets[first, 0] > answer[0] or offsets[last, 1] < answer[1]:
@@ -145,14 +148,15 @@ def find(answer: tuple[int, int] | None, offsets: np.ndarray, context: tuple[int
 def best_spans(
     start_logits: Tensor, end_logits: Tensor, context: Tensor, *, n_best: int, max_answer_length: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return first token, last token and score (B,) of each window's best span; logits (B, T), context (B, 2).
+    """Return the first token, last token and score of each window's best span, each (B,).
 
-    A span starts at one of the window's `n_best` starts, ends at one of its `n_best` ends, lies in the context and has
-    at most `max_answer_length` tokens; its score is the sum of two logits, -inf where there is no such span.
+    Logits are (B, T); context (B, 2) is the first and last context token. A span starts at one of the window's `n_best`
+    starts, ends at one of its `n_best` ends, lies in the context and has at most `max_answer_length` tokens. Its score
+    is the sum of both logits; -inf if there is no such span.
     """
     width = start_logits.shape[1]
-    places = torch.arange(width, device=context.device)
-    outside = (places < context[:, :1]) | (places > context[:, 1:])  # (B, T)
+    positions = torch.arange(width, device=context.device)
+    outside = (positions < context[:, :1]) | (positions > context[:, 1:])  # (B, T)
     starts = start_logits.float().masked_fill(outside, -torch.inf).topk(min(n_best, width))  # (B, N) each
     ends = end_logits.float().masked_fill(outside, -torch.inf).topk(min(n_best, width))
     length = ends.indices[:, None, :] - starts.indices[:, :, None] + 1  # (B, N, N)
@@ -165,23 +169,23 @@ def best_spans(
     return first, last, best.values
 
 
-def answers(rows: Dataset, windows: Dataset, spans: np.ndarray) -> tuple[dict[str, str], dict[str, float]]:
-    """Turn each window's (first, last, score, null score), spans (W, 4), into a text a question and its null odds.
+def best_answers(rows: Dataset, windows: Dataset, spans: np.ndarray) -> tuple[dict[str, str], dict[str, float]]:
+    """Return the answer text and the null odds of each question: {id: text}, {id: odds}.
 
-    The best span over a question's windows wins, "" where there is none; the odds are by how much the lowest null score
-    over its windows exceeds the span's. Returns {id: text}, {id: odds}.
+    `spans` (W, 4) holds first token, last token, score and null score of each window. A question's answer is the best
+    span of its windows, "" if there is none. Its odds are the lowest null score of its windows minus the span's score.
     """
     owners = np.asarray(windows["row"][:])
-    best = np.lexsort((-spans[:, 2], owners))[np.r_[True, np.diff(np.sort(owners)) > 0]]  # (N,): a window a question
+    best = np.lexsort((-spans[:, 2], owners))[np.r_[True, np.diff(np.sort(owners)) > 0]]  # (N,): best window of each
     null = np.full(len(rows), np.inf)
     np.minimum.at(null, owners, spans[:, 3])
-    picked = rows.select(owners[best])
+    answered = rows.select(owners[best])
     offsets = windows.select_columns("offsets").select(best)
     texts, odds = {}, {}
-    for key, context, places, (first, last, score, _), row in zip(
-        picked["id"], picked["context"], offsets["offsets"], spans[best].tolist(), owners[best], strict=True
+    for key, context, ranges, (first, last, score, _), row in zip(
+        answered["id"], answered["context"], offsets["offsets"], spans[best].tolist(), owners[best], strict=True
     ):
-        there = score > -np.inf
-        texts[key] = context[places[int(first)][0] : places[int(last)][1]] if there else ""
+        has_span = score > -np.inf
+        texts[key] = context[ranges[int(first)][0] : ranges[int(last)][1]] if has_span else ""
         odds[key] = float(null[row] - score)
     return texts, odds

@@ -135,7 +135,7 @@ def test_collapsed(said: list[float], asked: list[float], expected: bool) -> Non
 def test_a_number_of_your_own_is_written_whole(tmp_path: Path) -> None:
     """Three digits behind the point are STS-B's: elsewhere they might be all that differs."""
     said = np.array([0.092123456, 1.5e-7], dtype=np.float32)
-    task = replace(TASKS["stsb"], name="custom", tests=())
+    task = replace(TASKS["stsb"], name="custom", scale=None, tests=())
     Predictions(task, said).write(tmp_path, "custom", range(2))
     lines = (tmp_path / "custom.tsv").read_text().splitlines()[1:]
     assert [np.float32(line.split("\t")[1]) for line in lines] == said.tolist()

@@ -1,4 +1,4 @@
-"""From rows to batches: what a model is given, what is read of a long text, padding."""
+"""Rows to batches: a model's inputs, long texts, padding."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ from distilkit.tasks.catalogue import TASKS
 SST2, MNLI, IMDB = (TASKS[name] for name in ("sst2", "mnli", "imdb"))
 
 
-def config(**options: object) -> EvalOptions:
+def eval_options(**options: object) -> EvalOptions:
     return EvalOptions(models=("m",), **options)  # type: ignore[arg-type]
 
 
@@ -34,20 +34,20 @@ def config(**options: object) -> EvalOptions:
         (DistilBertConfig(), encoding.INPUTS[:2], 40),
     ],
 )
-def test_models_take_what_they_can(family: object, inputs: tuple[str, ...], positions: int) -> None:
-    """Segments go to models that tell two apart, and RoBERTa's first positions are taken by padding."""
+def test_inputs_and_positions_of_a_model(family: object, inputs: tuple[str, ...], positions: int) -> None:
+    """Only models with two segments take token_type_ids. Two of RoBERTa's positions are reserved for padding."""
     small = {"vocab_size": 50, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
     for name, value in (small | {"max_position_embeddings": 40}).items():
         setattr(family, name, value)
     model = AutoModelForSequenceClassification.from_config(family)
     assert encoding.input_names(model) == inputs
     assert checkpoint.max_tokens(model) == positions
-    assert encoding.window_length(SST2, config(task="sst2"), model) == positions
-    assert encoding.window_length(SST2, config(task="sst2", max_length=16), model) == 16
+    assert encoding.window_length(SST2, eval_options(task="sst2"), model) == positions
+    assert encoding.window_length(SST2, eval_options(task="sst2", max_length=16), model) == 16
 
 
 def test_positions_are_enough(make_checkpoint: Callable[..., Path]) -> None:
-    """A RoBERTa takes exactly as many tokens as it is said to have positions for."""
+    """A RoBERTa runs on exactly as many tokens as max_tokens() returns."""
     directory = make_checkpoint("roberta", 1, AutoModelForSequenceClassification)
     model = AutoModelForSequenceClassification.from_pretrained(directory)
     limit = checkpoint.max_tokens(model)
@@ -58,7 +58,7 @@ def test_positions_are_enough(make_checkpoint: Callable[..., Path]) -> None:
 
 
 def test_encode_and_collate(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Pairs become one sequence with two segments, are cut to length, padded on the right, with their targets."""
+    """Pairs become one sequence with two segments, cut to the maximum length and padded on the right."""
     rows = [
         {"premise": "a value", "hypothesis": "is returned", "label": "neutral"},
         {"premise": "the value " * 20, "hypothesis": "the", "label": "contradiction"},
@@ -76,24 +76,24 @@ def test_encode_and_collate(tokenizer: PreTrainedTokenizerFast) -> None:
     assert batch["labels"].tolist() == [1, 2]
 
 
-def test_head_tail_keeps_what_the_paper_keeps() -> None:
-    """Of 512 tokens, two of them special, the first 128 and the last 382 of the text (Sun et al. 2019, 5.3.1)."""
+def test_head_tail_keeps_the_tokens_of_the_paper() -> None:
+    """With 510 tokens and two special ones, it keeps the first 128 and the last 382 (Sun et al. 2019, 5.3.1)."""
     sequence = [None, *[0] * 1000, None]
-    [piece] = encoding.cut(sequence, 512, "head-tail")
+    [piece] = encoding.split_tokens(sequence, 512, "head-tail")
     assert list(piece) == [0, *range(1, 129), *range(1001 - 382, 1001), 1001]
 
 
 @pytest.mark.parametrize(("length", "sizes"), [(511, [255, 256]), (1020, [510, 510]), (1021, [340, 340, 341])])
 def test_windows_hold_every_token_once(length: int, sizes: list[int]) -> None:
-    """A text goes into as few windows as hold it, all about as long, each between the special tokens."""
-    pieces = encoding.cut([None, *[0] * length, None], 512, "windows")
+    """A text becomes as few windows as possible, of about equal length, each with the special tokens."""
+    pieces = encoding.split_tokens([None, *[0] * length, None], 512, "windows")
     assert [len(piece) - 2 for piece in pieces] == sizes
     assert all(piece[0] == 0 and piece[-1] == length + 1 for piece in pieces)
     assert [place for piece in pieces for place in piece[1:-1]] == list(range(1, length + 1))
 
 
 def test_long_texts(tokenizer: PreTrainedTokenizerFast) -> None:
-    """The tokens of each way of reading are those of the whole text; a short text is the same in all of them."""
+    """Each value of --long keeps the expected tokens of a long text. Short texts are the same with all of them."""
     text = "the value is returned unless an error is raised " * 9
     rows = Dataset.from_list([{"text": "the value", "label": 0}, {"text": text, "label": 1}])
     whole = tokenizer(text)["input_ids"]
@@ -115,7 +115,7 @@ def test_long_texts(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def test_windows_know_their_row(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Windows are padded side by side, with a label a row and the number of each window's row."""
+    """Windows are padded together; a batch has one label a row and the row number of each window."""
     rows = [
         {"input_ids": [[2, 7, 3]], "attention_mask": [[1, 1, 1]], "labels": 1},
         {"input_ids": [[2, 8, 9, 3], [2, 3]], "attention_mask": [[1] * 4, [1] * 2], "labels": 0},
@@ -128,7 +128,7 @@ def test_windows_know_their_row(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def test_a_teachers_own_tokens_are_padded_by_its_own_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
-    """A batch holds the row in the student's tokens and, under other names, in the teacher's."""
+    """A batch holds each row twice: in the student's tokens and, with a prefix, in the teacher's."""
     other = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, pad_token="[MASK]")
     rows = [
         {"input_ids": [2, 3], "attention_mask": [1, 1], "teacher_input_ids": [5] * n, "teacher_attention_mask": [1] * n}

@@ -1,4 +1,4 @@
-"""Labels: learnt from rows, turned into targets, and matched to a model's outputs by name."""
+"""Labels: inferred from rows, turned into targets, matched to a model's outputs by name."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,8 +37,8 @@ TAGS = replace(CUSTOM, kind="multi-label", labels=("a", "b", "c"))
         (TAGS, ["a", "x"], None),
     ],
 )
-def test_target(task: Task, value: object, expected: float | list[float] | None) -> None:
-    """A label may be a name or a place, a custom task's a name only; several become a 1 each."""
+def test_label_to_target(task: Task, value: object, expected: float | list[float] | None) -> None:
+    """Labels are names, or ids for built-in tasks. A list of labels becomes a multi-hot list."""
     assert labels.label_to_target(task, value) == expected
 
 
@@ -54,14 +54,14 @@ def test_target(task: Task, value: object, expected: float | list[float] | None)
         ([["x"], [], ["y", "x"]], "multi-label", ("x", "y")),
     ],
 )
-def test_learn_finds_kind_and_names(values: list[object], kind: str, names: tuple[str, ...]) -> None:
-    """Lists are multi-label, fractions are numbers, all else are classes: numbers in order, strings in order."""
+def test_infers_kind_and_names(values: list[object], kind: str, names: tuple[str, ...]) -> None:
+    """Lists are multi-label, fractional numbers are regression, everything else is classification; names are sorted."""
     task = labels.infer_labels(CUSTOM, Dataset.from_dict({"kind": values}), "x")
     assert (task.kind, task.labels, task.metrics) == (kind, names, METRICS[kind])  # type: ignore[index]
 
 
-def test_learn_does_as_it_is_told() -> None:
-    """Whole numbers are a regression where --kind says so; labels in a column each keep the columns' order."""
+def test_a_given_kind_overrides_the_inferred_one() -> None:
+    """--kind regression fits whole numbers too. Labels in separate columns keep the order of the columns."""
     assert labels.infer_labels(CUSTOM, Dataset.from_dict({"kind": [1, 2, 5]}), "x", "regression").kind == "regression"
     rows = Dataset.from_dict({"z": [1], "a": [1], "z,a": [["a", "z"]]})
     assert labels.infer_labels(replace(CUSTOM, label="z,a"), rows, "x").labels == ("z", "a")
@@ -70,16 +70,16 @@ def test_learn_does_as_it_is_told() -> None:
 @pytest.mark.parametrize(
     ("values", "kind", "message"),
     [
-        ([1, 1], None, "the one value 1"),
-        ([0.5, 1.0], "classification", "fractions in 'x': give --kind regression"),
-        (["a", "b"], "multi-label", "does not fit --kind multi-label in 'x': it needs lists of names"),
-        ([["a"], ["b"]], "classification", "does not fit --kind classification.*one value a row"),
-        ([[], []], None, "the one value nothing"),
-        (list(range(50)), None, "50 different values in 50 rows: give --kind regression where"),
+        ([1, 1], None, "--label kind has only one value, 1, in 'x'"),
+        ([0.5, 1.0], "classification", "--label kind .*'x': use --kind regression"),
+        (["a", "b"], "multi-label", "--kind multi-label in 'x'.*lists of names"),
+        ([["a"], ["b"]], "classification", "--kind classification in 'x'.*one value a row"),
+        ([[], []], None, "--label kind has no value in 'x'"),
+        (list(range(50)), None, "--label kind .*50 rows: use --kind regression"),
     ],
 )
-def test_learn_refuses(values: list[object], kind: Kind | None, message: str) -> None:
-    """One label, labels of another kind than was said, and what may be classes or numbers are refused in one line."""
+def test_infer_labels_refuses(values: list[object], kind: Kind | None, message: str) -> None:
+    """A single label, labels that do not fit --kind, and values that may be classes or numbers are refused."""
     with pytest.raises(DistilkitError, match=message):
         labels.infer_labels(CUSTOM, Dataset.from_dict({"kind": values}), "x", kind)
 
@@ -99,21 +99,21 @@ class Labelled:
     ],
 )
 def test_label_order(id2label: dict[int, str], order: list[int]) -> None:
-    """Outputs are matched to labels by name, whatever their order; nameless ones keep theirs."""
+    """Outputs are matched to labels by name, in any order and case. Generic names keep their order."""
     assert labels.label_order(MNLI, Labelled(id2label), "m") == order  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("id2label", [{0: "LABEL_0", 1: "LABEL_1"}, {0: "joy", 1: "anger", 2: "fear"}])
 def test_label_order_refuses(id2label: dict[int, str]) -> None:
-    """A model with other labels is refused by name."""
-    with pytest.raises(DistilkitError, match=r"'m' predicts .*, but mnli has entailment, neutral, contradiction"):
+    """A model with other labels is refused; the error has its name and both lists of labels."""
+    with pytest.raises(DistilkitError, match=r"'m' predicts .* mnli has entailment, neutral, contradiction"):
         labels.label_order(MNLI, Labelled(id2label), "m")  # type: ignore[arg-type]
 
 
-def test_a_model_for_one_label_is_no_model_for_several() -> None:
-    """The same names are not enough: a model that chooses one says nothing of several at once."""
+def test_a_single_label_model_does_not_fit_a_multi_label_task() -> None:
+    """It is refused even if the label names are the same."""
     single = Labelled({0: "a", 1: "b", 2: "c"}, "single_label_classification")
-    with pytest.raises(DistilkitError, match="'m' was trained for single label classification, but custom is multi"):
+    with pytest.raises(DistilkitError, match=r"'m' was trained for single label classification, .*custom"):
         labels.label_order(TAGS, single, "m")  # type: ignore[arg-type]
 
 
@@ -126,44 +126,44 @@ def test_a_model_for_one_label_is_no_model_for_several() -> None:
         (Labelled({0: "LABEL_0"}), "regression", ()),
     ],
 )
-def test_of_model(config: Labelled, kind: str, names: tuple[str, ...]) -> None:
-    """A trained model's config says what a custom task is, so that eval needs no --kind."""
+def test_labels_from_model(config: Labelled, kind: str, names: tuple[str, ...]) -> None:
+    """The config of a fine-tuned model gives the kind and labels of a custom task, so eval works without --kind."""
     task = labels.labels_from_model(CUSTOM, config)  # type: ignore[arg-type]
     assert (task.kind, task.labels, task.metrics) == (kind, names, METRICS[kind])  # type: ignore[index]
 
 
-def test_a_given_kind_is_taken() -> None:
-    """A config that says nothing of several labels at once has --kind say it."""
-    silent = Labelled({0: "a", 1: "b"})
-    task = labels.labels_from_model(CUSTOM, silent, "multi-label")  # type: ignore[arg-type]
+def test_kind_is_used_if_the_model_has_none() -> None:
+    """--kind multi-label applies to a config without problem_type."""
+    unset = Labelled({0: "a", 1: "b"})
+    task = labels.labels_from_model(CUSTOM, unset, "multi-label")  # type: ignore[arg-type]
     assert (task.kind, task.labels) == ("multi-label", ("a", "b"))
-    assert labels.label_order(task, silent, "m") == [0, 1]  # type: ignore[arg-type]
+    assert labels.label_order(task, unset, "m") == [0, 1]  # type: ignore[arg-type]
 
 
-def test_labels_of_signs_alone_are_told_apart() -> None:
-    """Where names are the same to the letter, what a plainer spelling would make of them doesn't matter."""
+def test_labels_made_of_punctuation_are_distinguished() -> None:
+    """Exact names match first, so "+" and "-" stay different although they normalise to the same name."""
     task = replace(CUSTOM, labels=("+", "-", "C#", "C++"))
     assert labels.label_order(task, Labelled({0: "C++", 1: "-", 2: "+", 3: "C#"}), "m") == [2, 1, 3, 0]  # type: ignore[arg-type]
 
 
-def test_a_model_without_names_has_numbers_for_labels() -> None:
-    """LABEL_0 and LABEL_1, as transformers calls what nobody named, are a custom task's 0 and 1."""
+def test_generic_names_stand_for_numbers() -> None:
+    """LABEL_0 and LABEL_1, transformers' default names, match the labels 0 and 1 of a custom task."""
     task = labels.labels_from_model(CUSTOM, Labelled({0: "LABEL_0", 1: "LABEL_1"}))  # type: ignore[arg-type]
     assert task.labels == ("0", "1")
     assert labels.label_to_target(task, 1) == 1
     assert labels.label_order(task, Labelled({0: "LABEL_0", 1: "LABEL_1"}), "m") == [0, 1]  # type: ignore[arg-type]
 
 
-def test_blanks_around_a_label_are_no_part_of_it() -> None:
-    """Such as a CSV file has behind its commas."""
+def test_spaces_around_a_label_are_ignored() -> None:
+    """CSV files often have a space after a comma."""
     task = labels.infer_labels(CUSTOM, Dataset.from_dict({CUSTOM.label: ["pos", " pos", "neg"]}), "rows")
     assert sorted(task.labels) == ["neg", "pos"]
     assert labels.label_to_target(task, " pos ") == labels.label_to_target(task, "pos")
 
 
-def test_a_word_among_numbers_is_named() -> None:
-    """As nan in a CSV file of scores, which would make a class of every score."""
+def test_a_word_among_numbers_is_refused() -> None:
+    """A nan in a CSV file of scores must not turn every score into a class."""
     rows = Dataset.from_dict({CUSTOM.label: ["1.5", "nan", "0.5"]})
-    with pytest.raises(DistilkitError, match="holds numbers, but 'nan' too: mend that row"):
+    with pytest.raises(DistilkitError, match=r"--label kind .*'nan'.*--kind classification"):
         labels.infer_labels(CUSTOM, rows, "rows")
     assert labels.infer_labels(CUSTOM, rows, "rows", "classification").labels == ("0.5", "1.5", "nan")

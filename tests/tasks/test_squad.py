@@ -1,4 +1,4 @@
-"""SQuAD: windows against the characters they cover, spans against a search of every pair."""
+"""SQuAD: windows compared with the characters they cover, spans with an exhaustive search."""
 
 from itertools import pairwise, product
 
@@ -16,7 +16,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 @pytest.fixture(scope="module")
 def rows(prose: list[str]) -> Dataset:
-    """Questions about long contexts: an answer early, one late, one that is missing."""
+    """Three questions about a long context: an early answer, a late answer, no answer."""
     context = " ".join(prose[:12])
     words = context.split()
     early, late = " ".join(words[3:5]), " ".join(words[-4:-2])
@@ -32,7 +32,7 @@ def rows(prose: list[str]) -> Dataset:
 
 
 def test_windows_cover_the_context(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
-    """A row's windows hold its context from end to end, each sharing `stride` tokens with the next."""
+    """The windows of a row cover its whole context; neighbours share `stride` tokens."""
     windows = squad.encode(rows, tokenizer, INPUTS, 64, 16, training=False)
     mine = [window for window in windows if window["row"] == 1]
     parts = [window["offsets"][window["context"][0] : window["context"][1] + 1] for window in mine]
@@ -45,7 +45,7 @@ def test_windows_cover_the_context(rows: Dataset, tokenizer: PreTrainedTokenizer
 
 
 def test_training_positions_are_the_answer(rows: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Where a window holds the answer its positions say so; elsewhere, and without an answer, they are CLS."""
+    """The positions mark the answer if the window contains it, otherwise the CLS token."""
     trained = squad.encode(rows, tokenizer, INPUTS, 64, 16, training=True)
     windows = squad.encode(rows, tokenizer, INPUTS, 64, 16, training=False)
     found = {0: [], 1: [], 2: []}
@@ -72,14 +72,14 @@ def test_training_positions_are_the_answer(rows: Dataset, tokenizer: PreTrainedT
         (None, None),
     ],
 )
-def test_find(answer: tuple[int, int] | None, expected: tuple[int, int] | None) -> None:
-    """Tokens that contain the answer's characters are its span; an answer that sticks out of the window has none."""
+def test_answer_tokens(answer: tuple[int, int] | None, expected: tuple[int, int] | None) -> None:
+    """The span is the tokens that contain the answer's characters; an answer partly outside the window has none."""
     offsets = np.array([(0, 0), (2, 5), (6, 9), (10, 12), (0, 0)])
-    assert squad.find(answer, offsets, (1, 3)) == expected
+    assert squad.answer_tokens(answer, offsets, (1, 3)) == expected
 
 
 def test_best_spans_agree_with_a_search_of_every_pair() -> None:
-    """With n_best as wide as the window, the best span is the one that a search of every pair finds."""
+    """With n_best as large as the window, the best span is that of an exhaustive search."""
     generator = torch.Generator().manual_seed(0)
     start, end = torch.randn(8, 12, generator=generator), torch.randn(8, 12, generator=generator)
     context = torch.tensor([(2 + n % 3, 11 - n % 4) for n in range(8)])
@@ -93,7 +93,7 @@ def test_best_spans_agree_with_a_search_of_every_pair() -> None:
 
 
 def test_best_spans_combine_only_the_n_best() -> None:
-    """With n_best 1 the top start and the top end must fit together; where they don't there is no span."""
+    """With n_best 1, there is a span only if the best start and the best end form one."""
     start, end = torch.tensor([[0.0, 1.0, 5.0, 0.0]]), torch.tensor([[0.0, 4.0, 1.0, 0.0]])
     limits = {"max_answer_length": 4}
     assert squad.best_spans(start, end, torch.tensor([[1, 3]]), n_best=1, **limits)[2].item() == -torch.inf
@@ -102,34 +102,34 @@ def test_best_spans_combine_only_the_n_best() -> None:
 
 
 def test_best_spans_of_a_window_without_context() -> None:
-    """A window that holds no context has no span instead of a wrong one."""
+    """A window without context has no span."""
     logits = torch.zeros(1, 4)
     assert (
         squad.best_spans(logits, logits, torch.tensor([[1, 0]]), n_best=4, max_answer_length=4)[2].item() == -torch.inf
     )
 
 
-def test_answers() -> None:
-    """The best window wins, the first of equal ones; the lowest null score over the windows is held against it.
+def test_best_answers() -> None:
+    """The answer is that of the best window, the first if scores are equal; windows may come in any order.
 
-    Windows may come in any order.
+    The null odds use the lowest null score of a question's windows.
     """
     rows = Dataset.from_list([{"id": "p", "context": "one two"}, {"id": "q", "context": "a red fox"}])
     fox, one = [[0, 0], [0, 1], [2, 5], [6, 9]], [[0, 0], [0, 3], [4, 7]]
     windows = Dataset.from_list([{"row": row, "offsets": offsets} for row, offsets in ((1, fox), (0, one), (1, fox))])
     spans = np.array([(2, 3, 4.0, 5.0), (1, 1, 2.0, 0.5), (1, 1, 4.0, 4.5)])
-    assert squad.answers(rows, windows, spans) == ({"p": "one", "q": "red fox"}, {"p": -1.5, "q": 0.5})
+    assert squad.best_answers(rows, windows, spans) == ({"p": "one", "q": "red fox"}, {"p": -1.5, "q": 0.5})
 
 
-def test_answers_nothing_without_a_span() -> None:
-    """A question none of whose windows has a span is answered with nothing, in 1.1 too."""
+def test_the_answer_is_empty_without_a_span() -> None:
+    """If none of a question's windows has a span, the answer is empty, in SQuAD 1.1 too."""
     rows = Dataset.from_list([{"id": "q", "context": "a"}])
     windows = Dataset.from_list([{"row": 0, "offsets": [[0, 0]]}])
-    assert squad.answers(rows, windows, np.array([(0, 0, -np.inf, 1.0)])) == ({"q": ""}, {"q": np.inf})
+    assert squad.best_answers(rows, windows, np.array([(0, 0, -np.inf, 1.0)])) == ({"q": ""}, {"q": np.inf})
 
 
 def test_flatten() -> None:
-    """The original nested JSON becomes rows with the hub's columns; a 2.0 question may have no answer."""
+    """The original nested JSON becomes rows with the hub's columns; SQuAD 2.0's questions may have no answer."""
     qas = [
         {"id": "1", "question": "who?", "answers": [{"text": "Ann", "answer_start": 0}]},
         {"id": "2", "question": "why?", "answers": [], "is_impossible": True, "plausible_answers": []},
@@ -143,7 +143,7 @@ def test_flatten() -> None:
 
 
 def test_long_question_leaves_room_for_the_context(tokenizer: PreTrainedTokenizerFast, prose: list[str]) -> None:
-    """A question longer than the window is cut, so that the context still comes through whole."""
+    """A question longer than the window is cut, so that the window still holds the context."""
     row = {
         "id": "q",
         "question": " ".join(prose),
@@ -156,10 +156,10 @@ def test_long_question_leaves_room_for_the_context(tokenizer: PreTrainedTokenize
     assert (windows[0]["offsets"][first][0], windows[0]["offsets"][last][1]) == (0, len("a value"))
 
 
-def test_refuses_what_cannot_be_cut(tokenizer: PreTrainedTokenizerFast) -> None:
-    """A stride as long as the window, and an answer that isn't where its row says, are one-line errors."""
+def test_bad_strides_and_answers_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A stride as long as the window, and an answer whose text is not at its start, give a one-line error."""
     row = {"id": "q7", "question": "who?", "context": "Ann left", "answers": {"text": ["Bob"], "answer_start": [0]}}
-    with pytest.raises(DistilkitError, match="--stride 32 leaves no room in windows of 32"):
+    with pytest.raises(DistilkitError, match="--stride 32 "):
         squad.encode(Dataset.from_list([row]), tokenizer, INPUTS, 32, 32, training=True)
-    with pytest.raises(DistilkitError, match="'Bob' of question 'q7' is not at character 0"):
+    with pytest.raises(DistilkitError, match="'Bob' of question 'q7'"):
         squad.encode(Dataset.from_list([row]), tokenizer, INPUTS, 32, 8, training=True)
