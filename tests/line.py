@@ -27,8 +27,8 @@ class Line(Objective):
             self.student.weight.fill_(0.5)
             self.student.bias.fill_(0.0)
 
-    def forward(self, batch: dict[str, Tensor], shares: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        loss = (self.student(batch["input_ids"]) - batch["y"]).square().mean() * (shares["rows"] if shares else 1)
+    def forward(self, batch: dict[str, Tensor], fractions: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        loss = (self.student(batch["input_ids"]) - batch["y"]).square().mean() * (fractions["rows"] if fractions else 1)
         return {"loss": loss, "square": loss}
 
 

@@ -10,26 +10,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilkit.data.batches import Batches
 from distilkit.distillation.layer_matching import LayerMatching, map_layers
 from distilkit.distillation.task_objective import TaskLoss
+from distilkit.distillation.teacher import TEACHER_PREFIX, TaskTeacher, open_task_teacher
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.tasks import encoding, labels, squad
 from distilkit.tasks.catalogue import HEADS, Task
 from distilkit.tasks.checks import check_labels
-from distilkit.tasks.rows import read, read_validation, tasks_scored_on_test
-
-OWN = "teacher_"  # how the columns begin that hold the tokens of a teacher with a tokenizer of its own
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A model that knows the task, what it is given, and which of its outputs stands for each label."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    inputs: tuple[str, ...]
-    order: tuple[int, ...]
-    prefix: str  # "" where the tokens are the student's
+from distilkit.tasks.rows import read_rows, read_validation, tasks_scored_on_test
 
 
 @dataclass(frozen=True)
@@ -41,13 +29,13 @@ class Job:
     rows: Dataset  # encoded, to train on
     splits: dict[str, Dataset]  # to score on
     inputs: tuple[str, ...]
-    teacher: Teacher | None = None
+    teacher: TaskTeacher | None = None
     about: dict[str, str] = field(default_factory=dict)  # for the record
 
     def batches(self, config: FinetuneOptions) -> Batches:
         """Return the run's batches, rows of about the same length together."""
         own = self.teacher.tokenizer if self.teacher and self.teacher.prefix else None
-        collate = encoding.collator(self.tokenizer, own, OWN)
+        collate = encoding.collator(self.tokenizer, own, TEACHER_PREFIX)
         lengths = encoding.lengths(self.rows)
         return Batches(self.rows, collate, batch_size=config.batch_size, seed=config.seed, lengths=lengths)
 
@@ -58,8 +46,8 @@ class Job:
             more = {
                 "teacher": teacher.model, "teacher_inputs": teacher.inputs, "order": teacher.order,
                 "prefix": teacher.prefix, "alpha_task": config.alpha_task, "alpha_ce": config.alpha_ce,
-                "temperature": config.temperature, "inner": inner(config),
-                "layer_map": map_layers(config.layer_map, student, teacher.model) if inner(config) else (),
+                "temperature": config.temperature, "layer_weights": layer_weights(config),
+                "layer_map": map_layers(config.layer_map, student, teacher.model) if layer_weights(config) else (),
                 "hidden_loss": config.hidden_loss,
             }  # fmt: skip
         return TaskLoss(student, self.task.kind, self.inputs, **more)
@@ -70,7 +58,7 @@ def prepare(task: Task, config: FinetuneOptions) -> Job:
 
     Raises DistilkitError where the teacher has other labels than the student, or, for spans, another tokenizer.
     """
-    rows = read(task, config.data, "train")
+    rows = read_rows(task, config.data, "train")
     if task.name == "custom":
         task = labels.infer_labels(task, rows, str(config.data), config.kind)
         check_labels(rows, task, str(config.data))
@@ -81,14 +69,16 @@ def prepare(task: Task, config: FinetuneOptions) -> Job:
     inputs = encoding.input_names(student)
     if config.teacher is None:
         return Job(task, tokenizer, encode(rows, task, tokenizer, inputs, config, student), splits, inputs, about=about)
-    teacher = open_teacher(task, config, tokenizer)
-    if inner(config) and teacher.prefix:
+    teacher = open_task_teacher(config.teacher, task, tokenizer)
+    if layer_weights(config) and teacher.prefix:
         raise DistilkitError(
             "--alpha-hidden and --alpha-attention compare token by token, and "
             f"'{config.teacher}' has another tokenizer: leave them out"
         )
-    if inner(config):  # now, not after the rows are encoded
-        LayerMatching(student, teacher.model, inner(config), map_layers(config.layer_map, student, teacher.model))
+    if layer_weights(config):  # now, not after the rows are encoded
+        LayerMatching(
+            student, teacher.model, layer_weights(config), map_layers(config.layer_map, student, teacher.model)
+        )
     if not teacher.prefix:
         union = tuple(name for name in encoding.INPUTS if name in inputs + teacher.inputs)
         encoded = encode(rows, task, tokenizer, union, config, student, teacher.model)
@@ -98,7 +88,7 @@ def prepare(task: Task, config: FinetuneOptions) -> Job:
     return Job(task, tokenizer, encoded, splits, inputs, teacher, about)
 
 
-def inner(config: FinetuneOptions) -> dict[str, float]:
+def layer_weights(config: FinetuneOptions) -> dict[str, float]:
     """Return the weights of what compares the inside of the models, {} where nothing does."""
     weights = {"hidden": config.alpha_hidden, "attention": config.alpha_attention}
     return {part: weight for part, weight in weights.items() if weight}
@@ -110,24 +100,9 @@ def open_student(task: Task, config: FinetuneOptions) -> PreTrainedModel:
     changes: dict[str, Any] = {
         "id2label": dict(enumerate(names)),
         "label2id": {label: place for place, label in enumerate(names)},
-        "problem_type": labels.PROBLEMS.get(task.kind),
+        "problem_type": labels.PROBLEM_TYPES.get(task.kind),
     }
     return checkpoint.open_model(config.model, HEADS[task.kind], new_head=True, **changes)
-
-
-def open_teacher(task: Task, config: FinetuneOptions, tokenizer: PreTrainedTokenizerBase) -> Teacher:
-    """Open the teacher, whose outputs are matched to the task's labels by name."""
-    name = str(config.teacher)
-    model = checkpoint.open_model(name, HEADS[task.kind])
-    own = checkpoint.open_tokenizer(name, model)
-    order = labels.label_order(task, model.config, name)
-    same = checkpoint.same_vocabulary(tokenizer, own)
-    if task.kind == "span" and not same:
-        raise DistilkitError(
-            f"--teacher '{name}' has another tokenizer than the student, so its answers lie at other tokens: "
-            "give one with the student's tokenizer"
-        )
-    return Teacher(model, own, encoding.input_names(model), tuple(order), "" if same else OWN)
 
 
 def encode(
@@ -140,12 +115,12 @@ def encode(
 ) -> Dataset:
     """Tokenise rows to train on, no longer than every model that reads them has positions for."""
     length = encoding.window_length(task, config, *models)
-    encoding.say_cut(task, config, length)
+    encoding.warn_if_shortened(task, config, length)
     if task.kind == "span":
         return squad.encode(rows, tokenizer, inputs, length, config.stride, training=True)
     return encoding.encode(rows, task, tokenizer, inputs, length, config.long)
 
 
-def _own(rows: Dataset, task: Task, teacher: Teacher, config: FinetuneOptions) -> Dataset:
+def _own(rows: Dataset, task: Task, teacher: TaskTeacher, config: FinetuneOptions) -> Dataset:
     encoded = encode(rows, task, teacher.tokenizer, teacher.inputs, config, teacher.model)
-    return encoded.remove_columns("labels").rename_columns({name: OWN + name for name in teacher.inputs})
+    return encoded.remove_columns("labels").rename_columns({name: TEACHER_PREFIX + name for name in teacher.inputs})

@@ -14,11 +14,12 @@ from distilkit.distillation.losses import relations
 from distilkit.encoders.layers import find_stack, is_shared
 from distilkit.errors import DistilkitError
 
-REMEDY = "leave out --alpha-hidden and --alpha-attention, or for distill choose another --objective"
+ATTENTION_NAME = "distilkit"  # our attention function in transformers' registry
+REMEDY = "remove --alpha-hidden and --alpha-attention, or for distill choose another --objective"
 
 
 class Attention(NamedTuple):
-    """What a layer's self-attention compares: (B, heads, T, D) each, and the factor of the scores."""
+    """The inputs of a layer's self-attention: (B, heads, T, D) each, and the scaling factor of the scores."""
 
     query: Tensor
     key: Tensor
@@ -27,85 +28,86 @@ class Attention(NamedTuple):
 
     def scores(self) -> Tensor:
         """Return the attention scores (B, heads, T, T), before any mask."""
-        key = self.key.repeat_interleave(self.query.shape[1] // self.key.shape[1], 1)  # heads may share keys
+        key = self.key.repeat_interleave(self.query.shape[1] // self.key.shape[1], 1)  # query heads may share keys
         return (self.query @ key.mT) * self.scaling
 
     def relations(self, heads: int) -> list[Tensor]:
-        """Return how queries, keys and values are related, each with its own kind (B, relation heads, T, T)."""
+        """Return the relations among queries, among keys and among values, (B, relation heads, T, T) each."""
         return [relations(states, heads) for states in (self.query, self.key, self.value)]
 
 
 class Activations(NamedTuple):
-    """What the layers watched gave in the last forward pass, in their order."""
+    """What the recorded layers computed in the last forward pass, by layer number."""
 
     hidden: dict[int, Tensor]  # (B·T, H)
     attention: dict[int, Attention]
+
+
+# A stack, because recordings may be nested: only the innermost one records attention.
+_active_recorders: list[tuple[dict[int, int], dict[int, Attention]]] = []
 
 
 @contextmanager
 def record_activations(
     model: PreTrainedModel, hidden: Sequence[int] = (), attention: Sequence[int] = ()
 ) -> Iterator[Activations]:
-    """Within it, every forward pass leaves the hidden states after those layers, and what those layers' attention saw.
+    """Context manager: record these layers' hidden states and attention inputs in every forward pass.
 
-    Raises DistilkitError where a layer has no hidden state or attention of the usual kind to show.
+    Raises DistilkitError if a layer does not expose hidden states or attention in the usual form.
     """
-    inside = Activations({}, {})
+    recorded = Activations({}, {})
     if not hidden and not attention:
-        yield inside
+        yield recorded
         return
     stack = find_stack(model)
-    if is_shared(stack):  # one module for all: its hooks would only tell of the last turn
-        raise DistilkitError(f"{type(model).__name__} repeats one layer, which shows only its last turn: {REMEDY}")
+    if is_shared(stack):  # The layers are one module, so its hooks would record the last pass only.
+        raise DistilkitError(
+            f"{type(model).__name__} shares one module between its layers, so they cannot be told apart: {REMEDY}"
+        )
     rows = stack.layers
     with ExitStack() as hooks:
         for layer in hidden:
             module = model.get_submodule(rows[layer][-1])
-            hooks.callback(module.register_forward_hook(_keep(inside.hidden, layer)).remove)
-        places = {id(m): i for i in attention for path in rows[i] for m in model.get_submodule(path).modules()}
-        _active_recorders.append((places, inside.attention))
+            hooks.callback(module.register_forward_hook(_state_recorder(recorded.hidden, layer)).remove)
+        layers_by_id = {id(m): i for i in attention for path in rows[i] for m in model.get_submodule(path).modules()}
+        _active_recorders.append((layers_by_id, recorded.attention))
         hooks.callback(_active_recorders.pop)
-        yield inside
+        yield recorded
     for layer in attention:
-        if layer not in inside.attention:
-            raise DistilkitError(f"{type(model).__name__} does not show its attention: {REMEDY}")
+        if layer not in recorded.attention:
+            raise DistilkitError(f"cannot read the attention of {type(model).__name__}: {REMEDY}")
 
 
 def show_attention(model: PreTrainedModel) -> None:
-    """Let a model compute its attention in the way that watch() can see; the numbers are those of SDPA.
+    """Switch a model to an attention function that record_activations() can read; results equal those of SDPA.
 
-    Raises DistilkitError where the model's attention can't be exchanged.
+    Raises DistilkitError if the model does not allow another attention function.
     """
     model.set_attn_implementation(ATTENTION_NAME)
-    if model.config._attn_implementation != ATTENTION_NAME:  # noqa: SLF001 - transformers has no other way to ask
-        raise DistilkitError(f"{type(model).__name__} does not show its attention: {REMEDY}")
+    if model.config._attn_implementation != ATTENTION_NAME:  # noqa: SLF001 - transformers has no public attribute for it
+        raise DistilkitError(f"cannot read the attention of {type(model).__name__}: {REMEDY}")
 
 
-def _keep(kept: dict[int, Tensor], layer: int) -> Callable[..., None]:
+def _state_recorder(states: dict[int, Tensor], layer: int) -> Callable[..., None]:
+    """Return a forward hook that stores a layer's hidden state in `states`."""
+
     def hook(module: nn.Module, _args: Any, output: Any) -> None:
         state = output if isinstance(output, Tensor) else output[0]
         if state.ndim != 3:
-            raise DistilkitError(f"{type(module).__name__} gives no hidden state a token: {REMEDY}")
-        kept[layer] = state.flatten(0, 1)  # (B·T, H)
+            raise DistilkitError(f"{type(module).__name__} returns no hidden state per token: {REMEDY}")
+        states[layer] = state.flatten(0, 1)  # (B·T, H)
 
     return hook
 
 
-ATTENTION_NAME = "distilkit"
-
-
-_active_recorders: list[tuple[dict[int, int], dict[int, Attention]]] = []  # the innermost watch() is the last
-
-
 def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Any:
-    places, kept = _active_recorders[-1] if _active_recorders else ({}, {})
-    if id(module) in places:
+    """Compute SDPA, and record its inputs if this module is in the innermost active recording."""
+    layers_by_id, recorded = _active_recorders[-1] if _active_recorders else ({}, {})
+    if id(module) in layers_by_id:
         scaling = options.get("scaling") or 1 / math.sqrt(query.shape[-1])
-        kept[places[id(module)]] = Attention(query, key, value, scaling)
+        recorded[layers_by_id[id(module)]] = Attention(query, key, value, scaling)
     return sdpa_attention_forward(module, query, key, value, *args, **options)
 
 
 AttentionInterface.register(ATTENTION_NAME, _attend)
-
-
 AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)

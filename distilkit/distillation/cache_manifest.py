@@ -1,4 +1,7 @@
-"""manifest.json of a teacher cache: what its answers are to, so that another run can tell whether they are its own."""
+"""manifest.json of a teacher cache: the inputs and options it was made with.
+
+A run uses a cache only if its own inputs and options are the same.
+"""
 
 import errno
 import hashlib
@@ -24,23 +27,23 @@ from distilkit.record import json_text
 MANIFEST = "manifest.json"
 SCHEMA = 1
 OPTIONS = ("seq_length", "mask_probability", "temperature", "cache_size", "cache_maskings")
-MADE_FOR = {  # what else has to be the same
+INPUTS = {  # Keys that must be equal too, and how an error message ends if they are not.
     "schema": "by another version of distilkit",
     "teacher": "for another teacher",
     "tokenizer": "for another tokenizer",
     "vocabulary": "for a vocabulary of another size",
-    "corpus": "for other text (--corpus, --heldout)",
+    "corpus": "for another text (--corpus, --heldout)",
 }
 
 
 def describe(
-    config: DistillOptions,
+    options: DistillOptions,
     teacher: str,
     tokenizer: PreTrainedTokenizerBase,
     vocabulary: int,
     blocks: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return what a run's answers are to: OPTIONS and MADE_FOR, and what is only good to know."""
+    """Return the manifest of a run: OPTIONS and INPUTS, and further facts for people."""
     corpus, tokens = fingerprint(blocks)
     return {
         "schema": SCHEMA,
@@ -50,22 +53,22 @@ def describe(
         "corpus": corpus,
         "blocks": len(blocks),
         "tokens": tokens,
-        **{name: getattr(config, name) for name in OPTIONS},
-        "seed": cache_seed(config),
-        "precision": config.precision,
+        **{name: getattr(options, name) for name in OPTIONS},
+        "seed": cache_seed(options),
+        "precision": options.precision,
         "versions": {module.__name__: module.__version__ for module in (distilkit, torch, transformers)},
     }
 
 
-def cache_seed(config: DistillOptions) -> int:
-    """Return the seed of held-out text and static masks: with a cache, that of the run which made it, else --seed."""
-    if config.teacher_cache is None:
-        return config.seed
-    return int(read_manifest(config.teacher_cache).get("seed", config.seed))
+def cache_seed(options: DistillOptions) -> int:
+    """Return the seed of the held-out split and of static masks: the one the cache was made with, else --seed."""
+    if options.teacher_cache is None:
+        return options.seed
+    return int(read_manifest(options.teacher_cache).get("seed", options.seed))
 
 
 def fingerprint(blocks: Sequence[Mapping[str, Any]]) -> tuple[str, int]:
-    """Return a hash of token ids and their boundaries, and how many tokens there are."""
+    """Return a hash of the token ids and block boundaries, and the number of tokens."""
     digest, tokens = hashlib.sha256(), 0
     for row in blocks:
         ids = np.asarray(row["input_ids"], dtype=np.int32)
@@ -74,38 +77,38 @@ def fingerprint(blocks: Sequence[Mapping[str, Any]]) -> tuple[str, int]:
     return digest.hexdigest(), tokens
 
 
-def claim_cache(directory: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest of a directory, written where it is empty.
+def claim_cache(directory: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest of a cache directory. Write the wanted one first if the directory is new or empty.
 
-    Raises DistilkitError where it holds something else, saying what differs.
+    Raises DistilkitError if the manifest there differs in OPTIONS or INPUTS; the message names the difference.
     """
     found = read_manifest(directory)
     if not found:
         with writing(directory):
             directory.mkdir(parents=True, exist_ok=True)
             if any(not path.name.startswith(".") for path in directory.iterdir()):
-                raise DistilkitError(f"'{directory}' holds other files: give another --teacher-cache")
-            save_manifest(directory, about)
-        return dict(about)
-    if (kind := found.get("cache_logits", "sampled")) != "sampled":  # only older versions write this
+                raise DistilkitError(f"'{directory}' contains other files: choose another --teacher-cache")
+            save_manifest(directory, wanted)
+        return dict(wanted)
+    if (kind := found.get("cache_logits", "sampled")) != "sampled":  # only older versions write this key
         raise DistilkitError(
             f"the cache in '{directory}' was made by an older distilkit with --cache-logits {kind}, which is no longer "
-            "supported: give another --teacher-cache"
+            "supported: choose another --teacher-cache"
         )
     for name in OPTIONS:
-        if found.get(name) != about[name]:
+        if found.get(name) != wanted[name]:
             raise DistilkitError(
-                f"the cache in '{directory}' was made with {flag(name)} {found.get(name)}, not {about[name]}: "
-                "give another --teacher-cache"
+                f"the cache in '{directory}' was made with {flag(name)} {found.get(name)}, not {wanted[name]}: "
+                "choose another --teacher-cache"
             )
-    for name, words in MADE_FOR.items():
-        if found.get(name) != about[name]:
-            raise DistilkitError(f"the cache in '{directory}' was made {words}: give another --teacher-cache")
+    for name, difference in INPUTS.items():
+        if found.get(name) != wanted[name]:
+            raise DistilkitError(f"the cache in '{directory}' was made {difference}: choose another --teacher-cache")
     return found
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Return a cache's manifest, {} where there is none."""
+    """Return the manifest of a cache directory, {} if it has none."""
     try:
         found = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -113,23 +116,23 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict):
-        raise DistilkitError(f"'{directory}' has no {MANIFEST} that can be read: give another --teacher-cache")
+        raise DistilkitError(f"{MANIFEST} in '{directory}' cannot be read: choose another --teacher-cache")
     return found
 
 
 def save_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
-    """Write manifest.json atomically; several runs may start on the same cache."""
+    """Write manifest.json atomically, because several runs may start on the same cache."""
     write_text(directory / MANIFEST, json_text(dict(manifest)) + "\n")
 
 
 @contextmanager
 def writing(directory: Path) -> Iterator[None]:
-    """Turn a full disk and the like into one line."""
+    """Context manager: turn a full or read-only disk into a DistilkitError."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (*UNWRITABLE, errno.ENOENT):  # ENOENT: a place where no directory can be made
+        if error.errno not in (*UNWRITABLE, errno.ENOENT):  # ENOENT: no directory can be made there
             raise
         raise DistilkitError(
-            f"cannot write '{directory}' ({error.strerror}): free space or give another --teacher-cache"
+            f"cannot write '{directory}' ({error.strerror}): free space or choose another --teacher-cache"
         ) from None

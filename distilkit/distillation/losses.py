@@ -1,4 +1,7 @@
-"""The losses as pure functions of tensors; R is a number of rows (token positions), V the vocabulary, H the width."""
+"""Distillation losses as pure functions of tensors.
+
+Shapes: R rows (token positions), V vocabulary size, H hidden size, B sequences, T tokens, C classes or labels.
+"""
 
 import math
 
@@ -10,7 +13,7 @@ from torch import Tensor
 def kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return T² · mean over rows of KL(softmax(teacher/T) ‖ softmax(student/T)), logits (R, V) each.
 
-    The factor T² keeps the gradient's size (Hinton et al. 2015, section 2); the mean over rows is DistilBERT's.
+    The factor T² keeps the scale of the gradient (Hinton et al. 2015, section 2). DistilBERT also averages over rows.
     """
     log_s = F.log_softmax(student.float() / temperature, dim=-1)  # (R, V)
     log_t = F.log_softmax(teacher.float() / temperature, dim=-1)  # (R, V)
@@ -20,27 +23,27 @@ def kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 def binary_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return T² · mean over rows and labels of KL(Bernoulli(σ(teacher/T)) ‖ Bernoulli(σ(student/T))), logits (R, C).
 
-    kl() for labels that do not exclude each other: a label is a choice of two, of which the other has the logit 0.
+    This is kl() for multi-label tasks: each label is a choice between its logit and 0.
     """
     pairs = [torch.stack([z.float(), torch.zeros_like(z, dtype=torch.float32)], dim=-1) for z in (student, teacher)]
     ours, theirs = (pair.flatten(0, 1) for pair in pairs)  # (R·C, 2)
     return kl(ours, theirs, temperature)
 
 
-def kl_sampled(student: Tensor, draws: Tensor, entropy: Tensor, temperature: float) -> Tensor:
-    """Return T² · mean over rows of an estimate of KL from K draws of the teacher's distribution at the temperature.
+def kl_sampled(student: Tensor, samples: Tensor, entropy: Tensor, temperature: float) -> Tensor:
+    """Estimate kl() from K tokens per row, sampled from the teacher's distribution at this temperature.
 
-    student: logits (R, V); draws: token ids (R, K), a token as often as it was drawn; entropy: the teacher's, in nats
-    (R,). The mean of -log softmax(student/T) over the draws is an unbiased estimate of the cross-entropy, and so is its
-    gradient; less the entropy it is one of kl(), and may be negative (Anshumann et al. 2025, "Sparse Logit Sampling",
-    arXiv 2503.16870, with the teacher itself as the distribution to draw from).
+    student: logits (R, V); samples: token ids (R, K), repeated as often as drawn; entropy: of the teacher, in nats
+    (R,). The mean of -log softmax(student/T) over the samples is an unbiased estimate of the cross-entropy, and so is
+    its gradient. Subtracting the entropy gives an unbiased estimate of kl(), which may be negative. Follows Anshumann
+    et al. 2025, "Sparse Logit Sampling" (arXiv 2503.16870), with the teacher as its own proposal distribution.
     """
     log_s = F.log_softmax(student.float() / temperature, dim=-1)  # (R, V)
-    return (-log_s.gather(1, draws).mean(1) - entropy.float()).mean() * temperature**2
+    return (-log_s.gather(1, samples).mean(1) - entropy.float()).mean() * temperature**2
 
 
 def mlm(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy over the rows whose label isn't -100; logits (R, V), labels (R,)."""
+    """Return the mean cross-entropy over rows whose label is not -100; logits (R, V), labels (R,)."""
     return F.cross_entropy(logits.float(), labels, ignore_index=-100)
 
 
@@ -55,10 +58,10 @@ def hidden(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def relations(states: Tensor, heads: int) -> Tensor:
-    """Return the scaled dot products of every two tokens' states in each of `heads` relation heads.
+    """Return the scaled dot products of all token pairs in each of `heads` relation heads.
 
-    states (B, A, T, D), whose A · D columns are dealt out anew; returns (B, heads, T, T) (Wang et al. 2020, MiniLMv2,
-    equations 3 and 4).
+    states (B, A, T, D): the A · D columns are regrouped into relation heads. Returns (B, heads, T, T).
+    (Wang et al. 2020, MiniLMv2, equations 3 and 4.)
     """
     batch, _, length, _ = states.shape
     split = states.transpose(1, 2).reshape(batch, length, heads, -1).transpose(1, 2).float()  # (B, heads, T, d)
@@ -68,12 +71,12 @@ def relations(states: Tensor, heads: int) -> Tensor:
 def attention(student: Tensor, teacher: Tensor, tokens: Tensor | None) -> Tensor:
     """Return the mean over heads and tokens of KL(softmax(teacher) ‖ softmax(student)), scores (B, heads, T, T) each.
 
-    `tokens` (B, T) is true at what isn't padding, None where nothing is; padding neither attends nor is attended to
-    (Wang et al. 2020, MiniLM, equation 3 for attention maps; MiniLMv2, equation 5 for relations).
+    `tokens` (B, T) is False at padding; None means that there is no padding. Padding is ignored both as query and as
+    key (Wang et al. 2020, MiniLM, equation 3 for attention maps; MiniLMv2, equation 5 for relations).
     """
     if tokens is not None:
-        hole = ~tokens[:, None, None].bool()  # (B, 1, 1, T)
-        student, teacher = (scores.masked_fill(hole, torch.finfo(scores.dtype).min) for scores in (student, teacher))
+        padding = ~tokens[:, None, None].bool()  # (B, 1, 1, T)
+        student, teacher = (scores.masked_fill(padding, torch.finfo(scores.dtype).min) for scores in (student, teacher))
     log_s, log_t = F.log_softmax(student.float(), -1), F.log_softmax(teacher.float(), -1)
     each = F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(-1).mean(1)  # (B, T)
     return each.mean() if tokens is None else (each * tokens).sum() / tokens.sum()

@@ -1,5 +1,6 @@
-"""A student and its teacher: what it takes for one to learn from the other."""
+"""Find, open and check the teacher of a student: for text (`distill`) or for a task (`finetune`)."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,55 +9,84 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilkit.encoders import checkpoint, vocabulary
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
-from distilkit.record import read_biography, remembered_teacher
+from distilkit.record import remembered_teacher
+from distilkit.tasks import encoding, labels
+from distilkit.tasks.catalogue import HEADS, Task
+
+TEACHER_PREFIX = "teacher_"  # begins the batch columns for a teacher with a tokenizer of its own
 
 
-def teacher_name(config: DistillOptions) -> str:
-    """Return the teacher that --teacher or the student's biography names."""
-    name = config.teacher or remembered_teacher(config.student)
+def teacher_name(options: DistillOptions) -> str:
+    """Return the teacher given with --teacher, or recorded in the student's history."""
+    name = options.teacher or remembered_teacher(options.student)
     if name is None:
-        raise DistilkitError(f"'{config.student}' does not say what it was made from: name the teacher with --teacher")
-    if config.teacher is None and Path(name).is_absolute() and not Path(name).exists():
+        raise DistilkitError(f"'{options.student}' has no recorded teacher: specify one with --teacher")
+    if options.teacher is None and Path(name).is_absolute() and not Path(name).exists():
         raise DistilkitError(
-            f"the teacher that '{config.student}' was made from, '{name}', is gone: name one with --teacher"
+            f"the recorded teacher of '{options.student}', '{name}', no longer exists: specify one with --teacher"
         )
     return name
 
 
 def open_teacher(
-    config: DistillOptions, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    options: DistillOptions, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedModel:
-    """Open the teacher, and refuse one that doesn't fit."""
-    name = teacher_name(config)
+    """Open the teacher of a student that learns from text.
+
+    If the student's vocabulary was pruned, the teacher's is pruned to the same tokens.
+    Raises DistilkitError if the teacher does not fit the student.
+    """
+    name = teacher_name(options)
     teacher = checkpoint.open_model(name, "masked-lm")
     theirs = checkpoint.open_tokenizer(name)
-    if has_fewer_tokens(config.student):
-        teacher, theirs = vocabulary.prune(teacher, vocabulary.shared_ids(tokenizer, theirs)), tokenizer
-    check_pair(student, teacher, checkpoint.same_vocabulary(tokenizer, theirs))
-    check_length(teacher, config.seq_length)
+    teacher = vocabulary.to_vocabulary(teacher, theirs, tokenizer)
+    check_pair(student, teacher)
+    check_length(teacher, options.seq_length)
     return teacher
 
 
-def has_fewer_tokens(student: str) -> bool:
-    """Say whether a checkpoint's vocabulary was cut when it was made."""
-    return any(entry.command == "init" and entry.config.get("vocabulary") for entry in read_biography(student))
-
-
-def check_pair(student: PreTrainedModel, teacher: PreTrainedModel, same_vocabulary: bool) -> None:
-    """Refuse a teacher from whom the student can't learn: another vocabulary, or the very same weights."""
-    if not same_vocabulary or student.config.vocab_size != teacher.config.vocab_size:
-        raise DistilkitError(
-            "teacher and student have different vocabularies: give a --teacher with the student's tokenizer"
-        )
+def check_pair(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Raise DistilkitError if the vocabularies differ, or if student and teacher have the same weights."""
+    if student.config.vocab_size != teacher.config.vocab_size:
+        raise vocabulary.different_vocabularies()
     mine, theirs = student.state_dict(), teacher.state_dict()
     if mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine):
         raise DistilkitError(
-            "teacher and student have identical weights, nothing to learn: make a student with distilkit init"
+            "teacher and student have identical weights, so there is nothing to learn: "
+            "make a student with distilkit init"
         )
 
 
 def check_length(model: PreTrainedModel, seq_length: int) -> None:
-    """Refuse blocks that are longer than the model's positions."""
+    """Raise DistilkitError if blocks of --seq-length have more tokens than the model has positions."""
     positions = checkpoint.max_tokens(model)
     if positions is not None and seq_length > positions:
         raise DistilkitError(f"--seq-length {seq_length} is longer than the model's {positions} positions: lower it")
+
+
+@dataclass(frozen=True)
+class TaskTeacher:
+    """A model fine-tuned on the task, its tokenizer and inputs, and its output for each label of the task."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    inputs: tuple[str, ...]
+    order: tuple[int, ...]
+    prefix: str  # TEACHER_PREFIX, or "" if it shares the student's tokenizer
+
+
+def open_task_teacher(name: str, task: Task, tokenizer: PreTrainedTokenizerBase) -> TaskTeacher:
+    """Open a teacher fine-tuned on the task and match its outputs to the task's labels by name.
+
+    Raises DistilkitError if it has other labels or, for spans, another tokenizer than the student's.
+    """
+    model = checkpoint.open_model(name, HEADS[task.kind])
+    own = checkpoint.open_tokenizer(name, model)
+    order = labels.label_order(task, model.config, name)
+    same = checkpoint.same_vocabulary(tokenizer, own)
+    if task.kind == "span" and not same:
+        raise DistilkitError(
+            f"--teacher '{name}' has another tokenizer than the student, so their answers start at different tokens: "
+            "give a --teacher with the student's tokenizer"
+        )
+    return TaskTeacher(model, own, encoding.input_names(model), tuple(order), "" if same else TEACHER_PREFIX)

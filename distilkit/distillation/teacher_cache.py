@@ -1,8 +1,8 @@
-"""The teacher's answers at masked tokens, on the disk: asked once, used by every later epoch and run.
+"""The teacher's predictions at masked tokens, on disk: computed once, read by all later epochs and runs.
 
-A directory holds manifest.json, which says what the answers are to; part-*.npy, the answers to PART blocks each; and
-heldout-*.npy, the teacher's first choices on held-out text. A file under its own name is whole, so a filling that was
-interrupted goes on with the parts that are missing.
+A cache directory contains manifest.json, which describes what it was made for; part-*.npy, the predictions for
+PART_BLOCKS blocks each; and heldout-*.npy, the teacher's top-1 predictions on held-out text. Files are written under a
+temporary name and renamed when complete. An interrupted fill therefore continues with the missing parts.
 """
 
 import math
@@ -41,54 +41,60 @@ from distilkit.training.devices import DTYPES, device, is_main_process, keep_fre
 
 Row = dict[str, Any]
 Array = npt.NDArray[Any]
-PART = 1024  # blocks in a file: as many as an interruption can cost
-OPEN_PARTS = 256  # that are mapped at a time
+PART_BLOCKS = 1024  # blocks per file; an interruption costs at most one file
+MAX_OPEN_PARTS = 256  # files that are memory-mapped at the same time
 
 
 class TeacherCache:
-    """Blocks of text, always masked alike, with the teacher's answers: the rows that batches are made of.
+    """Blocks of text with fixed masks and the teacher's predictions: the rows of training batches.
 
-    The mask is a function of the cache's seed, the masking and the block's number, so it is the same in every epoch,
-    batch, process and run. Of an answer, sampled tokens and the entropy are kept, as losses.kl_sampled takes them.
-    `about` is what manifest.describe() says of the run.
-    Raises DistilkitError where the directory holds something else.
+    The mask depends only on the cache's seed, the number of the masking and the number of the block. It is the same in
+    every epoch, batch, process and run. A prediction is stored as sampled tokens and an entropy, the inputs of
+    losses.kl_sampled. `wanted` is the manifest that this run needs, from cache_manifest.describe().
+    Raises DistilkitError if the directory contains something else.
     """
 
     def __init__(
-        self, directory: Path, blocks: Sequence[Row], tokenizer: PreTrainedTokenizerBase, about: Mapping[str, Any]
+        self,
+        directory: Path,
+        blocks: Sequence[Row],
+        tokenizer: PreTrainedTokenizerBase,
+        wanted: Mapping[str, Any],
+        part_blocks: int = PART_BLOCKS,
     ) -> None:
         self.directory, self.blocks, self.tokenizer, self.masking = directory, blocks, tokenizer, 0
-        self.manifest = claim_cache(directory, about)
-        self.size, self.maskings = int(about["cache_size"]), int(about["cache_maskings"])
-        self.probability = float(about["mask_probability"])
-        self.most = math.ceil(self.probability * about["seq_length"])  # masked tokens of a block
-        ids = np.min_scalar_type(about["vocabulary"] - 1)
+        self.manifest, self.part_blocks = claim_cache(directory, wanted), part_blocks
+        self.size, self.maskings = int(wanted["cache_size"]), int(wanted["cache_maskings"])
+        self.probability = float(wanted["mask_probability"])
+        self.max_masked = math.ceil(self.probability * wanted["seq_length"])  # masked tokens per block
+        ids = np.min_scalar_type(wanted["vocabulary"] - 1)
         self.dtype = np.dtype([("ids", ids, (self.size,)), ("values", "f2", (1,))])
-        self._part = lru_cache(OPEN_PARTS)(self._open)
+        self._part = lru_cache(MAX_OPEN_PARTS)(self._open)
 
     def __len__(self) -> int:
         return len(self.blocks)
 
     def __getitem__(self, block: int) -> Row:
-        """Return a block as the current masking has it: ids and labels (T,), teacher_ids and teacher_values (M, …)."""
-        place = self.masking * len(self) + block
-        row = self.mask(place)
-        answers = self._part(place // PART)[place % PART, : int((row["labels"] != -100).sum())]
+        """Return a block in the current masking: input_ids, labels (T,), teacher_ids (M, K), teacher_values (M, 1)."""
+        number = self.masking * len(self) + block
+        row = self.mask(number)
+        predictions = self._part(number // self.part_blocks)[number % self.part_blocks]
+        predictions = predictions[: int((row["labels"] != -100).sum())]
         return row | {
-            "teacher_ids": torch.from_numpy(answers["ids"].astype(np.int64)),
-            "teacher_values": torch.from_numpy(answers["values"].astype(np.float32)),
+            "teacher_ids": torch.from_numpy(predictions["ids"].astype(np.int64)),
+            "teacher_values": torch.from_numpy(predictions["values"].astype(np.float32)),
         }
 
-    def mask(self, place: int) -> Row:
-        """Mask a block; place 0 to N - 1 are the blocks' first masking, N to 2·N - 1 their second."""
-        masking, block = divmod(place, len(self))
+    def mask(self, number: int) -> Row:
+        """Mask a block. Numbers 0 to N - 1 are the first masking of the N blocks, N to 2·N - 1 the second."""
+        masking, block = divmod(number, len(self))
         ids = torch.from_numpy(np.asarray(self.blocks[block]["input_ids"]).astype(np.int64))
-        fixed = make_generator(self.manifest["seed"], masking, block)
-        corrupted, labels = mask_tokens(ids[None], self.tokenizer, self.probability, [fixed])
+        generator = make_generator(self.manifest["seed"], masking, block)
+        corrupted, labels = mask_tokens(ids[None], self.tokenizer, self.probability, [generator])
         return {"input_ids": corrupted[0], "labels": labels[0]}
 
     def collate(self, rows: list[Row], _generators: Any = None) -> dict[str, Tensor]:
-        """Stack rows, padded to the longest with an attention_mask where they differ; answers one behind the other."""
+        """Stack rows, padded with an attention_mask if their lengths differ, and concatenate their predictions."""
         fill = {"input_ids": self.tokenizer.pad_token_id or 0, "labels": -100}
         batch = {
             name: pad_sequence([row[name] for row in rows], batch_first=True, padding_value=padding)
@@ -97,34 +103,34 @@ class TeacherCache:
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])
         if (lengths != lengths[0]).any():
             batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
-        answers = [name for name in ("teacher_ids", "teacher_values") if name in rows[0]]
-        return batch | {name: torch.cat([row[name] for row in rows]) for name in answers}
+        predictions = [name for name in ("teacher_ids", "teacher_values") if name in rows[0]]
+        return batch | {name: torch.cat([row[name] for row in rows]) for name in predictions}
 
     def missing(self) -> list[int]:
-        """Return the numbers of the parts that the teacher hasn't answered."""
-        parts = math.ceil(self.maskings * len(self) / PART)
+        """Return the numbers of the parts that are not on disk yet."""
+        parts = math.ceil(self.maskings * len(self) / self.part_blocks)
         return [part for part in range(parts) if not self._path(part).exists()]
 
     def fill(self, parts: list[int], teacher: PreTrainedModel, batch_size: int, precision: str = "fp32") -> None:
-        """Ask the teacher for some parts; the main process notes how long it took."""
+        """Compute and write some parts. The main process adds the time to the manifest."""
         keep_freed_memory()
         teacher.eval().to(device())
-        total = sum(len(self._places(part)) for part in parts)
-        with track("ask the teacher", total, unit="blocks") as advance, writing(self.directory):
+        total = sum(len(self._numbers(part)) for part in parts)
+        with track("run the teacher", total, unit="blocks") as advance, writing(self.directory):
             for part in parts:
-                started, asked, places = time.monotonic(), 0.0, self._places(part)
-                answers = np.zeros((len(places), self.most), self.dtype)
-                for start in range(0, len(places), batch_size):
-                    at = slice(start, start + batch_size)
-                    asked += self._ask(teacher, places[at], answers[at], precision)
-                    advance(len(places[at]))
-                save_array(self._path(part), answers)
+                started, teacher_seconds, numbers = time.monotonic(), 0.0, self._numbers(part)
+                predictions = np.zeros((len(numbers), self.max_masked), self.dtype)
+                for start in range(0, len(numbers), batch_size):
+                    rows = slice(start, start + batch_size)
+                    teacher_seconds += self._predict(teacher, numbers[rows], predictions[rows], precision)
+                    advance(len(numbers[rows]))
+                save_array(self._path(part), predictions)
                 if is_main_process():
-                    self._took(len(places), time.monotonic() - started, asked)
+                    self._record_cost(len(numbers), time.monotonic() - started, teacher_seconds)
 
-    def _ask(self, teacher: PreTrainedModel, places: range, answers: Array, precision: str) -> float:
-        """Write the answers to some rows into `answers` (n, M); returns the seconds that the teacher itself took."""
-        inputs = send_to_device(self.collate([self.mask(place) for place in places]), device())
+    def _predict(self, teacher: PreTrainedModel, numbers: range, predictions: Array, precision: str) -> float:
+        """Write the predictions for some rows to `predictions` (n, M); return the seconds spent in the teacher."""
+        inputs = send_to_device(self.collate([self.mask(number) for number in numbers]), device())
         masked = inputs.pop("labels") != -100  # (n, T)
         started = time.monotonic()
         autocast = torch.autocast(device().type, DTYPES.get(precision, torch.bfloat16), enabled=precision in DTYPES)
@@ -133,59 +139,60 @@ class TeacherCache:
         if logits.is_cuda:
             torch.cuda.synchronize()
         seconds = time.monotonic() - started
-        fixed = make_generator(self.manifest["seed"], -1, places[0], device=logits.device)
-        ids, values = sample_tokens(logits, self.size, self.manifest["temperature"], fixed)
-        there = np.arange(self.most) < masked.sum(1).cpu().numpy()[:, None]  # (n, M)
-        answers["ids"][there], answers["values"][there] = ids.cpu().numpy(), values.cpu().numpy()
+        generator = make_generator(self.manifest["seed"], -1, numbers[0], device=logits.device)
+        ids, values = sample_tokens(logits, self.size, self.manifest["temperature"], generator)
+        used = np.arange(self.max_masked) < masked.sum(1).cpu().numpy()[:, None]  # (n, M)
+        predictions["ids"][used], predictions["values"][used] = ids.cpu().numpy(), values.cpu().numpy()
         return seconds
 
-    def _took(self, blocks: int, seconds: float, asked: float) -> None:
-        for name, value in (("asked", blocks), ("fill_seconds", seconds), ("teacher_seconds", asked)):
+    def _record_cost(self, blocks: int, seconds: float, teacher_seconds: float) -> None:
+        for name, value in (("asked", blocks), ("fill_seconds", seconds), ("teacher_seconds", teacher_seconds)):
             self.manifest[name] = self.manifest.get(name, 0) + value
         save_manifest(self.directory, self.manifest)
 
     def heldout(self, blocks: Sequence[Row]) -> Path:
-        """Return the file for the teacher's first choices on those held-out blocks."""
+        """Return the path of the teacher's top-1 predictions on these held-out blocks."""
         return self.directory / f"heldout-{fingerprint(blocks)[0][:16]}.npy"
 
     def metrics(self, rows_per_update: int) -> dict[str, float]:
-        """Return what the cache costs and saves, and tell of it.
+        """Return the cost and the gain of the cache, and print them.
 
-        The time saved is the teacher's own while it was filled; from `break_even_epoch` on, a run that had to fill it
-        is ahead of one that asks the teacher at every update.
+        The time saved per update is the time the teacher took per block while the cache was filled. From epoch
+        `break_even_epoch` on, a run that filled the cache is ahead of a run with a live teacher.
         """
-        noted = read_manifest(self.directory)  # by the main process
+        recorded = read_manifest(self.directory)  # The main process alone recorded the costs.
         size = sum(path.stat().st_size for path in self.directory.glob("part-*.npy"))
-        fill, asked, blocks = (float(noted.get(name, 0)) for name in ("fill_seconds", "teacher_seconds", "asked"))
+        fill, teacher, blocks = (float(recorded.get(name, 0)) for name in ("fill_seconds", "teacher_seconds", "asked"))
         costs = {
-            "cache/bytes_per_token": size / noted["tokens"],
+            "cache/bytes_per_token": size / recorded["tokens"],
             "cache/fill_seconds": fill,
-            "cache/seconds_saved_per_update": asked / max(blocks, 1) * rows_per_update,
-            "cache/break_even_epoch": self.maskings * fill / max(asked, 1e-9),
+            "cache/seconds_saved_per_update": teacher / max(blocks, 1) * rows_per_update,
+            "cache/break_even_epoch": self.maskings * fill / max(teacher, 1e-9),
         }
         per_token, _, saved, epoch = costs.values()
         if is_main_process():
             say(
-                f"the teacher cache takes {per_token:.1f} bytes a token, was filled in {fill:.0f} s and saves about "
-                f"{saved:.3f} s an update: a gain from epoch {epoch:.2f} on, and at once in later runs"
+                f"the teacher cache takes {per_token:.1f} bytes per token, was filled in {fill:.0f} s and saves about "
+                f"{saved:.3f} s per update: a gain from epoch {epoch:.2f} on, and from the start in later runs"
             )
         return costs
 
-    def _places(self, part: int) -> range:
-        return range(part * PART, min((part + 1) * PART, self.maskings * len(self)))
+    def _numbers(self, part: int) -> range:
+        """Return the numbers of the masked blocks in a part, as in mask()."""
+        return range(part * self.part_blocks, min((part + 1) * self.part_blocks, self.maskings * len(self)))
 
     def _path(self, part: int) -> Path:
         return self.directory / f"part-{part:06d}.npy"
 
     def _open(self, part: int) -> Array:
-        answers = load_array(self._path(part))
-        if answers.dtype != self.dtype or answers.shape != (len(self._places(part)), self.most):
-            raise DistilkitError(f"'{self._path(part)}' is damaged: delete it, and the teacher is asked again")
-        return answers
+        predictions = load_array(self._path(part))
+        if predictions.dtype != self.dtype or predictions.shape != (len(self._numbers(part)), self.max_masked):
+            raise damaged(self._path(part))
+        return predictions
 
 
 class CachedBatches(Batches):
-    """Batches of a cache's rows: every epoch has its own order, and the maskings take turns."""
+    """Batches of a cache's rows. Every epoch has its own order, and the maskings are used epoch by epoch in turn."""
 
     rows: TeacherCache
 
@@ -198,7 +205,7 @@ class CachedBatches(Batches):
 
 
 def sample_tokens(logits: Tensor, size: int, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return what is kept of logits (M, V): ids drawn at the temperature (M, K), and the entropy in nats (M, 1)."""
+    """Return ids sampled from logits (M, V) at the temperature (M, K), and the entropy in nats (M, 1)."""
     log_p = torch.log_softmax(logits.float() / temperature, dim=-1)
     p = log_p.exp()
     ids = torch.multinomial(p, size, replacement=True, generator=generator)
@@ -206,55 +213,62 @@ def sample_tokens(logits: Tensor, size: int, temperature: float, generator: torc
 
 
 def make_generator(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a generator that is a function of some numbers, in every process the same."""
+    """Return a random generator seeded by these numbers, the same in every process."""
     return torch.Generator(device).manual_seed(hash(numbers) % 2**63)
 
 
 def save_array(path: Path, array: Array) -> None:
-    """Write a .npy file atomically; several runs may fill the same cache."""
+    """Write a .npy file atomically, because several runs may fill the same cache."""
     with replacing(path) as partial, partial.open("wb") as file:
         np.save(file, array)
 
 
 def load_array(path: Path) -> Array:
-    """Map a .npy file into memory.
+    """Memory-map a .npy file.
 
-    Raises DistilkitError where it is damaged.
+    Raises DistilkitError if it is damaged.
     """
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):  # what NumPy says of a file that is cut short, or empty
-        raise DistilkitError(f"'{path}' is damaged: delete it, and the teacher is asked again") from None
+    except (ValueError, EOFError):  # NumPy raises these for truncated and empty files.
+        raise damaged(path) from None
     return array
 
 
+def damaged(path: Path) -> DistilkitError:
+    """Return the error for a damaged file of a cache."""
+    return DistilkitError(f"'{path}' is damaged: delete it to compute it again")
+
+
 def fill_cache(
-    config: DistillOptions,
+    options: DistillOptions,
     student: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     batches: Batches,
-    examiner: HeldoutEvaluator,
+    evaluator: HeldoutEvaluator,
 ) -> TeacherCache:
-    """Open --teacher-cache and give the examiner its answers; the teacher is opened only where one is missing."""
-    assert config.teacher_cache is not None
+    """Open --teacher-cache, compute what is missing, and give the evaluator the teacher's held-out predictions.
+
+    The teacher is opened only if something is missing.
+    """
+    assert options.teacher_cache is not None
     vocabulary = int(student.config.vocab_size)
-    about = describe(config, teacher_name(config), tokenizer, vocabulary, batches.rows)
+    wanted = describe(options, teacher_name(options), tokenizer, vocabulary, batches.rows)
     processes = state()
     with processes.main_process_first():
-        cache = TeacherCache(config.teacher_cache, batches.rows, tokenizer, about)
-    missing, heldout = cache.missing(), cache.heldout(examiner.rows)
-    asking = bool(missing) or not heldout.exists()
-    processes.wait_for_everyone()  # all processes have to see the same missing
-    if asking:
-        teacher = open_teacher(config, student, tokenizer)
-        cache.fill(
-            missing[processes.process_index :: processes.num_processes], teacher, config.batch_size, config.precision
-        )
+        cache = TeacherCache(options.teacher_cache, batches.rows, tokenizer, wanted)
+    missing, heldout = cache.missing(), cache.heldout(evaluator.rows)
+    incomplete = bool(missing) or not heldout.exists()
+    processes.wait_for_everyone()  # Every process must list the missing parts before one of them writes any.
+    if incomplete:
+        teacher = open_teacher(options, student, tokenizer)
+        mine = missing[processes.process_index :: processes.num_processes]
+        cache.fill(mine, teacher, options.batch_size, options.precision)
         if processes.is_main_process:
-            save_array(heldout, examiner.ask(teacher).cpu().numpy())
+            save_array(heldout, evaluator.predict(teacher).cpu().numpy())
         processes.wait_for_everyone()
-    answers = load_array(heldout)
-    if answers.shape != (examiner.asked,):
-        raise DistilkitError(f"'{heldout}' is damaged: delete it, and the teacher is asked again")
-    examiner.answers = torch.from_numpy(np.array(answers)).to(device())
+    predictions = load_array(heldout)
+    if predictions.shape != (evaluator.masked_tokens,):
+        raise damaged(heldout)
+    evaluator.teacher_predictions = torch.from_numpy(np.array(predictions)).to(device())
     return cache

@@ -1,4 +1,4 @@
-"""What to minimise: modules made of losses. A batch goes in, named losses come out, "loss" their weighted sum."""
+"""The loss of `distill`: weighted loss terms on masked text, with a live or a cached teacher."""
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
@@ -24,35 +24,34 @@ from distilkit.encoders.forward import (
 from distilkit.encoders.layers import truncate_shared
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
-from distilkit.training.objective import Objective, Shares
+from distilkit.training.objective import Fractions, Objective
 
-WEIGHTS = {  # of the parts, by the name of an objective
-    "triple": {"ce": 5.0, "mlm": 2.0, "cos": 1.0},  # Sanh et al. 2019; the weights: transformers issue 2013
+WEIGHTS = {  # of the loss terms, by --objective
+    "triple": {"ce": 5.0, "mlm": 2.0, "cos": 1.0},  # Sanh et al. 2019; the weights are from transformers issue 2013
     "mlm": {"mlm": 1.0},
     "hidden": {"hidden": 1.0},
-    "attention": {"attention": 1.0, "hidden": 1.0},  # as TinyBERT's general distillation
+    "attention": {"attention": 1.0, "hidden": 1.0},  # as in TinyBERT's general distillation
     "minilm": {"relation": 1.0},
 }
-PARTS = ("ce", "mlm", "cos", "hidden", "attention", "relation")
-NOTHING = Activations({}, {})
+LOSS_TERMS = ("ce", "mlm", "cos", "hidden", "attention", "relation")
 
 
 class ForwardResult(NamedTuple):
-    """What one forward pass of a model gave: R of the batch's B·T rows reached the vocabulary head."""
+    """The outputs of one forward pass. The vocabulary head saw R of the B·T rows of the flattened batch."""
 
-    last: Tensor  # (B·T, H)
-    head: Head | Tensor | None  # what logits are computed from, or logits (R, V)
-    inside: Activations
+    last: Tensor  # last hidden states (B·T, H)
+    head: Head | Tensor | None  # the inputs of the output layer, or logits (R, V), or None if not needed
+    activations: Activations
 
 
 class Distillation(Objective):
-    """A weighted sum of losses on masked text: masked LM, and what makes a student like its teacher.
+    """A weighted sum of loss terms on masked text.
 
-    ce (soft targets), mlm and cos (last hidden states) are the triple loss of Sanh et al. 2019, sections 2 and 3; with
-    ce_positions "all" the soft targets are matched at every token that isn't padding, with "masked" only at the tokens
-    to predict. hidden, attention and relation compare layers that `layer_map` pairs (Alignment).
-    After the share `until` of the run only masked LM is left, and the teacher isn't asked any more.
-    Raises DistilkitError where the two models don't fit the parts.
+    ce (soft targets), mlm and cos (last hidden states) form the triple loss of Sanh et al. 2019, sections 2 and 3.
+    With ce_positions "all", ce is a mean over all tokens except padding, with "masked" over the masked tokens only.
+    hidden, attention and relation compare the layers that `layer_map` pairs (LayerMatching).
+    After the fraction `teacher_until` of the run only mlm remains, and the teacher is not run any more.
+    Raises DistilkitError if the two models do not fit the loss terms.
     """
 
     def __init__(
@@ -65,172 +64,184 @@ class Distillation(Objective):
         ce_positions: str = "all",
         layer_map: Sequence[int] = (),
         hidden_loss: str = "mse",
-        until: float = 1.0,
+        teacher_until: float = 1.0,
     ) -> None:
-        self.weights = {part: weight for part, weight in weights.items() if weight}
+        self.weights = {term: weight for term, weight in weights.items() if weight}
         if teacher is not None and not self.weights.keys() & {"ce", "cos"}:
-            teacher = truncate_shared(teacher, range(max(layer_map) + 1))  # no further than it is looked at
+            # The layers above the highest one in layer_map would not be used.
+            teacher = truncate_shared(teacher, range(max(layer_map) + 1))
         super().__init__(student, teacher)
-        self.temperature, self.ce_positions, self.until = temperature, ce_positions, until
-        self.asking = teacher is not None
+        self.temperature, self.ce_positions, self.teacher_until = temperature, ce_positions, teacher_until
+        self.uses_teacher = teacher is not None
         if teacher is not None:
             if "cos" in self.weights:
                 check_equal_size("hidden_size", student, teacher)
-            self.alignment = LayerMatching(student, teacher, self.weights, layer_map, hidden_loss)
+            self.layer_matching = LayerMatching(student, teacher, self.weights, layer_map, hidden_loss)
             self.chunked = "ce" in self.weights and has_linear_output(student) and has_linear_output(teacher)
 
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Return how many rows of a batch each part is a mean over: its tokens but padding, or those to predict."""
-        _, tokens, targets = _open(self, batch)
-        few = {"mlm", "ce"} if self.ce_positions == "masked" else {"mlm"}
-        return {part: torch.tensor(float(len(targets if part in few else tokens))) for part in self.weights}
+    def token_counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Return for each loss term the number of tokens it is a mean over: all but padding, or the masked ones."""
+        _, tokens, targets = _split_batch(self, batch)
+        masked_only = {"mlm", "ce"} if self.ce_positions == "masked" else {"mlm"}
+        return {term: torch.tensor(float(len(targets if term in masked_only else tokens))) for term in self.weights}
 
-    def ready(self, batch: Batch) -> Batch:
-        """Replace labels by `tokens` (N,), the rows of the flattened batch that aren't padding, and `targets` (M,).
+    def prepare(self, batch: Batch) -> Batch:
+        """Replace labels by `tokens` (N,), the rows of the flattened batch that are not padding, and `targets` (M,).
 
-        The first M rows are those to predict, `targets` the tokens there.
+        The first M of the rows are the masked tokens, and `targets` are the tokens to predict there.
         """
         labels, mask = batch["labels"].flatten(), batch.get("attention_mask")
-        chosen = labels != -100
-        others = ~chosen if mask is None else ~chosen & mask.flatten().bool()
-        tokens = torch.cat([chosen.nonzero(), others.nonzero()]).squeeze(-1)
+        masked = labels != -100
+        others = ~masked if mask is None else ~masked & mask.flatten().bool()
+        tokens = torch.cat([masked.nonzero(), others.nonzero()]).squeeze(-1)
         rest = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        return rest | {"tokens": tokens, "targets": labels[chosen]}
+        return rest | {"tokens": tokens, "targets": labels[masked]}
 
     def progress(self, done: float) -> None:
-        """Stop asking the teacher where its share of the run is behind."""
-        self.asking = self.teacher is not None and done < self.until
+        """Stop using the teacher after its fraction of the run."""
+        self.uses_teacher = self.teacher is not None and done < self.teacher_until
 
-    def forward(self, batch: Batch, shares: Shares | None = None) -> dict[str, Tensor]:
-        """Return each part and their weighted sum for a batch: input_ids, labels (B, T), attention_mask or none,
-        or what ready() made of it.
+    def forward(self, batch: Batch, fractions: Fractions | None = None) -> dict[str, Tensor]:
+        """Return `loss` and its terms for a batch, prepared or with input_ids, labels (B, T) and any attention_mask.
 
-        `shares` multiplies the parts: what this batch's rows are of all that an update is the mean over.
+        `fractions` are this micro-batch's shares of the tokens of an update, by loss term. The terms are multiplied by
+        them, so that the terms of all micro-batches add up to a mean over the update.
         """
-        weights = self.weights if self.asking else {"mlm": self.weights["mlm"]}
-        alphas = {part: weight * (shares[part] if shares else torch.ones(())) for part, weight in weights.items()}
-        inputs, tokens, targets = _open(self, batch)
+        weights = self.weights if self.uses_teacher else {"mlm": self.weights["mlm"]}
+        alphas = {term: weight * (fractions[term] if fractions else torch.ones(())) for term, weight in weights.items()}
+        inputs, tokens, targets = _split_batch(self, batch)
         everywhere = "ce" in alphas and self.ce_positions == "all"
         rows = tokens if everywhere else tokens[: len(targets)]
-        ours = self._look(self.student, inputs, rows, weights)
-        if self.teacher is None or not self.asking:
-            total, parts = _predict(ours, None, targets, alphas, self.temperature)
+        ours = self._forward(self.student, inputs, rows, weights)
+        if self.teacher is None or not self.uses_teacher:
+            total, terms = _prediction_losses(ours, None, targets, alphas, self.temperature)
         else:
             with torch.no_grad():
-                theirs = self._look(self.teacher, inputs, rows, weights)
-            total, parts = _predict(ours, theirs, targets, alphas, self.temperature)
+                theirs = self._forward(self.teacher, inputs, rows, weights)
+            total, terms = _prediction_losses(ours, theirs, targets, alphas, self.temperature)
             mask = inputs.get("attention_mask")
-            alike = self._compare(ours, theirs, None if mask is None else tokens, mask)
-            total = total + sum(alphas[part] * value for part, value in alike.items())
-            parts |= alike
-        return {"loss": total} | {part: parts[part].detach() * (shares[part] if shares else 1) for part in weights}
+            compared = self._compare(ours, theirs, None if mask is None else tokens, mask)
+            total = total + sum(alphas[term] * value for term, value in compared.items())
+            terms |= compared
+        return {"loss": total} | {
+            term: terms[term].detach() * (fractions[term] if fractions else 1) for term in weights
+        }
 
-    def _look(
+    def _forward(
         self, model: PreTrainedModel, inputs: Batch, rows: Tensor | None, weights: Mapping[str, float]
     ) -> ForwardResult:
-        """Run a model as far as those parts need it."""
+        """Run a model up to the outputs that these loss terms use."""
         side = 0 if model is self.student else 1
-        with self.alignment.watch(model, side) if self.asking and self.teacher else nullcontext(NOTHING) as inside:
+        recording = self.uses_teacher and self.teacher
+        with self.layer_matching.record(model, side) if recording else nullcontext(Activations({}, {})) as recorded:
             if not weights.keys() & ({"ce"} if side else {"ce", "mlm"}):
-                return ForwardResult(encoder_states(model, inputs), None, inside)
-            last, head = (head_inputs if self.asking and self.chunked else masked_lm_logits)(model, inputs, rows)
-            return ForwardResult(last, head, inside)
+                return ForwardResult(encoder_states(model, inputs), None, recorded)
+            last, head = (head_inputs if self.uses_teacher and self.chunked else masked_lm_logits)(model, inputs, rows)
+            return ForwardResult(last, head, recorded)
 
     def _compare(
         self, ours: ForwardResult, theirs: ForwardResult, tokens: Tensor | None, mask: Tensor | None
     ) -> dict[str, Tensor]:
-        """Return the parts that compare hidden states and what goes on inside the two models."""
-        parts = self.alignment.compare(ours.inside, theirs.inside, tokens, mask)
+        """Return the loss terms that compare hidden states and attention."""
+        terms = self.layer_matching.compare(ours.activations, theirs.activations, tokens, mask)
         if "cos" in self.weights:
-            parts["cos"] = losses.cosine(select_rows(ours.last, tokens), select_rows(theirs.last, tokens))
-        return parts
+            terms["cos"] = losses.cosine(select_rows(ours.last, tokens), select_rows(theirs.last, tokens))
+        return terms
 
 
 class CachedDistillation(Distillation):
-    """ce and mlm at the masked tokens, with the teacher's answers in the batch.
+    """ce and mlm at the masked tokens, with the teacher's predictions in the batch instead of a teacher.
 
-    These are what losses.kl_sampled takes: teacher_ids (M, K), sampled tokens, and teacher_values (M, 1), the entropy.
+    The predictions are the inputs of losses.kl_sampled: teacher_ids (M, K), sampled tokens, and teacher_values (M, 1),
+    the entropy.
     """
 
     def __init__(
-        self, student: PreTrainedModel, weights: Mapping[str, float], *, temperature: float, until: float
+        self, student: PreTrainedModel, weights: Mapping[str, float], *, temperature: float, teacher_until: float
     ) -> None:
-        super().__init__(student, None, weights, temperature=temperature, ce_positions="masked", until=until)
-        self.asking = True
+        super().__init__(
+            student, None, weights, temperature=temperature, ce_positions="masked", teacher_until=teacher_until
+        )
+        self.uses_teacher = True
 
     def progress(self, done: float) -> None:
-        """Leave the teacher's answers alone where their share of the run is behind."""
-        self.asking = done < self.until
+        """Stop using the teacher's predictions after their fraction of the run."""
+        self.uses_teacher = done < self.teacher_until
 
-    def forward(self, batch: Batch, shares: Shares | None = None) -> dict[str, Tensor]:
-        """Return each part and their weighted sum for a batch, as Distillation does."""
-        weights = self.weights if self.asking else {"mlm": self.weights["mlm"]}
-        inputs, tokens, targets = _open(self, batch)
+    def forward(self, batch: Batch, fractions: Fractions | None = None) -> dict[str, Tensor]:
+        """Return `loss` and its terms for a batch, as in Distillation."""
+        weights = self.weights if self.uses_teacher else {"mlm": self.weights["mlm"]}
+        inputs, tokens, targets = _split_batch(self, batch)
         ids, values = inputs.pop("teacher_ids"), inputs.pop("teacher_values")
         logits = masked_lm_logits(self.student, inputs, tokens[: len(targets)])[1]
-        parts = {}
+        terms = {}
         if "ce" in weights:
-            parts["ce"] = losses.kl_sampled(logits, ids, values.squeeze(1), self.temperature)
+            terms["ce"] = losses.kl_sampled(logits, ids, values.squeeze(1), self.temperature)
         if "mlm" in weights:
-            parts["mlm"] = losses.mlm(logits, targets)
-        parts = {part: value * (shares[part] if shares else 1) for part, value in parts.items()}
-        total = torch.stack([weights[part] * value for part, value in parts.items()]).sum()
-        return {"loss": total} | {part: value.detach() for part, value in parts.items()}
+            terms["mlm"] = losses.mlm(logits, targets)
+        terms = {term: value * (fractions[term] if fractions else 1) for term, value in terms.items()}
+        total = torch.stack([weights[term] * value for term, value in terms.items()]).sum()
+        return {"loss": total} | {term: value.detach() for term, value in terms.items()}
 
 
-def _open(objective: Objective, batch: Batch) -> tuple[Batch, Tensor, Tensor]:
-    """Return a batch's inputs, and its tokens and targets as Distillation.ready() puts them."""
-    batch = dict(batch) if "targets" in batch else objective.ready(batch)
+def _split_batch(objective: Objective, batch: Batch) -> tuple[Batch, Tensor, Tensor]:
+    """Return the model inputs, the tokens and the targets of a batch, which is prepared first if necessary."""
+    batch = dict(batch) if "targets" in batch else objective.prepare(batch)
     return batch, batch.pop("tokens"), batch.pop("targets")
 
 
-def _predict(
-    ours: ForwardResult, theirs: ForwardResult | None, targets: Tensor, alphas: Shares, temperature: float
+def _prediction_losses(
+    ours: ForwardResult, theirs: ForwardResult | None, targets: Tensor, alphas: Fractions, temperature: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the weighted sum of ce and mlm, as far as they are asked for, and both."""
+    """Return the weighted sum of ce and mlm, as far as they have a weight, and both terms."""
     if isinstance(ours.head, Head) and theirs is not None:
         zero = torch.zeros(())
         total, ce, mlm = kl_and_mlm(
             ours.head, cast(Head, theirs.head), targets, temperature, alphas["ce"], alphas.get("mlm", zero)
         )
         return total, {"ce": ce, "mlm": mlm}
-    parts: dict[str, Tensor] = {}
+    terms: dict[str, Tensor] = {}
     if "ce" in alphas and theirs is not None:
-        parts["ce"] = losses.kl(cast(Tensor, ours.head), cast(Tensor, theirs.head), temperature)
+        terms["ce"] = losses.kl(cast(Tensor, ours.head), cast(Tensor, theirs.head), temperature)
     if "mlm" in alphas:
-        parts["mlm"] = losses.mlm(cast(Tensor, ours.head)[: len(targets)], targets)
-    return sum((alphas[part] * value for part, value in parts.items()), ours.last.new_zeros(())), parts
+        terms["mlm"] = losses.mlm(cast(Tensor, ours.head)[: len(targets)], targets)
+    return sum((alphas[term] * value for term, value in terms.items()), ours.last.new_zeros(())), terms
 
 
-def make_objective(config: DistillOptions, student: PreTrainedModel, teacher: PreTrainedModel | None) -> Distillation:
-    """Build what --objective and the weights ask for."""
-    given = {part: getattr(config, f"alpha_{part}") for part in PARTS}
-    weights = WEIGHTS[config.objective] | {part: weight for part, weight in given.items() if weight is not None}
-    asked = {part for part, weight in weights.items() if weight}
-    if not asked:
-        raise DistilkitError("every weight of the loss is 0, nothing to learn: raise an --alpha")
-    if config.objective == "mlm" and asked != {"mlm"}:
-        raise DistilkitError(f"--objective mlm has no teacher for {', '.join(sorted(asked - {'mlm'}))}: choose another")
-    if config.ce_until < 1 and "mlm" not in asked:
-        raise DistilkitError("--ce-until leaves masked LM alone, which has no weight: give --alpha-mlm")
-    if config.teacher_cache:
-        check_cacheable(asked)
-        return CachedDistillation(student, weights, temperature=config.temperature, until=config.ce_until)
+def make_objective(options: DistillOptions, student: PreTrainedModel, teacher: PreTrainedModel | None) -> Distillation:
+    """Build the loss that --objective and the --alpha options describe."""
+    given = {term: getattr(options, f"alpha_{term}") for term in LOSS_TERMS}
+    weights = WEIGHTS[options.objective] | {term: weight for term, weight in given.items() if weight is not None}
+    used = {term for term, weight in weights.items() if weight}
+    if not used:
+        raise DistilkitError("all weights of the loss are 0: set an --alpha above 0")
+    if options.objective == "mlm" and used != {"mlm"}:
+        others = ", ".join(sorted(used - {"mlm"}))
+        raise DistilkitError(f"--objective mlm has no teacher for {others}: choose another --objective")
+    if options.ce_until < 1 and "mlm" not in used:
+        raise DistilkitError("--ce-until requires a masked-LM loss: set --alpha-mlm above 0")
+    if options.teacher_cache:
+        check_cacheable(used)
+        return CachedDistillation(student, weights, temperature=options.temperature, teacher_until=options.ce_until)
     return Distillation(
         student,
         teacher,
         weights,
-        temperature=config.temperature,
-        ce_positions=config.ce_positions,
-        layer_map=() if teacher is None else map_layers(config.layer_map, student, teacher),
-        hidden_loss=config.hidden_loss,
-        until=config.ce_until,
+        temperature=options.temperature,
+        ce_positions=options.ce_positions,
+        layer_map=() if teacher is None else map_layers(options.layer_map, student, teacher),
+        hidden_loss=options.hidden_loss,
+        teacher_until=options.ce_until,
     )
 
 
-def check_cacheable(parts: Collection[str]) -> None:
-    """Refuse a --teacher-cache for losses that need more of the teacher than its answers at masked tokens."""
-    if "ce" not in parts:
-        raise DistilkitError("without soft targets there are no answers to keep: leave out --teacher-cache")
-    if other := [part for part in PARTS if part in parts and part not in ("ce", "mlm")]:
-        raise DistilkitError(f"--teacher-cache keeps nothing that {other[0]} needs: give --alpha-{other[0]} 0")
+def check_cacheable(terms: Collection[str]) -> None:
+    """Raise DistilkitError if a loss term needs more than the teacher's predictions, which are all a cache stores."""
+    if "ce" not in terms:
+        raise DistilkitError(
+            "--teacher-cache requires the soft-target loss: set --alpha-ce above 0, or remove --teacher-cache"
+        )
+    if other := [term for term in LOSS_TERMS if term in terms and term not in ("ce", "mlm")]:
+        raise DistilkitError(
+            f"--teacher-cache does not store what the loss term {other[0]} needs: set --alpha-{other[0]} 0"
+        )

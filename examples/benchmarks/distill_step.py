@@ -159,8 +159,8 @@ def make_step(options: Any) -> tuple[Any, Any]:
     from distilkit.distillation.text_objective import WEIGHTS, Distillation
     from distilkit.encoders import layers
     from distilkit.options.distill import DistillOptions
-    from distilkit.training.devices import DTYPES, open_accelerator
-    from distilkit.training.loop import compile_bodies, make_optimizer, update
+    from distilkit.training.devices import autocast_dtype, open_accelerator
+    from distilkit.training.loop import compile_encoders, make_optimizer, update
     from distilkit.training.objective import Objective
 
     torch.manual_seed(0)
@@ -188,31 +188,31 @@ def make_step(options: Any) -> tuple[Any, Any]:
         if options.kind == "plain"
         else open_accelerator(settings)
     )
-    ready = dict
+    prepare = dict
     if options.kind == "plain":
         student.train().to(accelerator.device)
         teacher.to(accelerator.device)
         optimizer = torch.optim.AdamW(student.parameters(), lr=5e-4, fused=True)
         autocast = accelerator.autocast
         if options.compile:
-            compile_bodies(Objective(student, teacher))
+            compile_encoders(Objective(student, teacher))
 
         def step(batch: Any) -> None:
             plain_step(student, teacher, optimizer, batch, autocast())
     else:
         objective = Distillation(student, teacher, WEIGHTS["triple"], ce_positions=options.kind)
-        objective.place_teacher(accelerator.device, DTYPES.get(options.precision))
+        objective.place_teacher(accelerator.device, autocast_dtype(options.precision))
         optimizer, _ = make_optimizer(objective, settings, 1000)
         if options.compile:
-            compile_bodies(objective)
+            compile_encoders(objective)
         wrapped, optimizer = accelerator.prepare(objective, optimizer)
         objective.train()
-        ready = objective.ready
+        prepare = objective.prepare
 
         def step(batch: Any) -> None:
             update(accelerator, objective, wrapped, optimizer, settings, [batch])
 
-    return step, lambda: ready(batches[next(numbers)])
+    return step, lambda: prepare(batches[next(numbers)])
 
 
 def count(step: Any, batch: Any) -> float:

@@ -67,7 +67,7 @@ class Bench:
         self.blocks = [batches.rows[number] for number in range(min(blocks, len(batches.rows)))]
         self.teacher = open_teacher(config, self.student(), self.tokenizer)
         self.collate = batches.collate
-        self.examiner = HeldoutEvaluator(heldout, self.teacher)
+        self.evaluator = HeldoutEvaluator(heldout, self.teacher)
 
     def student(self) -> Any:
         """Open the student anew."""
@@ -78,7 +78,7 @@ class Bench:
         size = int(arm.removeprefix("sampled-"))
         config: DistillOptions = replace(self.config, teacher_cache=self.directory / arm, cache_size=size)
         batches = Batches(self.blocks, self.collate, batch_size=config.batch_size, seed=config.seed)
-        return config, fill_cache(config, self.student(), self.tokenizer, batches, self.examiner)
+        return config, fill_cache(config, self.student(), self.tokenizer, batches, self.evaluator)
 
     def make(self, arm: str) -> tuple[DistillOptions, Objective, Batches, TeacherCache | None]:
         """Return an arm's config, objective and batches, and its cache where it has one."""
@@ -99,7 +99,7 @@ class Bench:
         out = self.directory / f"{arm}-out"
         out.mkdir()
         metrics = train(
-            objective, batches, config, out, evaluate=lambda: self.examiner.examine(objective.student), label=arm
+            objective, batches, config, out, evaluate=lambda: self.evaluator.evaluate(objective.student), label=arm
         )
         names = ("heldout_loss", "heldout_agreement", "tokens_per_second", "seconds")
         costs = {} if cache is None else cache.metrics(config.batch_size)

@@ -1,4 +1,4 @@
-"""TaskLoss by hand, for every kind of task, with and without a teacher."""
+"""TaskLoss by hand for every kind of task, with and without a teacher."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from distilkit.distillation.task_objective import TaskLoss
 
 
 class Fixed(torch.nn.Module):
-    """A model whose output is given."""
+    """A model with a given output."""
 
     config = None
 
@@ -24,7 +24,7 @@ class Fixed(torch.nn.Module):
 
 
 def test_classification_loss_by_hand() -> None:
-    """Cross-entropy, and KL to a teacher who says the same of its own, swapped outputs, weighted and added."""
+    """The weighted sum of cross-entropy and the KL divergence from a teacher with swapped outputs."""
     student, expert = (Fixed(logits=torch.tensor([[math.log(3.0), 0.0]])) for _ in range(2))
     batch = {"input_ids": torch.zeros(1, 1), "labels": torch.tensor([1])}
     options = {"teacher": expert, "teacher_inputs": ("input_ids",), "temperature": 1.0}
@@ -37,15 +37,15 @@ def test_classification_loss_by_hand() -> None:
 
 
 def test_regression_loss_by_hand() -> None:
-    """Squared errors: to the label (3 - 1)², and to the teacher's number (3 - 2)²."""
+    """The squared errors are (3 - 1)² against the label and (3 - 2)² against the teacher."""
     student, expert = Fixed(logits=torch.tensor([[3.0]])), Fixed(logits=torch.tensor([[2.0]]))
     batch = {"input_ids": torch.zeros(1, 1), "labels": torch.tensor([1.0])}
     objective = TaskLoss(student, "regression", ("input_ids",), teacher=expert, teacher_inputs=("input_ids",))  # type: ignore[arg-type]
     assert {name: float(value) for name, value in objective(batch).items()} == {"loss": 2.5, "task": 4.0, "ce": 1.0}
 
 
-def test_span_loss_leaves_out_padding() -> None:
-    """Padding takes no share of a span's probabilities, whatever the logits there."""
+def test_span_loss_ignores_padding() -> None:
+    """Padding takes no share of a span's probabilities, whatever its logits."""
     real = torch.tensor([[math.log(3.0), 0.0]])
     wild = torch.cat([real, torch.full((1, 1), 50.0)], dim=1)
     flat = torch.tensor([[0.0, 0.0, -7.0]])
@@ -68,7 +68,7 @@ def sigmoid(value: float) -> float:
 
 
 def test_multi_label_loss_by_hand() -> None:
-    """The mean of a binary cross-entropy a label; from the teacher T² times a KL a label, labels matched by name."""
+    """Means over labels: binary cross-entropy, and T² times the binary KL from the teacher with swapped outputs."""
     student, expert = Fixed(logits=torch.tensor([[1.0, -2.0]])), Fixed(logits=torch.tensor([[4.0, 0.5]]))
     batch = {"input_ids": torch.zeros(1, 1), "labels": torch.tensor([[1.0, 0.0]])}
     options = {"teacher": expert, "teacher_inputs": ("input_ids",), "order": (1, 0), "temperature": 2.0}
@@ -84,7 +84,7 @@ def test_multi_label_loss_by_hand() -> None:
 
 
 def test_windows_are_averaged_by_hand() -> None:
-    """A row's logits are the mean of its windows'; a teacher with tokens of its own has windows of its own."""
+    """A row's logits are the mean over its windows. A teacher with a tokenizer of its own has other windows."""
     student = Fixed(logits=torch.tensor([[0.0, 0.0], [3.0, 1.0], [1.0, 3.0]]))
     expert = Fixed(logits=torch.tensor([[0.0, 2.0], [2.0, 0.0], [1.0, 1.0]]))
     batch = {
@@ -94,12 +94,12 @@ def test_windows_are_averaged_by_hand() -> None:
     }  # fmt: skip
     options = {"teacher": expert, "teacher_inputs": ("input_ids",), "order": (0, 1), "prefix": "teacher_"}
     found = TaskLoss(student, "classification", ("input_ids",), **options)(batch)  # type: ignore[arg-type]
-    assert float(found["task"]) == pytest.approx(math.log(2))  # both rows come to equal logits, student and teacher
-    assert float(found["ce"]) == pytest.approx(0.0)
+    assert float(found["task"]) == pytest.approx(math.log(2))  # all mean logits are equal
+    assert float(found["ce"]) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_span_loss_of_a_model_that_reads_no_mask() -> None:
-    """FNet's batches have no attention mask: every token counts."""
+def test_span_loss_without_an_attention_mask() -> None:
+    """FNet takes no attention mask, so every token counts."""
     flat = torch.zeros(1, 4)
     batch = {
         "input_ids": torch.zeros(1, 4),
@@ -123,12 +123,12 @@ def padded() -> dict[str, torch.Tensor]:
 
 
 def test_hidden_states_and_attention_of_a_task_teacher() -> None:
-    """What transformers itself says of the paired layers, compared at the tokens that aren't padding."""
+    """The terms equal those of the states and attention maps that transformers returns, padding left out."""
     student, teacher, batch = classifier(2), classifier(4, seed=1), padded()
     names = ("input_ids", "attention_mask")
     objective = TaskLoss(
         student, "classification", names, teacher=teacher, teacher_inputs=names, order=(0, 1),
-        inner={"hidden": 3.0, "attention": 2.0}, layer_map=(1, 3),
+        layer_weights={"hidden": 3.0, "attention": 2.0}, layer_map=(1, 3),
     )  # fmt: skip
     found = {name: value.item() for name, value in objective(batch).items()}
 
@@ -150,19 +150,20 @@ def test_hidden_states_and_attention_of_a_task_teacher() -> None:
     assert found["loss"] == pytest.approx(total, rel=1e-5)
 
 
-def test_hidden_states_are_a_mean_over_the_tokens_of_an_update() -> None:
-    """Two micro-batches of unequal length add up to the batch that they are parts of."""
+def test_micro_batches_add_up_to_the_batch() -> None:
+    """Terms of micro-batches with different numbers of tokens add up to the mean over all tokens."""
     names = ("input_ids", "attention_mask")
     objective = TaskLoss(
         classifier(2), "classification", names, teacher=classifier(4, seed=1), teacher_inputs=names, order=(0, 1),
-        inner={"hidden": 1.0}, layer_map=(1, 3),
+        layer_weights={"hidden": 1.0}, layer_map=(1, 3),
     )  # fmt: skip
     whole = padded()
     parts = [{name: tensor[rows] for name, tensor in whole.items()} for rows in (slice(0, 1), slice(1, 3))]
-    counts = [objective.counts(part) for part in parts]
-    shares = [{name: count[name] / sum(each[name] for each in counts) for name in count} for count in counts]
-    found = [objective(part, share) for part, share in zip(parts, shares, strict=True)]
+    counts = [objective.token_counts(part) for part in parts]
+    fractions = [{name: count[name] / sum(each[name] for each in counts) for name in count} for count in counts]
+    found = [objective(part, share) for part, share in zip(parts, fractions, strict=True)]
     for name, value in objective(whole).items():
-        # The distance of near-equal hidden states is small beside their mean square, which is about 1 after a layer
-        # norm, so its rounding error is float32's of that scale, not of the distance.
-        assert sum(part[name].item() for part in found) == pytest.approx(value.item(), rel=1e-5, abs=1.2e-7)
+        # `ce` is about 4e-5: T² = 4 times a KL divergence of nearly equal distributions. Its terms are log
+        # probabilities of about ln 2, so float32 rounds at their scale, not at that of their difference.
+        rounding = 4 * math.log(2) * torch.finfo(torch.float32).eps
+        assert sum(part[name].item() for part in found) == pytest.approx(value.item(), rel=1e-5, abs=rounding), name

@@ -121,9 +121,9 @@ class Climbing(Line):
         super().__init__()
         self.seen, self.wrong, self.wrong_loss = 0, wrong, loss
 
-    def forward(self, batch: dict[str, Tensor], shares: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def forward(self, batch: dict[str, Tensor], fractions: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         self.seen += 1
-        part = super().forward(batch, shares)["loss"]
+        part = super().forward(batch, fractions)["loss"]
         loss = part - part.detach() + (1.0 if self.seen <= self.wrong else self.wrong_loss)
         return {"loss": loss, "square": loss}
 
