@@ -19,10 +19,10 @@ NESTED = ("*/run.json", "*/*/run.json", f"*/{BIOGRAPHY}", f"*/*/{BIOGRAPHY}")  #
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a new file of an unguessable name beside `path`; then put it there in one step.
+    """Yield a new file with an unguessable name beside `path`; then put it at `path` in one step.
 
-    Nothing else is written to: a link that somebody has planted is replaced, not followed. Readers see the old file or
-    the whole new one. If the block fails, the new file is removed.
+    If `path` is a link, the link is replaced, not followed. Readers see the old file or the complete new one. If the
+    block fails, the new file is removed.
     """
     import tempfile  # only writers need it, and every --help would pay for it
 
@@ -52,7 +52,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def is_writable(folder: Path) -> bool:
-    """Say whether files can be made in a folder."""
+    """Say whether files can be created in a folder."""
     return os.access(folder, os.W_OK | os.X_OK)
 
 
@@ -63,18 +63,18 @@ def is_claimable(output: Path) -> bool:
 
 @contextlib.contextmanager
 def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Iterator[Path]:
-    """Make the output directory, refuse one in use, and leave nothing behind where the command fails.
+    """Create the output directory, refuse one that is in use, and clean up if the command fails.
 
-    `keep` names a pattern of files worth keeping (a training run's checkpoints): where one is there, a failed
-    directory stays, so that --resume can go on from it.
-    Raises DistilkitError where the directory isn't empty, is a file, or can't be written.
+    `keep` is a pattern of files worth keeping (a run's checkpoints): if one exists, a failed directory stays, so that
+    --resume can continue.
+    Raises DistilkitError if the directory is not empty, is a file, or cannot be written.
     """
     if resume:
         if (output / BIOGRAPHY).exists():
-            raise DistilkitError(f"'{output}' is already finished: nothing to resume, choose another -o")
+            raise DistilkitError(f"'{output}' is already finished: there is nothing to resume, choose another -o")
         signs = NESTED if keep and "/" in keep else ("run.json",)
         if not is_claimable(output) and not any(found for sign in signs for found in output.glob(sign)):
-            raise DistilkitError(f"'{output}' holds something else than a run to go on with: choose another -o")
+            raise DistilkitError(f"'{output}' does not contain an interrupted run: choose another -o")
     elif not is_claimable(output):
         raise DistilkitError(f"output directory '{output}' is not empty: choose another -o, or empty it")
     existed = output.exists()
@@ -88,7 +88,7 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Ite
             if not existed and output.is_dir():
                 output.rmdir()
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
-            place = error.filename or output  # may be a cache's
+            place = error.filename or output  # may be in a cache
             raise DistilkitError(
                 f"cannot write '{place}' ({error.strerror or error}): free space or choose another -o"
             ) from None
@@ -96,15 +96,15 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Ite
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and those above it. Raises DistilkitError where there can't be one."""
+    """Create a directory and its parents. Raises DistilkitError if that is impossible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError as error:  # as below /proc
+    except FileNotFoundError as error:  # for example below /proc
         raise DistilkitError(f"cannot write '{path}' ({error.strerror}): choose another -o") from None
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or directory is on the disk."""
+    """Wait until a file or directory is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,7 +2,7 @@
 
 
 def format_duration(seconds: float) -> str:
-    """Spell a time for a person, in its two largest units."""
+    """Format a time in its two largest units: "36 min 12 s"."""
     whole = round(seconds)
     for name, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:
@@ -11,27 +11,27 @@ def format_duration(seconds: float) -> str:
 
 
 def format_gibibytes(value: float) -> str:
-    """Spell bytes in GiB."""
+    """Format bytes in GiB."""
     return f"{value / 2**30:.1f}" if value >= 2**30 else f"{value / 2**30:.2f}"
 
 
 def format_number(value: float | str | None) -> str:
-    """Spell a number for a person: whole ones with thousands separators, others to 6 digits."""
+    """Format a number: whole ones with thousands separators, others to 6 digits."""
     if not isinstance(value, (int, float)):
         return value or ""
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.6g}"
 
 
 def format_score(value: float) -> str:
-    """Spell a score: SQuAD's are percentages in the records, the others shares."""
+    """Format a score: SQuAD's are percentages in the records, all others shares."""
     return f"{value:.3f}" if abs(value) <= 1 else f"{value:.2f}"
 
 
 def format_percent(share: float) -> str:
-    """Spell a share as a percentage."""
+    """Format a share as a percentage."""
     return f"{share:.1%}"
 
 
 def format_millions(count: float) -> str:
-    """Spell a number of parameters."""
+    """Format a number of parameters in millions."""
     return f"{count / 1e6:,.1f}M"

@@ -1,4 +1,4 @@
-"""What a command did: the Record, a checkpoint's biography made of them, and claiming an output directory."""
+"""What a command did: the Record, the names of its metrics, and a checkpoint's history."""
 
 import contextlib
 import os
@@ -77,7 +77,7 @@ class Record:
 
 
 def record(command: str, config: Any, metrics: dict[str, float], **environment: str) -> Record:
-    """Make the record of a command that has just run; `environment` adds to versions and machine."""
+    """Make the record of a command that has just run; `environment` is added to versions and machine."""
     return Record(
         command=command,
         config=config_json(config),
@@ -87,7 +87,7 @@ def record(command: str, config: Any, metrics: dict[str, float], **environment: 
 
 
 def config_json(config: Any) -> dict[str, Any]:
-    """Return a config's options as JSON holds them; local places are made absolute, so that they are found again."""
+    """Return the recorded options as JSON values. Local paths become absolute."""
     return {
         item.name: _plain(getattr(config, item.name), place=spec_of(item).is_path)
         for item in fields(config)
@@ -118,7 +118,10 @@ def _machine() -> dict[str, str]:
 
 
 def read_biography(directory: str | Path) -> list[Record]:
-    """Read the records of a checkpoint, oldest first; [] for a checkpoint that distilkit didn't write."""
+    """Read the records of a checkpoint, oldest first; [] if distilkit did not write it.
+
+    Raises DistilkitError if distilkit.json is damaged.
+    """
     path = Path(directory) / BIOGRAPHY
     if not path.is_file():
         return []
@@ -134,19 +137,19 @@ def read_biography(directory: str | Path) -> list[Record]:
 
 
 def write_biography(directory: Path, records: list[Record]) -> None:
-    """Write distilkit.json, atomically and last: present means that the directory is finished."""
+    """Write distilkit.json atomically. It is written last: if it exists, the directory is finished."""
     write_text(directory / BIOGRAPHY, json_text([entry.to_json() for entry in records]) + "\n")
 
 
 def json_text(document: Any) -> str:
-    """Spell a JSON document the way that every command writes it."""
+    """Format a JSON document as every command writes it."""
     import json
 
     return json.dumps(document, indent=2)
 
 
 def remembered_teacher(directory: str | Path, commands: tuple[str, ...] = ("init", "distill")) -> str | None:
-    """Return the teacher that a checkpoint was extracted from or last distilled against, or other commands' teacher."""
+    """Return the teacher of a checkpoint's last record of these commands, None without one."""
     for entry in reversed(read_biography(directory)):
         if entry.command in commands and entry.config.get("teacher"):
             return str(entry.config["teacher"])

@@ -1,4 +1,4 @@
-"""A record laid out for a person: tables of text, and the command to type next."""
+"""Show a record on the terminal: tables, and the suggested next command."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ DETAIL = re.compile(  # what has a table of its own: slices of a text, and bins 
 
 
 def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
-    """Lay a record's metrics out: a column a model where names start with a model, else one column of values."""
+    """Return a record's metrics as tables: one column per model if names start with a model, else one of values."""
     if done.command == "init":
         return [*ranking(done), sizes(done)]
     if done.config.get("plan"):
@@ -34,7 +34,7 @@ def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
 
 
 def details(done: Record) -> list[tuple[list[str], Rows]]:
-    """Lay out slices, the worst first, and bins of confidence: a table each, for each model."""
+    """Return tables of slices, the worst first, and of confidence bins, for each model."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, value in done.metrics.items():
         if match := DETAIL.fullmatch(name):
@@ -49,7 +49,7 @@ def details(done: Record) -> list[tuple[list[str], Rows]]:
 
 
 def ranking(done: Record) -> list[tuple[list[str], Rows]]:
-    """Lay out what a search measured, best first; nothing where there was none."""
+    """Return the candidates of a layer search, best first."""
     chosen = {name: layers for name, layers in done.environment.items() if name.startswith("strategies/")}
     rows = [
         (name.partition("/")[2], layers, done.metrics[f"{name}/loss"], done.metrics[f"{name}/agreement"])
@@ -59,7 +59,7 @@ def ranking(done: Record) -> list[tuple[list[str], Rows]]:
 
 
 def comparison(done: Record) -> tuple[list[str], Rows]:
-    """Lay scores out, a column a checkpoint: models by their position, then what they are compared with."""
+    """Return scores, one column per checkpoint: models by position, then teacher and baselines."""
     columns: dict[str, dict[str, float]] = {}
     for name, value in done.metrics.items():
         parts = MetricName.parse(name)
@@ -74,7 +74,7 @@ def comparison(done: Record) -> tuple[list[str], Rows]:
 
 
 def intervals(done: Record) -> list[tuple[list[str], Rows]]:
-    """Lay retention and differences out with the bounds of their intervals, if anything was compared."""
+    """Return retention and differences with their confidence intervals."""
     parsed = {name: MetricName.parse(name) for name in done.metrics}
     names = [name for name, parts in parsed.items() if parts.comparison and not parts.detail]
     rows: Rows = [(name, *(done.metrics.get(name + bound) for bound in ("", "/low", "/high"))) for name in names]
@@ -82,13 +82,13 @@ def intervals(done: Record) -> list[tuple[list[str], Rows]]:
 
 
 def averages(done: Record) -> list[tuple[list[str], Rows]]:
-    """Name the tasks that each average is over."""
+    """Return the tasks in each average."""
     rows: Rows = [(name, tasks) for name, tasks in done.environment.items() if name.startswith("glue/")]
     return [(["average", "of"], rows)] if rows else []
 
 
 def sizes(done: Record) -> tuple[list[str], Rows]:
-    """Lay out teacher and student side by side, with the layers that were kept and dropped."""
+    """Return teacher and student side by side, with the layers that were kept and dropped."""
     parsed = map(MetricName.parse, done.metrics)
     parts = [str(name._replace(model="")) for name in parsed if name.model == "teacher"]
     rows: Rows = [(part, *(done.metrics.get(f"{model}/{part}") for model in ("teacher", "student"))) for part in parts]
@@ -98,7 +98,7 @@ def sizes(done: Record) -> tuple[list[str], Rows]:
 
 
 def next_command(done: Record) -> str:
-    """Return the command that the result of this one was made for."""
+    """Return the natural next command, "" without one."""
     if done.command != "init" or done.config["dry_run"]:
         return ""
     if done.environment.get("head") == "masked-lm":
@@ -107,7 +107,7 @@ def next_command(done: Record) -> str:
 
 
 def planned(done: Record) -> tuple[list[str], Rows]:
-    """Lay out what a run would take, in a person's units."""
+    """Return what a run would take, in readable units."""
     found = done.metrics
     memory = f"{format_gibibytes(found['peak_memory_bytes'])} of {format_gibibytes(found['memory_bytes'])} GiB"
     rows: Rows = [(name, found[name]) for name in ("updates", "epochs", "tokens") if name in found]
@@ -117,7 +117,7 @@ def planned(done: Record) -> tuple[list[str], Rows]:
 
 
 def show(done: Record, *, as_json: bool) -> None:
-    """Print a record on stdout: as one JSON document, or as a table."""
+    """Print a record on stdout: as one JSON document, or as tables."""
     if as_json:
         print(json_text(done.to_json()))
         return

@@ -68,7 +68,7 @@ def test_an_interrupted_run_with_a_checkpoint_is_kept_for_resume(tmp_path: Path)
         write_and(KeyboardInterrupt(), output, name="checkpoint-1", keep="checkpoint-*")
     assert (output / "checkpoint-1").exists()
     with (
-        pytest.raises(DistilkitError, match="holds something else than a run to go on with"),
+        pytest.raises(DistilkitError, match="does not contain an interrupted run"),
         claim(output, resume=True, keep="checkpoint-*"),  # somebody else's checkpoint: no run.json
     ):
         pass

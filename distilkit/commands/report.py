@@ -23,7 +23,7 @@ def report(config: ReportOptions) -> Record:
     results = read(config.directories)
     done_steps = steps(results)
     readmes = cards(results, done_steps, force=config.force) if config.card else {}
-    metrics = {f"{i}/{name}": value for i, model in enumerate(results.models) for name, value in model.facts.items()}
+    metrics = {f"{i}/{name}": value for i, model in enumerate(results.models) for name, value in model.metrics.items()}
     with claim(config.output) as out:
         plots, missing = drawn(results)
         for plot in plots:

@@ -1,4 +1,4 @@
-"""A checkpoint's model card: README.md with the hub's metadata, made from its records."""
+"""Model cards: README.md of a checkpoint, with the hub's metadata, made from its records."""
 
 import hashlib
 import math
@@ -9,10 +9,11 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from distilkit.errors import DistilkitError
+from distilkit.formatting import format_duration
 from distilkit.progress import warn
 from distilkit.record import Record
-from distilkit.reporting.models import Model, Results, flaws, scores_of
-from distilkit.reporting.provenance import Step, duration, machines, seeds, training_seconds
+from distilkit.reporting.models import Model, Results, scores_of, seed_warnings
+from distilkit.reporting.provenance import Step, machines, seeds, training_seconds
 from distilkit.reporting.render import fill
 from distilkit.reporting.summary import description, display_name, task_retention, tiles
 from distilkit.reporting.tables import headline_metrics, metric_name, overview, sort_by_task
@@ -23,48 +24,52 @@ MARK = "<!-- Written by distilkit report. sha256 of what is above: {} -->\n"
 
 
 def cards(results: Results, steps: list[Step], *, force: bool) -> dict[Path, str]:
-    """Return the text of README.md for every checkpoint among those given that distilkit made.
+    """Return the text of README.md for each of these checkpoints that distilkit made.
 
-    Raises DistilkitError where there is none, and for a README.md of somebody else's unless `force`.
+    Raises DistilkitError if there is none, and for a README.md that distilkit did not write, unless `force`.
     """
     made = [model for model in results.models if model.given and model.biography]
-    models = [model for model in made if (Path(model.place) / "config.json").is_file()]
+    models = [model for model in made if (Path(model.location) / "config.json").is_file()]
     for model in made:
         if models and model not in models:
-            warn(f"no card for '{model.name}', which is no checkpoint: give those in it, '{model.name}/*'")
+            warn(f"no card for '{model.name}', which is not a checkpoint: give the checkpoints in it, '{model.name}/*'")
     if not models:
         raise DistilkitError(
-            "--card finds no checkpoint that distilkit made: give the directory of one, or those of several tasks"
+            "--card finds no checkpoint that distilkit made: give the directory of one, or of several tasks"
         )
-    written = {Path(model.place) / "README.md": card(results, model, steps) for model in models}
+    written = {Path(model.location) / "README.md": card(results, model, steps) for model in models}
     for path in written:
         if path.exists() and not force and not is_ours(path.read_text(encoding="utf-8", errors="replace")):
-            raise DistilkitError(f"'{path}' is not as distilkit wrote it: move it away, or replace it with --force")
+            raise DistilkitError(
+                f"'{path}' was not written by distilkit, or was changed since: move it, or overwrite it with --force"
+            )
     return written
 
 
 def is_ours(text: str) -> bool:
-    """Say whether a card is one that was written here and not changed since."""
+    """Say whether distilkit wrote a card and nobody changed it since."""
     above, mark, _ = text.rpartition(MARK.partition("{}")[0])
     return bool(mark) and text == signed(above)
 
 
 def signed(text: str) -> str:
-    """Put below a card who wrote it, so that it is known again."""
+    """Append the line by which is_ours() recognises a card."""
     return text + MARK.format(hashlib.sha256(text.encode()).hexdigest())
 
 
 def card(results: Results, model: Model, steps: list[Step]) -> str:
-    """Return a model's card, with its metadata in front."""
+    """Return a model's card with its metadata."""
     mine = [
-        step for step in steps if step.record in model.biography or model.place in step.record.config.get("models", ())
+        step
+        for step in steps
+        if step.record in model.biography or model.location in step.record.config.get("models", ())
     ]
     text = fill(
         "model_card.md.jinja",
-        name=Path(model.place).name,
+        name=Path(model.location).name,
         sentence=description(results, model),
         tiles=tiles(results, model),
-        overview=overview(results) if model.facts else None,
+        overview=overview(results) if model.metrics else None,
         data=list(data(results, model)),
         training=training(model),
         steps=mine,
@@ -75,7 +80,7 @@ def card(results: Results, model: Model, steps: list[Step]) -> str:
 
 
 def metadata(model: Model) -> ModelCardData:
-    """Return what the hub reads: the base model, data sets, and the scores as a model index."""
+    """Return what the hub reads: base model, data sets, and the scores as a model index."""
     tasks = [TASKS[name] for name in dict.fromkeys(name for name, _ in sort_by_task(scores_of(model))) if name in TASKS]
     corpora = [str(step.config["corpus"]).partition(":")[0] for step in model.training if step.config.get("corpus")]
     datasets = dict.fromkeys([*filter(HUB_ID.fullmatch, corpora), *(task.dataset for task in tasks)])
@@ -85,15 +90,15 @@ def metadata(model: Model) -> ModelCardData:
         library_name="transformers",
         pipeline_tag=pipeline(model),
         tags=["distilkit", "knowledge-distillation"],
-        model_name=Path(model.place).name,
+        model_name=Path(model.location).name,
         eval_results=list(eval_results(model)) or None,
     )
 
 
 def base_model(model: Model) -> str | None:
-    """Return the hub id that a model comes from: its teacher's, or what its first training began with."""
-    starts = [step.config.get("teacher") for step in model.since("init")[:1]]
-    for step in model.biography[:1]:  # a fine-tuned model's teacher is no parent of its
+    """Return the hub id of the model that this one comes from: its teacher, or the start of its first training."""
+    starts = [step.config.get("teacher") for step in model.history_since("init")[:1]]
+    for step in model.biography[:1]:  # the task teacher of a fine-tuned model is not its base model
         starts += [
             step.config.get(name) for name in (("model",) if step.command == "finetune" else ("teacher", "student"))
         ]
@@ -101,7 +106,7 @@ def base_model(model: Model) -> str | None:
 
 
 def pipeline(model: Model) -> str | None:
-    """Return the hub's name for what a model does."""
+    """Return the hub's name of the model's task."""
     last = next((step for step in reversed(model.biography) if step.command in ("init", "distill", "finetune")), None)
     if last is None or (last.command == "init" and last.environment.get("head", "masked-lm") != "masked-lm"):
         return None
@@ -112,11 +117,11 @@ def pipeline(model: Model) -> str | None:
 
 
 def eval_results(model: Model) -> Iterator[EvalResult]:
-    """Yield the scores of a model as the hub lists them."""
+    """Yield the scores of a model in the hub's form."""
     tuned = tuned_last(model)
     several = int(tuned.config.get("seeds") or 1) if tuned else 1
     for task, metric in sort_by_task(scores_of(model)):
-        value = model.facts[f"{task}/{metric}"]
+        value = model.metrics[f"{task}/{metric}"]
         row = TASKS.get(task.removesuffix("_mismatched"))
         own = Path(str(tuned.config.get("data") or task)).name if tuned else task
         name = metric_name(metric)
@@ -144,7 +149,7 @@ def tuned_last(model: Model) -> Record | None:
 
 
 def data(results: Results, model: Model) -> Iterator[str]:
-    """Say what text and which labelled rows a model was trained on."""
+    """Describe the text and the labelled rows that a model was trained on."""
     for step in model.biography:
         if step.command == "distill":
             how = "masked LM" if step.config.get("objective") == "mlm" else "distillation"
@@ -159,41 +164,41 @@ def data(results: Results, model: Model) -> Iterator[str]:
 
 
 def training(model: Model) -> str:
-    """Say how long the training took, and with which seeds."""
+    """Describe how long training took, and with which seeds."""
     trained = [step for step in model.biography if step.command in ("distill", "finetune")]
     if not trained:
-        return "It was not trained after its layers were taken."
+        return "It was not trained after layers were removed."
     took = training_seconds(trained)
     said = ", ".join(f"{step.command} {seeds(step)}" for step in trained)
     hours = (
-        f"Training took {took / 3600:.2f} hours ({duration(took)}) in all"
+        f"Training took {took / 3600:.2f} hours ({format_duration(took)}) in all"
         if took
-        else "How long it took isn't recorded"
+        else "The training time is not recorded"
     )
     return f"{hours}: {said}."
 
 
 def limits(results: Results, model: Model) -> Iterator[str]:
-    """Yield what a user has to know, as far as it follows from the records."""
-    yield "What its teacher and the training text get wrong or hold against people, it may too; that was not measured."
-    if model.since("init") and not model.training:
-        yield "Layers were taken out and nothing was trained after that: a start to distil from, no model to use."
+    """Yield the limits of a model that follow from its records."""
+    yield "The model may repeat errors and biases of its teacher and training text. This was not measured."
+    if model.history_since("init") and not model.training:
+        yield "Layers were removed without further training. Distil or fine-tune this checkpoint before use."
     for step in model.training[-1:]:
         if length := step.config.get("seq_length"):
-            yield f"The text it was trained on came in blocks of {length} tokens: longer inputs were not trained."
+            yield f"It was trained on blocks of {length} tokens, so longer inputs are untested."
     if any(step.command == "init" and step.config.get("vocabulary") for step in model.biography):
-        yield "Its vocabulary was cut to the tokens of one text: other text falls into more and shorter pieces."
+        yield "Its vocabulary was pruned to the tokens of one text, so other text is split into more tokens."
     if headline_metrics([model]):
-        rows = "test rows that are public" if model.tested else "validation rows"
+        rows = "public test rows" if model.tested else "validation rows"
         yield f"Scores are on {rows}, not on a hidden test set."
     tuned = tuned_last(model)
     if tuned and int(tuned.config.get("seeds") or 1) == 1:
-        yield "They come from one seed: a small difference may be chance."
-    yield from flaws(model)
-    if model.part == "student" and not any(
-        task_retention(other) for other in results.models if results.part(other) == "control"
+        yield "Scores come from one seed, so small differences may be due to chance."
+    yield from seed_warnings(model)
+    if model.role == "student" and not any(
+        task_retention(other) for other in results.models if results.role(other) == "control"
     ):
-        yield "No control was trained without the teacher, so how much the teacher helped is not known."
-    if any("/latency_ms_" in name for name in model.facts):
-        yield "Latencies are of one machine, on random tokens without padding."
-    yield "The records name no licence: those of the base model and of the data apply."
+        yield "No baseline was trained without the teacher, so the effect of distillation is unknown."
+    if any("/latency_ms_" in name for name in model.metrics):
+        yield "Latencies were measured on one machine, on random tokens without padding."
+    yield "The records name no licence. The licences of the base model and of the data apply."

@@ -1,4 +1,4 @@
-"""What is known about models: their biographies, the eval and bench records saved beside them, their train.jsonl."""
+"""A model of a report: its history, the eval and bench records saved beside it, and its learning curve."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distilkit.encoders.sizes import weights_bytes, weights_of
+from distilkit.encoders.sizes import count_weights, weights_bytes
 from distilkit.errors import DistilkitError
 from distilkit.record import COLLAPSED, MetricName, Record, read_biography
 from distilkit.reporting.records import (
@@ -24,41 +24,41 @@ from distilkit.reporting.records import (
 from distilkit.tasks.catalogue import TASKS
 from distilkit.tasks.rows import SCORED_ON_TEST
 
-PARTS = ("", "extracted", "student", "control")
-# a mark that finetune leaves on a seed, behind the task's name where it ran all of GLUE
+ROLES = ("", "extracted", "student", "control")
+# metrics by which finetune marks a seed; with --task glue, the task's name comes first
 MARK = re.compile(rf"((?P<task>\w+)/)?seed-(?P<seed>\d+)/(?P<what>diverged|{COLLAPSED})")
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model of a report: what it is called, what made it, what was measured about it."""
+    """One model of a report: its name, how it was made, and what was measured."""
 
     name: str
-    place: str  # an absolute path or a hub id
+    location: str  # an absolute path or a hub id
     biography: list[Record]
-    facts: dict[str, float]  # metrics, named as in the records, without a position in front
+    metrics: dict[str, float]  # named as in the records, without a position in front
     curve: list[dict[str, Any]]  # the lines of train.jsonl
-    given: bool = True  # asked for, not only measured beside one that was
+    given: bool = True  # named on the command line, not only measured beside such a model
 
-    def since(self, command: str) -> list[Record]:
-        """Return the biography from the last record of a command on, [] where there is none."""
+    def history_since(self, command: str) -> list[Record]:
+        """Return the history from the last record of a command on, [] without one."""
         places = [place for place, step in enumerate(self.biography) if step.command == command]
         return self.biography[places[-1] :] if places else []
 
     @property
     def training(self) -> list[Record]:
-        """The `distill` records since the last `init`, all of them where there was no `init`."""
-        return [step for step in self.since("init") or self.biography if step.command == "distill"]
+        """The `distill` records since the last `init`; all of them without an `init`."""
+        return [step for step in self.history_since("init") or self.biography if step.command == "distill"]
 
     @property
     def tested(self) -> set[str]:
-        """Return the tasks that the model was scored on with test rows, there being no validation rows."""
+        """The tasks that the model was scored on with test rows, for lack of validation rows."""
         return {task for step in self.biography for task in step.environment.get(SCORED_ON_TEST, "").split()}
 
     @property
-    def part(self) -> str:
-        """What the model is in a distillation: student, control (trained without a teacher), extracted, or neither."""
-        if not self.since("init"):
+    def role(self) -> str:
+        """The model's role in a distillation: student, control (trained without a teacher), extracted, or ""."""
+        if not self.history_since("init"):
             return ""
         taught = [step.config.get("objective") != "mlm" for step in self.training]
         return "student" if any(taught) else "control" if taught else "extracted"
@@ -73,29 +73,31 @@ class Results:
 
     def find(self, place: str | None) -> Model | None:
         """Return the model that a record names."""
-        return next((model for model in self.models if place and same_model(model.place, place)), None)
+        return next((model for model in self.models if place and same_model(model.location, place)), None)
 
     def teacher(self, model: Model) -> str | None:
-        """Return what a model is compared with: the teacher of its eval, else the first of its bench, else of init."""
+        """Return the model to compare with: the teacher of its eval, else the first model of its bench, else of
+        init.
+        """
         for command, key in (("eval", "against"), ("bench", "models")):
             for found in reversed(self.measured):
                 named = found.config.get(key) if found.command == command else None
                 against = named[0] if isinstance(named, list) and named else named
-                if against and not same_model(model.place, against) and position(found, model.place) is not None:
+                if against and not same_model(model.location, against) and position(found, model.location) is not None:
                     return str(against)
-        born = model.since("init")
+        born = model.history_since("init")
         return str(born[0].config["teacher"]) if born and born[0].config.get("teacher") else None
 
-    def part(self, model: Model) -> str:
-        """Say what a model is beside the others: teacher, student, control, extracted, or nothing of these."""
-        taught = [self.teacher(other) for other in self.models if other.part]
-        return model.part or ("teacher" if any(place and same_model(model.place, place) for place in taught) else "")
+    def role(self, model: Model) -> str:
+        """Return a model's role among the others: teacher, student, control, extracted, or ""."""
+        taught = [self.teacher(other) for other in self.models if other.role]
+        return model.role or ("teacher" if any(place and same_model(model.location, place) for place in taught) else "")
 
 
 def read(directories: Sequence[str]) -> Results:
-    """Read all that is known about the checkpoints in directories and about the models that they were measured beside.
+    """Read everything known about the checkpoints in directories, and about the models measured beside them.
 
-    Raises DistilkitError for a directory that nothing is known about.
+    Raises DistilkitError for a directory without any record.
     """
     given = list(dict.fromkeys(path.absolute() for name in directories for path in checkpoints(Path(name))))
     folders = dict.fromkeys(
@@ -107,19 +109,26 @@ def read(directories: Sequence[str]) -> Results:
         if not any(same_model(place, name) for place in places):
             places[name] = None
     models = [
-        Model(name, place, biography(Path(place)), facts(place, measured), curve(Path(place)), given=i < len(given))
+        Model(
+            name,
+            place,
+            biography(Path(place)),
+            collect_metrics(place, measured),
+            curve(Path(place)),
+            given=i < len(given),
+        )
         for i, (name, place) in enumerate(zip(labels(list(places)), places, strict=True))
     ]
     for model in models:
-        if model.given and not (model.biography or model.facts or model.curve):
-            raise DistilkitError(f"nothing to report in '{model.place}': give directories that distilkit wrote")
+        if model.given and not (model.biography or model.metrics or model.curve):
+            raise DistilkitError(f"nothing to report in '{model.location}': give directories that distilkit wrote")
     return Results(models, measured)
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """Return the directory where it is one model's, else the checkpoints in it, ancestors first.
+    """Return the directory itself if it is one model, else the checkpoints in it, ancestors first.
 
-    A model may be a checkpoint for each of several tasks.
+    A model may consist of one checkpoint per task.
     """
     own = [step for step in read_biography(directory) if step.command not in ("demo", "report")]
     if own or weights_bytes(directory) or not directory.is_dir() or task_checkpoints(directory):
@@ -129,15 +138,15 @@ def checkpoints(directory: Path) -> list[Path]:
         for path in sorted(directory.iterdir())
         if path.is_dir()
     ]
-    found = [model for model in inside if model.biography and weights_bytes(model.place)]
-    found.sort(key=lambda model: (len(model.biography), PARTS.index(model.part)))
-    if not found and eval_and_bench_records(directory):  # a place for what eval and bench found
+    found = [model for model in inside if model.biography and weights_bytes(model.location)]
+    found.sort(key=lambda model: (len(model.biography), ROLES.index(model.role)))
+    if not found and eval_and_bench_records(directory):  # a folder for eval and bench records
         return []
-    return [Path(model.place) for model in found] or [directory]
+    return [Path(model.location) for model in found] or [directory]
 
 
 def labels(places: Sequence[str]) -> list[str]:
-    """Call each model by its directory's name, with as much of the path as tells it apart; a hub id stays as it is."""
+    """Name each model by its directory, with as much of the path as makes the name unique; hub ids stay as they are."""
     chosen = list(places)
     for depth in (2, 1):
         ends = ["/".join(Path(place).parts[-depth:]) if Path(place).is_absolute() else place for place in places]
@@ -145,11 +154,11 @@ def labels(places: Sequence[str]) -> list[str]:
     return ["".join(letter if letter.isprintable() else "�" for letter in name) for name in chosen]
 
 
-def facts(place: str, measured: Sequence[Record]) -> dict[str, float]:
-    """Return the metrics that are about a model: its size, those of its last record, those of eval and bench."""
-    known: dict[str, Any] = {**weights_of(Path(place))}
+def collect_metrics(place: str, measured: Sequence[Record]) -> dict[str, float]:
+    """Collect the metrics of a model: its size, those of its last record, and those of eval and bench."""
+    known: dict[str, Any] = {**count_weights(Path(place))}
     made = [step for step in read_biography(place) if step.command not in MEASUREMENTS]
-    if made and made[-1].command != "init":  # init's are about two models
+    if made and made[-1].command != "init":  # init's metrics are about two models
         known |= made[-1].metrics
     for step in [] if made else biography(Path(place)):
         if step.command == "finetune":  # seconds and losses are the task's, not the model's
@@ -162,18 +171,18 @@ def facts(place: str, measured: Sequence[Record]) -> dict[str, float]:
 
 
 def prefixes(done: Record) -> list[str]:
-    """Return what the scores of a fine-tuning begin with."""
+    """Return the metric prefixes of a fine-tuning's scores."""
     return [prefix for prefix, _ in TASKS[done.config["task"]].splits] if done.config["task"] in TASKS else []
 
 
 def differences(results: Results, model: Model) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """Return how far a model is from each control on each task: by (task, the control's name) the value and its bounds.
+    """Return the differences to each baseline on each task: (task, name of the baseline) -> value, low, high.
 
-    Of the last eval that held the one against the other.
+    They come from the last eval that compared the two.
     """
     apart: dict[tuple[str, str], tuple[float, float, float]] = {}
     for found in results.measured:
-        mine = metrics_of(found, model.place)
+        mine = metrics_of(found, model.location)
         for label, place in controls(found).items():
             other = results.find(place)
             if other is None or other is model:
@@ -186,27 +195,27 @@ def differences(results: Results, model: Model) -> dict[tuple[str, str], tuple[f
     return apart
 
 
-def flaws(model: Model) -> list[str]:
-    """Say which seeds a model's scores leave out since they diverged, and which collapsed."""
+def seed_warnings(model: Model) -> list[str]:
+    """Return a warning for each seed that diverged, and so does not count, or that collapsed."""
     said = []
     for step in (step for step in model.biography if step.command == "finetune"):
         for name in step.metrics:
             if mark := MARK.fullmatch(name):
-                after = "is left out" if mark["what"] == "diverged" else "gives every row the same answer"
+                after = "does not count" if mark["what"] == "diverged" else "predicts the same label for every row"
                 task = mark["task"] or step.config.get("task")
                 said.append(f"{task}: seed {mark['seed']} {mark['what']}, it {after}")
     said += [
-        f"{name.removesuffix(f'/{COLLAPSED}')}: it gives every row the same answer"
-        for name in model.facts
+        f"{name.removesuffix(f'/{COLLAPSED}')}: it predicts the same label for every row"
+        for name in model.metrics
         if name.endswith(f"/{COLLAPSED}") and not MARK.fullmatch(name)
     ]
     return list(dict.fromkeys(said))
 
 
 def scores_of(model: Model) -> Iterator[tuple[str, str]]:
-    """Yield (task, metric) of every score of a model, as they come in its records."""
+    """Yield (task, metric) for each score of a model, in the order of its records."""
     tasks = {prefix for task in TASKS.values() for prefix, _ in task.splits} | {"glue", "custom"}
-    for name in model.facts:
+    for name in model.metrics:
         _, task, metric, detail = MetricName.parse(name)
         if task in tasks and not detail and metric != COLLAPSED:
             yield task, metric

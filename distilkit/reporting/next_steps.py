@@ -1,4 +1,4 @@
-"""What a report cannot say, and the command that would find it out."""
+"""What is missing in a report, and the command that would supply it."""
 
 import shlex
 from pathlib import Path
@@ -18,14 +18,14 @@ WITH_A_TEACHER = (
 
 
 class NextStep(NamedTuple):
-    """Something that is missing, and what to type, where a command can be named."""
+    """Something that is missing, with a command that would supply it if there is one."""
 
     text: str
     command: str = ""
 
 
 def next_steps(results: Results) -> list[NextStep]:
-    """List what a reader would want to know and the records don't say."""
+    """List what a reader would want to know but the records do not contain."""
     main = main_model(results)
     return [
         *missing_benchmark(results, main),
@@ -40,38 +40,38 @@ def next_steps(results: Results) -> list[NextStep]:
 
 
 def missing_benchmark(results: Results, main: Model | None) -> list[NextStep]:
-    """Ask for bench where it measured nothing, of models of one kind: those that were fine-tuned, if any were."""
-    if any("/latency_ms_" in name for model in results.models for name in model.facts):
+    """Suggest a bench if there is none: of the fine-tuned models if any, so that all are of one kind."""
+    if any("/latency_ms_" in name for model in results.models for name in model.metrics):
         return []
     tuned = [model for model in results.models if headline_metrics([model])]
     teacher = results.teacher(main) if main else None
-    named = [*([teacher] if teacher else []), *(model.place for model in tuned or results.models)]
+    named = [*([teacher] if teacher else []), *(model.location for model in tuned or results.models)]
     places = dict.fromkeys(
         str(next(iter(task_checkpoints(Path(place))), place)) for place in named
     )  # one task's checkpoint is timed
     words = [_shown(results, place) for place in places]
-    into = _shown(results, (main or results.models[0]).place)
+    into = _shown(results, (main or results.models[0]).location)
     return [
         NextStep(
-            "No bench record: latency and speed-up are not known.", _typed("bench", *words, into=f"{into}/bench.json")
+            "No bench record, so latency and speed-up are unknown.", _typed("bench", *words, into=f"{into}/bench.json")
         )
     ]
 
 
 def missing_score(results: Results, main: Model | None) -> list[NextStep]:
-    """Ask for a fine-tuning where no model was scored on a task."""
+    """Suggest a fine-tuning if no model was scored on a task."""
     if headline_metrics(results.models):
         return []
-    place = _shown(results, (main or results.models[0]).place)
+    place = _shown(results, (main or results.models[0]).location)
     command = shlex.join(["distilkit", "finetune", place, "--task", "NAME", "-o", f"{place}-NAME"])
-    return [NextStep("No eval or finetune record: what the models do on a task is not known.", command)]
+    return [NextStep("No eval or finetune record, so the quality on tasks is unknown.", command)]
 
 
 def missing_retention(results: Results, main: Model) -> list[NextStep]:
-    """Ask for an eval against the teacher where a student was scored alone, and say where there is no interval."""
+    """Suggest an eval against the teacher if the student was scored alone; name a missing interval."""
     kept = task_retention(main)
-    if kept and all(f"retention/{task}/low" not in main.facts for task in kept):
-        return [NextStep("No interval of the retention: the eval record has none.")]
+    if kept and all(f"retention/{task}/low" not in main.metrics for task in kept):
+        return [NextStep("No confidence interval of the retention: the eval record has none.")]
     tuned = next((step for step in reversed(main.biography) if step.command == "finetune"), None)
     if kept or tuned is None:
         return []
@@ -79,18 +79,18 @@ def missing_retention(results: Results, main: Model) -> list[NextStep]:
         name: tuned.config[name] for name in ("task", "data", "text", "label", "max_length") if tuned.config.get(name)
     }
     teacher = next(
-        (other for other in results.models if other is not main and not other.part and headline_metrics([other])), None
+        (other for other in results.models if other is not main and not other.role and headline_metrics([other])), None
     )
-    compared = teacher.place if teacher else "TEACHER"
-    config = {**given, "models": [compared, main.place] if teacher else [main.place], "against": compared}
+    compared = teacher.location if teacher else "TEACHER"
+    config = {**given, "models": [compared, main.location] if teacher else [main.location], "against": compared}
     line = reproduction_command(Record(command="eval", config=config, metrics={}, environment={}), _base(results))
-    text = "No eval record against a teacher: what the student keeps is not known."
-    return [NextStep(text, f"{line} --json > {shlex.quote(_shown(results, main.place))}/eval.json")]
+    text = "No eval record against a teacher, so the retention is unknown."
+    return [NextStep(text, f"{line} --json > {shlex.quote(_shown(results, main.location))}/eval.json")]
 
 
 def missing_baseline(results: Results, main: Model) -> list[NextStep]:
-    """Ask for the same training without the teacher, which shows what the teacher is good for."""
-    if main.part != "student" or any(results.part(model) == "control" for model in results.models):
+    """Suggest the same training without the teacher, which shows the teacher's effect."""
+    if main.role != "student" or any(results.role(model) == "control" for model in results.models):
         return []
     made = next(step for step in reversed(main.training) if step.config.get("objective") != "mlm")
     config: dict[str, Any] = {
@@ -98,28 +98,24 @@ def missing_baseline(results: Results, main: Model) -> list[NextStep]:
         for name, value in made.config.items()
         if name not in WITH_A_TEACHER and not name.startswith("alpha_")
     }
-    config |= {"objective": "mlm", "output": f"{made.config.get('output', main.place)}-control"}
+    config |= {"objective": "mlm", "output": f"{made.config.get('output', main.location)}-control"}
     line = reproduction_command(Record(command="distill", config=config, metrics={}, environment={}), _base(results))
-    return [
-        NextStep(
-            "No control: whether the teacher helped, or the same training without it does as well, is not known.", line
-        )
-    ]
+    return [NextStep("No baseline without a teacher, so the effect of distillation is unknown.", line)]
 
 
 def single_seed(results: Results, main: Model) -> list[NextStep]:
-    """Ask for several seeds where a score comes from one."""
+    """Suggest several seeds if a score comes from one."""
     every = (step for step in reversed(main.biography) if step.command == "finetune")
     tuned = next((step for step in every if int(step.config.get("seeds") or 1) == 1), None)
     if tuned is None:
         return []
-    config = {**tuned.config, "seeds": 5, "output": f"{tuned.config.get('output', main.place)}-seeds"}
+    config = {**tuned.config, "seeds": 5, "output": f"{tuned.config.get('output', main.location)}-seeds"}
     line = reproduction_command(Record(command="finetune", config=config, metrics={}, environment={}), _base(results))
-    return [NextStep("One seed a score: how much of a difference is chance is not known.", line)]
+    return [NextStep("Scores come from one seed, so chance differences are unknown.", line)]
 
 
 def missing_curve(results: Results) -> list[NextStep]:
-    """Name the trained models without a train.jsonl beside them."""
+    """Name trained models without a train.jsonl."""
     trained = ("distill", "finetune")
     names = [
         model.name
@@ -127,7 +123,7 @@ def missing_curve(results: Results) -> list[NextStep]:
         if not model.curve
         and model.biography
         and model.biography[-1].command in trained
-        and not task_checkpoints(Path(model.place))
+        and not task_checkpoints(Path(model.location))
     ]
     return [NextStep(f"No learning curve of {', '.join(names)}: there is no train.jsonl.")] if names else []
 
@@ -137,7 +133,7 @@ def _base(results: Results) -> str:
 
 
 def _shown(results: Results, place: str) -> str:
-    """Spell a place as the commands of the report do."""
+    """Return a location as the report's commands spell it."""
     base = _base(results)
     return str(Path(place).relative_to(base)) if base and Path(place).is_relative_to(base) else place
 

@@ -16,6 +16,7 @@ from distilkit.reporting.summary import task_retention
 from distilkit.reporting.tables import FEW, describe_setting, headline_metrics, metric_name, speed_cell
 from distilkit.tasks.catalogue import TASKS, task_display_name
 from distilkit.training.learning_curve import points
+from distilkit.training.log import NON_LOSS_KEYS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,12 +39,11 @@ STYLE: Any = {
     "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.6,
     "text.parse_math": False,  # a name may have a $ in it
 }  # fmt: skip
-NO_LOSS = {"step", "tokens", "seconds", "tokens_per_second", "lr", "heldout_loss", "epoch"}
 LOSS_NAMES = {"ce": "soft-target loss", "cos": "cosine loss", "mlm": "masked-LM loss", "task": "loss on the labels"}
 
 
 class Plot(NamedTuple):
-    """A plot: the name of its files, what it is called, what it shows in words, and the figure."""
+    """A plot: its file name, title, description in words, and figure."""
 
     name: str
     title: str
@@ -52,7 +52,7 @@ class Plot(NamedTuple):
 
 
 def draw(results: Results) -> list[Plot]:
-    """Draw what the records have enough for.
+    """Draw the plots that the records have enough data for.
 
     Raises DistilkitError without matplotlib.
     """
@@ -77,7 +77,7 @@ def save(plot: Plot, directory: Path) -> None:
 
 
 def inline_svg(plot: Plot) -> str:
-    """Return a plot as an SVG element for the page: in the page's CSS variables, with ids that no other plot has."""
+    """Return a plot as an SVG element that uses the page's CSS variables and ids unique on the page."""
     import matplotlib as mpl
 
     text = StringIO()
@@ -109,13 +109,13 @@ def line_style(number: int) -> str:
 
 
 def called(model: Model) -> str:
-    """Call a model in a legend: a long name without its middle, and none with the _ in front that would hide it."""
+    """Shorten a long name for a legend in the middle; strip a leading _, which would hide it."""
     name = model.name if len(model.name) <= LONGEST else f"{model.name[:18]}…{model.name[1 - LONGEST + 18 :]}"
     return f" {name}" if name.startswith("_") else name
 
 
 def legend(figure: "Figure", models: Sequence[Model], **options: Any) -> None:
-    """Name the models above a plot, in as many columns as there is room for; the figure grows by the rows."""
+    """Draw a legend above a plot, in as many columns as fit; the figure grows with its rows."""
     columns = LONGEST // (max(len(called(model)) for model in models) + 2)
     columns = max(1, min(columns, len(models), 3))
     figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (math.ceil(len(models) / columns) - 1))
@@ -123,13 +123,13 @@ def legend(figure: "Figure", models: Sequence[Model], **options: Any) -> None:
 
 
 def retention(results: Results) -> list[Plot]:
-    """Draw what every model keeps on every task, with the interval where the record has one."""
+    """Draw each model's retention on each task, with its confidence interval if recorded."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    shown = [(number, model) for number, model in enumerate(results.models) if results.part(model) != "teacher"]
+    shown = [(number, model) for number, model in enumerate(results.models) if results.role(model) != "teacher"]
     tasks = list(dict.fromkeys(task for task, _ in headline_metrics(results.models)))
-    tasks = [task for task in tasks if any(f"retention/{task}" in model.facts for _, model in shown)]
-    shown = [(number, model) for number, model in shown if any(f"retention/{task}" in model.facts for task in tasks)]
+    tasks = [task for task in tasks if any(f"retention/{task}" in model.metrics for _, model in shown)]
+    shown = [(number, model) for number, model in shown if any(f"retention/{task}" in model.metrics for task in tasks)]
     if not shown:
         return []
     figure, axes = canvas(1.1 + 0.24 * len(tasks) * len(shown), xlabel="share of the teacher's score")
@@ -138,9 +138,9 @@ def retention(results: Results) -> list[Plot]:
         shift = (place - (len(shown) - 1) / 2) * 0.7 / len(shown)
         label = called(model)
         for row, task in enumerate(tasks):
-            if (kept := model.facts.get(f"retention/{task}")) is None:
+            if (kept := model.metrics.get(f"retention/{task}")) is None:
                 continue
-            low, high = (model.facts.get(f"retention/{task}/{end}", kept) for end in ("low", "high"))
+            low, high = (model.metrics.get(f"retention/{task}/{end}", kept) for end in ("low", "high"))
             axes.plot([low, high], [row + shift] * 2, color=look(number)["color"], linewidth=1.4)
             axes.plot([kept], [row + shift], linestyle="", markersize=6, label=label, **look(number))
             label = "_"
@@ -153,11 +153,11 @@ def retention(results: Results) -> list[Plot]:
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     legend(figure, [model for _, model in shown])
-    return [Plot("retention", "Retention", f"What is kept of the teacher's score: {'; '.join(said)}.", figure)]
+    return [Plot("retention", "Retention", f"Share of the teacher's score: {'; '.join(said)}.", figure)]
 
 
 def frontiers(results: Results) -> list[Plot]:
-    """Draw scores against latency, a plot a task; of more than a few tasks, one of their mean retention."""
+    """Draw scores against latency, one plot per task; with many tasks, one plot of mean retention."""
     models, tasks = results.models, headline_metrics(results.models)
     if len(tasks) > FEW:
         kept = {number: found for number, model in enumerate(models) if (found := task_retention(model))}
@@ -167,7 +167,7 @@ def frontiers(results: Results) -> list[Plot]:
     plots = []
     for task, metric in tasks:
         name = f"{task}/{metric}"
-        scored = [(n, m, m.facts[name]) for n, m in enumerate(models) if name in m.facts]
+        scored = [(n, m, m.metrics[name]) for n, m in enumerate(models) if name in m.metrics]
         plots += frontier(
             task if task in TASKS else f"{task}-{metric}",
             f"{task_display_name(task)} {metric_name(metric)}",
@@ -178,35 +178,35 @@ def frontiers(results: Results) -> list[Plot]:
 
 
 def frontier(name: str, words: str, models: Sequence[Model], scored: Sequence[tuple[int, Model, float]]) -> list[Plot]:
-    """Draw a score against latency, or size where there is no bench; a marker's area goes with the size."""
+    """Draw a score against latency, or against size without a bench. A marker's area grows with the model's size."""
     cell = speed_cell(models)
     cost, scale, unit = (f"{cell}/latency_ms_p50", 1.0, "ms") if cell else ("bytes", 1e-6, "MB")
-    shown = [(number, model, score) for number, model, score in scored if cost in model.facts]
+    shown = [(number, model, score) for number, model, score in scored if cost in model.metrics]
     if len(shown) < 2:
         return []
     label = f"latency p50, ms ({describe_setting(cell)})" if cell else "size, MB"
     figure, axes = canvas(xlabel=label, ylabel=words)
-    largest = max(model.facts.get("bytes", 1.0) for _, model, _ in shown)
+    largest = max(model.metrics.get("bytes", 1.0) for _, model, _ in shown)
     for number, model, score in shown:
-        area = 30 + 170 * model.facts.get("bytes", largest) / largest
-        axes.scatter(model.facts[cost] * scale, score, s=area, alpha=0.85, label=called(model), **look(number))
+        area = 30 + 170 * model.metrics.get("bytes", largest) / largest
+        axes.scatter(model.metrics[cost] * scale, score, s=area, alpha=0.85, label=called(model), **look(number))
     axes.margins(0.15)
     legend(figure, [model for _, model, _ in shown], markerscale=0.6)
     title = f"{words[:1].upper()}{words[1:]} against {'latency' if cell else 'size'}"
-    said = "; ".join(f"{m.name} {score:.3f} at {m.facts[cost] * scale:,.2f} {unit}" for _, m, score in shown)
+    said = "; ".join(f"{m.name} {score:.3f} at {m.metrics[cost] * scale:,.2f} {unit}" for _, m, score in shown)
     return [
-        Plot(f"frontier-{name}", title, f"{title}; a marker's area goes with the size of the weights: {said}.", figure)
+        Plot(f"frontier-{name}", title, f"{title}; a marker's area grows with the size of the weights: {said}.", figure)
     ]
 
 
 def curves(results: Results) -> list[Plot]:
-    """Draw the learning curves: masked LM first, then each other part of the loss, of distillation and fine-tuning."""
+    """Draw the learning curves: masked LM first, then each other loss term, for distillation and fine-tuning."""
     runs = [(number, model) for number, model in enumerate(results.models) if model.curve]
     text = [run for run in runs if {"mlm", "heldout_loss"} & keys(run)]
     plots = [learning_curve("learning-curve", "Masked-LM loss", text, masked_lm_part, heldout=True)] if text else []
     for name, group in (("learning-curve", text), ("finetuning-curve", [run for run in runs if run not in text])):
         found = dict.fromkeys(key for run in group for key in sorted(keys(run)))
-        parts = [key for key in found if key not in NO_LOSS and key not in ("mlm", "loss")]
+        parts = [key for key in found if key not in NON_LOSS_KEYS | {"heldout_loss", "mlm", "loss"}]
         for part in parts or (["loss"] if group and group is not text else []):
             shown = [run for run in group if part in keys(run)]
             file = f"{name}-{part}".replace("/", "-").replace("_", "-")
@@ -215,7 +215,7 @@ def curves(results: Results) -> list[Plot]:
 
 
 def curve_title(key: str) -> str:
-    """Spell what a key of train.jsonl holds: a part of the loss, or what an evaluation said."""
+    """Return a title for a key of train.jsonl: a loss term, or a metric of an evaluation."""
     if "/" in key or key.startswith("heldout"):
         title = key.replace("heldout_", "held-out ").replace("/", " ").replace("_", " ")
     else:
@@ -224,19 +224,19 @@ def curve_title(key: str) -> str:
 
 
 def keys(run: tuple[int, Model]) -> set[str]:
-    """Return everything that a run's lines name."""
+    """Return all keys in a run's train.jsonl."""
     return {key for line in run[1].curve for key in line if not key.endswith("/collapsed")}
 
 
 def masked_lm_part(run: tuple[int, Model]) -> str:
-    """Return what is to be compared with the held-out loss: masked LM's part, or the loss where it has no parts."""
-    return "mlm" if keys(run) - NO_LOSS - {"loss", "heldout_agreement"} else "loss"
+    """Return the key to compare with the held-out loss: the masked-LM term, or the loss if it has no terms."""
+    return "mlm" if keys(run) - NON_LOSS_KEYS - {"loss", "heldout_loss", "heldout_agreement"} else "loss"
 
 
 def learning_curve(
     name: str, title: str, runs: Sequence[tuple[int, Model]], part: Callable[..., str], *, heldout: bool = False
 ) -> Plot:
-    """Draw a part of the training loss over tokens, all runs in one plot; beside the held-out loss it is faint."""
+    """Draw one loss term over tokens, all runs in one plot; beside the held-out loss it is faint."""
     from matplotlib.ticker import EngFormatter
 
     figure, axes = canvas(xlabel="tokens", ylabel=title[:1].lower() + title[1:])

@@ -1,4 +1,4 @@
-"""How models were made: the commands of their records, each once, and where they ran."""
+"""How models were made: the commands of their records, each once, and the machines they ran on."""
 
 import os.path
 import shlex
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distilkit.errors import DistilkitError
-from distilkit.formatting import format_millions, format_score
+from distilkit.formatting import format_duration, format_millions, format_score
 from distilkit.options.declare import build, command_line
 from distilkit.options.recipes import COMMANDS
 from distilkit.options.spec import fields_of, flag
@@ -21,7 +21,7 @@ WHERE = ("machine", "gpu", "python", *PACKAGES)
 
 
 class Step(NamedTuple):
-    """A command that was run: what came of it, the line to type, figures, and its record."""
+    """A command that was run: title, command line, outcome in figures, and record."""
 
     title: str
     command: str
@@ -30,7 +30,7 @@ class Step(NamedTuple):
 
 
 def steps(results: Results) -> list[Step]:
-    """Return what was run for the models, in an order in which it can be run again."""
+    """Return the commands that made the models, in an order in which they can be run again."""
     records: list[Record] = []
     for done in (*(step for model in results.models for step in model.biography), *results.measured):
         if done not in records and done.command != "report":
@@ -41,7 +41,7 @@ def steps(results: Results) -> list[Step]:
 
 
 def base_of(records: Iterable[Record]) -> str:
-    """Return the directory that all outputs lie in, "" where there is none but the root."""
+    """Return the directory that contains all outputs, "" if that is only the root."""
     outputs = [str(done.config["output"]) for done in records if done.config.get("output")]
     parents = [str(Path(output).parent) for output in outputs if Path(output).is_absolute()]
     base = os.path.commonpath(parents) if parents else ""
@@ -49,10 +49,9 @@ def base_of(records: Iterable[Record]) -> str:
 
 
 def reproduction_command(done: Record, base: str = "") -> str:
-    """Spell a record as the command that made it, as typed in the directory `base`.
+    """Return the command line of a record, as typed in the directory `base`.
 
-    Options that this version doesn't know are left out; where it can't make sense of the rest, all are spelled as they
-    are.
+    Options that this version does not know are dropped. If the rest is not valid, all options are written as they are.
     """
     config = {name: _relative(value, base) for name, value in done.config.items() if value is not None}
     config_class = COMMANDS.get(done.command)
@@ -75,14 +74,14 @@ def _relative(value: Any, base: str) -> Any:
 
 
 def title(done: Record) -> str:
-    """Call a step by its command and what it made."""
+    """Name a step by its command and its output."""
     output = done.config.get("output")
     parts = Path(output or "").parts
     return f"{done.command}: {'/'.join(parts[-2 if parts[-1] in TASKS else -1 :])}" if output else done.command
 
 
 def outcome(done: Record) -> str:
-    """Say in figures what a step took and came to."""
+    """Summarise in figures what a step took and achieved."""
     metrics, said = done.metrics, []
     if done.command == "init" and "kept_layers" in done.environment:
         said.append(f"kept layers {done.environment['kept_layers']}")
@@ -90,10 +89,10 @@ def outcome(done: Record) -> str:
         ours, theirs = (format_millions(metrics[f"{model}/parameters"]) for model in ("student", "teacher"))
         said.append(f"{ours} of {theirs} parameters")
     if "max_difference" in metrics:
-        said.append(f"largest difference in the proof {metrics['max_difference']:.2g}")
+        said.append(f"largest output difference {metrics['max_difference']:.2g}")
     said += [f"{metrics[name]:,.0f} {name}" for name in ("updates", "tokens") if name in metrics]
     if "seconds" in metrics:
-        said.append(duration(metrics["seconds"]) + (" a seed" if done.config.get("seeds", 1) > 1 else ""))
+        said.append(format_duration(metrics["seconds"]) + (" per seed" if done.config.get("seeds", 1) > 1 else ""))
     if "tokens_per_second" in metrics:
         said.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
     if done.command in ("distill", "finetune"):
@@ -118,20 +117,12 @@ def seeds(done: Record) -> str:
 
 
 def training_seconds(records: Iterable[Record]) -> float:
-    """Add up what training took; of several seeds the record has the median, which counts for each."""
+    """Sum up training time. A record of several seeds has their median, which counts once per seed."""
     return sum(done.metrics.get("seconds", 0.0) * int(done.config.get("seeds") or 1) for done in records)
 
 
-def duration(seconds: float) -> str:
-    """Spell a time in the unit that suits it."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
-
-
 def machines(done: Sequence[Step]) -> list[tuple[dict[str, str], list[int]]]:
-    """Return the different machines and versions, each with the steps (from 1) that ran there."""
+    """Return the different machines and versions, each with the numbers (from 1) of the steps that ran there."""
     places: list[tuple[dict[str, str], list[int]]] = []
     for number, step in enumerate(done, 1):
         where = {name: str(step.record.environment[name]) for name in WHERE if name in step.record.environment}

@@ -1,4 +1,4 @@
-"""The records of eval and bench: which models they name, and what they say of each."""
+"""Find the records of eval and bench, and which models they name."""
 
 import json
 from pathlib import Path
@@ -14,22 +14,22 @@ MEASUREMENTS = ("eval", "bench")
 
 
 def same_model(place: str, named: str) -> bool:
-    """Say whether a record's name means the model at a place: the same one, one of its name that was moved, or a part.
+    """Say whether a name in a record means the model at a location: the same path, a moved one, or a part of it.
 
-    A part is the checkpoint of a task in it.
+    A part is the checkpoint of one task inside the directory.
     """
     here, there = Path(place), Path(named)
     if place == named or here.resolve() == there.resolve():
         return True
     if not (here.is_absolute() and there.is_absolute()):
         return False
-    depth = 2 if here.name in TASKS else 1  # a task's name is no model's
+    depth = 2 if here.name in TASKS else 1  # a task's name does not identify a model
     moved = here.parts[-depth:] == there.parts[-depth:] and not there.exists()
     return moved or (there.name in TASKS and here.name not in TASKS and same_model(place, str(there.parent)))
 
 
 def eval_and_bench_records(directory: Path) -> list[Record]:
-    """Return the eval and bench records of a directory: those in its biography, and those that --json saved there."""
+    """Return the eval and bench records of a directory: in its history, and saved there with --json."""
     found = [step for step in read_biography(directory) if step.command in MEASUREMENTS and "models" in step.config]
     for path in sorted((*directory.glob("eval*.json"), *directory.glob("bench*.json"))):
         try:
@@ -37,17 +37,19 @@ def eval_and_bench_records(directory: Path) -> list[Record]:
             found.append(Record(**{"environment": {}, **entry}))
             found[-1].config["models"]
         except (ValueError, TypeError, KeyError):
-            raise DistilkitError(f"'{path}' is no record of models: write it with --json > {path.name}") from None
+            raise DistilkitError(
+                f"'{path}' is not a record of eval or bench: write it with --json > {path.name}"
+            ) from None
     return found
 
 
 def position(found: Record, place: str) -> int | None:
-    """Return which of a record's models is at a place."""
+    """Return which of a record's models is at a location."""
     return next((i for i, name in enumerate(found.config["models"]) if same_model(place, name)), None)
 
 
 def models_by_prefix(found: Record) -> dict[str, str]:
-    """Return the models that a record names, by what the names of their metrics begin with."""
+    """Return the models that a record names, by the prefix of their metrics."""
     models = found.config["models"]
     alone = found.command == "eval" and len(models) == 1
     entries = {"" if alone else f"{i}/": name for i, name in enumerate(models)}
@@ -57,13 +59,13 @@ def models_by_prefix(found: Record) -> dict[str, str]:
 
 
 def controls(found: Record) -> dict[str, str]:
-    """Return the controls that an eval record names, by what it calls them: `control`, or several `control-N`."""
+    """Return the baselines of an eval record by prefix: `control`, or `control-N` for several."""
     places = found.config.get("control") or ()
     return {f"control-{n}" if len(places) > 1 else "control": place for n, place in enumerate(places)}
 
 
 def metrics_of(found: Record, place: str) -> dict[str, float]:
-    """Return the metrics that are about the model at a place; of a teacher none of how it compares with itself."""
+    """Return a record's metrics of the model at a location. A teacher's comparison with itself is left out."""
     entries, mine = models_by_prefix(found), dict[str, float]()
     for prefix, name in entries.items():
         if same_model(place, name):
@@ -77,9 +79,9 @@ def metrics_of(found: Record, place: str) -> dict[str, float]:
 
 
 def task_checkpoints(directory: Path) -> list[Path]:
-    """Return the checkpoints of a model that has one for each of several tasks, as `eval --task glue` reads it.
+    """Return the checkpoints of a model that has one per task, in the layout that `eval --task glue` reads.
 
-    There are none where some checkpoint in the directory isn't called by its task.
+    Returns [] if a checkpoint in the directory is not named after its task.
     """
     if not directory.is_dir() or weights_bytes(directory):
         return []
@@ -88,7 +90,7 @@ def task_checkpoints(directory: Path) -> list[Path]:
 
 
 def biography(place: Path) -> list[Record]:
-    """Return a model's records, of one with a checkpoint a task those of all of them, each once."""
+    """Return a model's records; for one checkpoint per task, the records of all, each once."""
     merged: list[Record] = []
     for done in read_biography(place) or (done for part in task_checkpoints(place) for done in read_biography(part)):
         if done not in merged:
@@ -97,9 +99,9 @@ def biography(place: Path) -> list[Record]:
 
 
 def curve(directory: Path) -> list[dict[str, Any]]:
-    """Read the updates and held-out losses in a directory's train.jsonl, [] where there is none.
+    """Read updates and held-out losses from a directory's train.jsonl, [] without one.
 
-    Passes over lines that can't be read (the last one of a run that was killed), with a warning.
+    Lines that cannot be read (such as the last line of a killed run) are skipped with a warning.
     """
     path = directory / "train.jsonl"
     if not path.is_file():
@@ -107,12 +109,12 @@ def curve(directory: Path) -> list[dict[str, Any]]:
     texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
     entries = [entry for entry in map(_parse, texts) if entry != {}]
     if unread := entries.count(None):
-        warn(f"'{path}' has {unread} lines that cannot be read: passed over")
+        warn(f"'{path}' has {unread} unreadable lines, which are skipped")
     return [entry for entry in entries if entry and "step" in entry and "tokens" in entry]
 
 
 def _parse(text: str) -> dict[str, Any] | None:
-    """Return a line's numbers, {} for an empty line, None for one that is no JSON object."""
+    """Return a line's numbers, {} for an empty line, None if it is not a JSON object."""
     try:
         entry = json.loads(text or "{}")
         return {name: value for name, value in entry.items() if isinstance(value, (int, float))}

@@ -1,4 +1,4 @@
-"""The report as HTML and as Markdown, filled into the files of templates/."""
+"""Fill a report into the HTML and Markdown templates."""
 
 import re
 from collections.abc import Sequence
@@ -8,10 +8,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from distilkit import __version__
+from distilkit.formatting import format_duration
 from distilkit.reporting.models import Results
 from distilkit.reporting.next_steps import NextStep
 from distilkit.reporting.plots import COLORS, Plot, inline_svg
-from distilkit.reporting.provenance import Step, duration, machines, training_seconds
+from distilkit.reporting.provenance import Step, machines, training_seconds
 from distilkit.reporting.summary import description, main_model, tiles, title
 from distilkit.reporting.tables import Table
 
@@ -29,13 +30,13 @@ class Content(NamedTuple):
 
 
 def html(content: Content) -> str:
-    """Return the report as one HTML page that needs no other file: style and plots are inside."""
+    """Return the report as one self-contained HTML page, style and plots included."""
     places = machines(content.steps)
     took = training_seconds(step.record for step in content.steps)
     return HTML.get_template("report.html.jinja").render(
         shared(content),
         marks={model.name: mark(number) for number, model in enumerate(content.results.models)},
-        training_time=duration(took) if took else "",
+        training_time=format_duration(took) if took else "",
         machine_facts=list(dict.fromkeys(name for facts, _ in places for name in facts)),
         version=__version__,
     )
@@ -62,7 +63,7 @@ def shared(content: Content) -> dict[str, Any]:
 
 
 def mark(number: int) -> tuple[str, str]:
-    """Return a model's colour class and glyph, those of its marker in the plots."""
+    """Return a model's colour class and glyph, which match its marker in the plots."""
     return f"m{number % len(COLORS)}", GLYPHS[number % len(GLYPHS)]
 
 

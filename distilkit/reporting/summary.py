@@ -1,18 +1,17 @@
-"""The headline of a report: what was made from what, how much smaller and faster it is, and what it keeps."""
+"""The headline of a report: how the model was made, how much smaller and faster it is, and its retention."""
 
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from distilkit.formatting import format_millions, format_percent
+from distilkit.formatting import format_duration, format_millions, format_percent
 from distilkit.record import COLLAPSED, MetricName
 from distilkit.reporting.models import Model, Results, differences
-from distilkit.reporting.provenance import duration
 from distilkit.reporting.records import position
 from distilkit.reporting.tables import bounds, describe_setting, settings
 from distilkit.tasks.catalogue import task_display_name
 
-SIGNIFICANCE_NOTE = "the control was trained without a teacher, and 95 % intervals decide"
+SIGNIFICANCE_NOTE = "baseline trained without a teacher; counted if the 95 % confidence interval excludes 0"
 
 
 class Tile(NamedTuple):
@@ -24,17 +23,17 @@ class Tile(NamedTuple):
 
 
 def main_model(results: Results) -> Model | None:
-    """Return the model that a report is about: of the students, or else what init made, the best measured."""
+    """Return the model that a report is about: the best measured student, else what init made."""
 
     def rank(model: Model) -> tuple[bool, bool, bool]:
-        return model.part == "student", bool(task_retention(model)), "speedup" in model.facts
+        return model.role == "student", bool(task_retention(model)), "speedup" in model.metrics
 
-    made = [model for model in results.models if model.part]
+    made = [model for model in results.models if model.role]
     return max(made, key=rank) if made else None
 
 
 def title(results: Results) -> str:
-    """Call a report by its subject."""
+    """Title a report by its main model."""
     main = main_model(results)
     if main is not None:
         return main.name
@@ -42,9 +41,9 @@ def title(results: Results) -> str:
 
 
 def description(results: Results, model: Model) -> str:
-    """Say what a model was made from, and how."""
+    """Describe how a model was made."""
     said, tuned = [], dict[str, list[str]]()
-    for step in model.since("init") or model.biography:
+    for step in model.history_since("init") or model.biography:
         if step.command == "init":
             layers, depth = (step.metrics.get(f"{name}/layers") for name in ("student", "teacher"))
             share = f"{layers:.0f} of the {depth:.0f} layers" if layers and depth else "some of the layers"
@@ -52,7 +51,7 @@ def description(results: Results, model: Model) -> str:
         elif step.command == "distill":
             how = "trained on {} by masked LM alone" if step.config.get("objective") == "mlm" else "distilled on {}"
             amount = f", {step.metrics['tokens']:,.0f} tokens" if "tokens" in step.metrics else ""
-            took = f" in {duration(step.metrics['seconds'])}" if "seconds" in step.metrics else ""
+            took = f" in {format_duration(step.metrics['seconds'])}" if "seconds" in step.metrics else ""
             said.append(how.format(display_name(results, step.config.get("corpus"))) + amount + took)
         elif step.command == "finetune":
             task = str(step.config.get("task", "a task"))
@@ -64,7 +63,9 @@ def description(results: Results, model: Model) -> str:
 
 
 def display_name(results: Results, place: str | None) -> str:
-    """Call what a record names: as the report does, else by its last name; a hub id as it is."""
+    """Return the display name of a model that a record names: its name in the report, else the last part of its
+    path.
+    """
     model = results.find(place)
     if model is not None:
         return model.name
@@ -72,15 +73,15 @@ def display_name(results: Results, place: str | None) -> str:
 
 
 def tiles(results: Results, model: Model) -> list[Tile]:
-    """Return the figures about a model that its records have."""
-    return [*size(results, model), *speed(results, model), *retention(results, model), *beside_control(results, model)]
+    """Return the headline figures that the records contain."""
+    return [*size(results, model), *speed(results, model), *retention(results, model), *beside_baseline(results, model)]
 
 
 def size(results: Results, model: Model) -> list[Tile]:
-    """Say how much smaller a model is than its teacher."""
+    """Compare a model's size with its teacher's."""
     teacher = results.find(results.teacher(model))
-    small, large = model.facts.get("parameters"), teacher.facts.get("parameters") if teacher else None
-    born = model.since("init")
+    small, large = model.metrics.get("parameters"), teacher.metrics.get("parameters") if teacher else None
+    born = model.history_since("init")
     if large is None and born:  # two masked-LM models, so that the head doesn't count
         small, large = (born[0].metrics.get(f"{name}/parameters") for name in ("student", "teacher"))
     if not small or not large:
@@ -94,9 +95,9 @@ def size(results: Results, model: Model) -> list[Tile]:
 
 
 def speed(results: Results, model: Model) -> list[Tile]:
-    """Say how much faster a model runs than the first one of its bench."""
-    ratio, cells = model.facts.get("speedup"), settings([model])
-    mine = [found for found in results.measured if position(found, model.place) is not None]
+    """Compare a model's speed with the first model of its bench."""
+    ratio, cells = model.metrics.get("speedup"), settings([model])
+    mine = [found for found in results.measured if position(found, model.location) is not None]
     measured = [found.config["models"][0] for found in mine if found.command == "bench"]
     if ratio is None or not measured:
         return []
@@ -105,10 +106,10 @@ def speed(results: Results, model: Model) -> list[Tile]:
 
 
 def task_retention(model: Model) -> dict[str, float]:
-    """Return the retention of each task but WNLI, which nobody learns and all keep; GLUE's alone where there is one."""
-    parsed = {name: MetricName.parse(name) for name in model.facts}
+    """Return the retention per task without WNLI, which no model learns; only GLUE's if there is one."""
+    parsed = {name: MetricName.parse(name) for name in model.metrics}
     plain = {name: parts for name, parts in parsed.items() if parts.comparison == "retention" and not parts.metric}
-    kept = {parts.task: model.facts[name] for name, parts in plain.items() if not parts.detail}
+    kept = {parts.task: model.metrics[name] for name, parts in plain.items() if not parts.detail}
     name = next((name for name in ("glue_without_wnli", "glue") if name in kept), None)
     if name or len(kept) < 2:
         return {name: kept[name]} if name else kept
@@ -116,32 +117,32 @@ def task_retention(model: Model) -> dict[str, float]:
 
 
 def retention(results: Results, model: Model) -> list[Tile]:
-    """Say what a model keeps of its teacher's scores."""
+    """Return the retention of the teacher's scores."""
     kept = task_retention(model)
     teacher = display_name(results, results.teacher(model))
     if len(kept) > 1:
-        without = "retention/wnli" in model.facts
+        without = "retention/wnli" in model.metrics
         worst = min(kept, key=lambda task: kept[task])
         detail = f"mean of {len(kept)} tasks{', without WNLI' if without else ''}"
-        detail += f"; least on {task_display_name(worst)}: {format_percent(kept[worst])}"
-        return [Tile(format_percent(fmean(kept.values())), f"of {teacher}'s scores kept", detail)]
+        detail += f"; lowest on {task_display_name(worst)}: {format_percent(kept[worst])}"
+        return [Tile(format_percent(fmean(kept.values())), f"of {teacher}'s scores retained", detail)]
     return [
         Tile(
             format_percent(value),
-            f"of {teacher}'s score kept",
-            ", interval ".join(filter(None, [task_display_name(task), interval])) + (f"; {flaw}" if flaw else ""),
+            f"of {teacher}'s score retained",
+            ", 95 % interval ".join(filter(None, [task_display_name(task), interval])) + warning,
         )
         for task, value in kept.items()
         for interval in [bounds(model, f"retention/{task}", "low", "high", format_percent)]
-        for flaw in ["every row gets the same answer" if f"{task}/{COLLAPSED}" in model.facts else ""]
+        for warning in ["; predicts the same label for every row" if f"{task}/{COLLAPSED}" in model.metrics else ""]
     ]
 
 
-def beside_control(results: Results, model: Model) -> list[Tile]:
-    """Say on how many tasks a student is surely better than a control: its interval is above 0."""
-    apart = differences(results, model) if model.part == "student" else {}
+def beside_baseline(results: Results, model: Model) -> list[Tile]:
+    """Count the tasks on which a student is significantly better than a baseline: the interval excludes 0."""
+    apart = differences(results, model) if model.role == "student" else {}
     for other in results.models:
-        found = [bounds for (_, name), bounds in apart.items() if other.part == "control" and name == other.name]
+        found = [bounds for (_, name), bounds in apart.items() if other.role == "control" and name == other.name]
         if found:
             better, worse = sum(low > 0 for _, low, _ in found), sum(high < 0 for _, _, high in found)
             return [

@@ -1,4 +1,4 @@
-"""The tables of a report: what models come to beside each other, as text ready to be laid out."""
+"""The tables of a report, as text cells."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from distilkit.formatting import format_percent, format_score
 from distilkit.record import MetricName
-from distilkit.reporting.models import Model, Results, differences, flaws, scores_of
+from distilkit.reporting.models import Model, Results, differences, scores_of, seed_warnings
 from distilkit.tasks.catalogue import DISPLAY_NAMES, TASKS, task_display_name
 
 METRIC_NAMES = {
@@ -19,14 +19,14 @@ CELL = re.compile(r"(?P<device>\w+)/(?P<precision>\w+)/b(?P<batch>\d+)/l(?P<leng
 
 
 class Cell(NamedTuple):
-    """A table's cell: what it says, and a smaller word below or behind it."""
+    """A table's cell: its text, and a smaller note below or behind it."""
 
     text: str
     note: str = ""
 
 
 class Table(NamedTuple):
-    """A table: what it shows, its columns, its rows; a row's first cell names it."""
+    """A table: title, caption, columns, rows. A row's first cell names it."""
 
     title: str
     caption: str
@@ -35,7 +35,7 @@ class Table(NamedTuple):
 
 
 def overview(results: Results) -> Table:
-    """Lay out the size, speed and headline scores of all models, a row each, in the columns that somebody fills."""
+    """Return size, speed and headline scores of all models, one row each, without empty columns."""
     models = results.models
     columns: list[tuple[Cell, Callable[[Model], Cell]]] = [
         (Cell("Parameters", "millions"), lambda model: _number(model, "parameters", 1e-6, ",.1f")),
@@ -56,7 +56,7 @@ def overview(results: Results) -> Table:
 
 
 def task_columns(task: str, metric: str, *, narrow: bool) -> list[tuple[Cell, Callable[[Model], Cell]]]:
-    """Return a column for a task's score and one for its retention, or one for both where there is no room for two."""
+    """Return a column for a task's score and one for its retention, or one for both in a narrow table."""
     head, name = Cell(task_display_name(task), metric_name(metric)), f"{task}/{metric}"
 
     def kept(model: Model) -> Cell:
@@ -68,7 +68,7 @@ def task_columns(task: str, metric: str, *, narrow: bool) -> list[tuple[Cell, Ca
 
 
 def _part(results: Results, model: Model) -> str:
-    part = results.part(model)
+    part = results.role(model)
     return "" if part == model.name else part
 
 
@@ -76,22 +76,26 @@ def _caption(results: Results) -> str:
     models, said = results.models, []
     narrow = len(headline_metrics(models)) > FEW
 
-    names = [MetricName.parse(name) for model in models for name in model.facts]
+    names = [MetricName.parse(name) for model in models for name in model.metrics]
     retentions = [name for name in names if name.comparison == "retention"]
 
     against = {str(found.config["against"]) for found in results.measured if found.config.get("against")}
     if against and retentions:
-        where = "Beside a score is its retention:" if narrow else "Retention is"
-        interval = ", with its interval" if any(name.detail == "low" for name in retentions) and not narrow else ""
-        said.append(f"{where} the score as a share of {_names(results, sorted(against))}'s{interval}.")
+        where = "In parentheses is the retention:" if narrow else "Retention is"
+        interval = (
+            ", with its 95 % confidence interval"
+            if any(name.detail == "low" for name in retentions) and not narrow
+            else ""
+        )
+        said.append(f"{where} the share of {_names(results, sorted(against))}'s score{interval}.")
     first = [found.config["models"][0] for found in results.measured if found.command == "bench"]
     if first and any(name == MetricName(metric="speedup") for name in names):
-        said.append(f"Speed-ups are against {_names(results, first)}.")
+        said.append(f"Speed-ups are relative to {_names(results, first)}.")
     if any(name.detail == "min" for name in names) and not narrow:
         said.append("A score from several seeds is their median, with its range.")
     trained = [step.config for model in models for step in model.biography if step.command == "finetune"]
     if len({(one.get("data"), one.get("label")) for one in trained if one.get("task") == "custom"}) > 1:
-        said.append("The custom tasks were learnt from different data or labels: their scores may not compare.")
+        said.append("The custom tasks differ in data or labels, so their scores may not be comparable.")
     return " ".join(said)
 
 
@@ -101,7 +105,7 @@ def _names(results: Results, places: Iterable[str]) -> str:
 
 
 def scores(results: Results) -> Table:
-    """Lay out every score, a row each; what is about a task as a whole stands beside its headline score."""
+    """Return every score, one row each. Retention and differences are in the row of the headline score."""
     apart = {model.name: differences(results, model) for model in results.models}
     controls = list(dict.fromkeys(control for found in apart.values() for _, control in found))
     titles = ("Model", "Task", "Score", "Range over seeds", "Retention", "Interval")
@@ -114,17 +118,17 @@ def scores(results: Results) -> Table:
             if (task, metric) not in headline_metrics([model]):
                 kept, beside = Cell(""), [Cell("") for _ in controls]
             what = Cell(task_display_name(task), metric_name(metric))
-            score = format_score(model.facts[name]), bounds(model, name, "min", "max", format_score)
+            score = format_score(model.metrics[name]), bounds(model, name, "min", "max", format_score)
             rows.append([Cell(model.name), what, *map(Cell, (*score, kept.text, kept.note)), *beside])
     tested = [name for name in DISPLAY_NAMES if any(name in model.tested for model in results.models)]
     others = f"; of {' and '.join(DISPLAY_NAMES[name] for name in tested)} on test rows" if tested else ""
-    flawed = [f" {model.name}, {flaw}." for model in results.models for flaw in flaws(model)]
+    flawed = [f" {model.name}, {warning}." for model in results.models for warning in seed_warnings(model)]
     caption = f"On the validation rows of each task{others}.{''.join(flawed)}"
     return drop_empty_columns(Table("Scores", caption, heads, rows))
 
 
 def speeds(results: Results) -> Table:
-    """Lay out what bench measured, a row a model and setting."""
+    """Return what bench measured, one row per model and setting."""
     wanted = {
         "latency_ms_p50": ("Latency p50, ms", 1.0, ",.2f"), "latency_ms_p95": ("Latency p95, ms", 1.0, ",.2f"),
         "throughput_sequences_per_second": ("Sequences/s", 1.0, ",.1f"),
@@ -148,20 +152,20 @@ def drop_empty_columns(table: Table) -> Table:
 
 
 def settings(models: Sequence[Model]) -> list[str]:
-    """Return the settings that bench measured in, like cpu/fp32/b1/l128: by device, precision, batch, length."""
-    found = {match for model in models for name in model.facts if (match := CELL.match(name))}
+    """Return bench's settings, like cpu/fp32/b1/l128, sorted by device, precision, batch size and length."""
+    found = {match for model in models for name in model.metrics if (match := CELL.match(name))}
     order = {m[0]: (m["device"], m["precision"], int(m["batch"]), int(m["length"])) for m in found}
     return sorted(order, key=lambda name: order[name])
 
 
 def speed_cell(models: Sequence[Model]) -> str:
-    """Return the first setting that most models were measured in, "" where there is none."""
-    counts = {name: sum(f"{name}/latency_ms_p50" in model.facts for model in models) for name in settings(models)}
+    """Return the first of the settings in which most models were measured, "" without any."""
+    counts = {name: sum(f"{name}/latency_ms_p50" in model.metrics for model in models) for name in settings(models)}
     return max(counts, key=lambda name: counts[name]) if counts else ""
 
 
 def describe_setting(setting: str) -> str:
-    """Say a setting in words."""
+    """Describe a setting in words."""
     match = CELL.match(setting)
     if match is None:
         return setting
@@ -170,7 +174,7 @@ def describe_setting(setting: str) -> str:
 
 
 def sort_by_task(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Sort (task, metric) pairs: tasks as GLUE lists them, a task's headline metric first."""
+    """Sort (task, metric) pairs: tasks in GLUE's order, a task's headline metric first."""
     tasks = list(DISPLAY_NAMES)
 
     def rank(pair: tuple[str, str]) -> tuple[int, int, tuple[str, str]]:
@@ -182,32 +186,32 @@ def sort_by_task(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def headline_metrics(models: Sequence[Model]) -> list[tuple[str, str]]:
-    """Return the (task, metric) that stands for each task that a model was scored on; GLUE's averages come last.
+    """Return the headline (task, metric) of each task that a model was scored on; GLUE's averages come last.
 
-    There may be several of `custom`, which is another task for each kind of label.
+    There may be several for `custom`, one for each kind of label.
     """
     first = [dict(reversed(sort_by_task(scores_of(model)))) for model in models]  # the first of each task comes last
     return sort_by_task(pair for found in first for pair in found.items())
 
 
 def _number(model: Model, name: str, scale: float, form: str, unit: str = "") -> Cell:
-    value = model.facts.get(name)
+    value = model.metrics.get(name)
     return Cell("" if value is None else f"{value * scale:{form}}{unit}")
 
 
 def _score(model: Model, name: str) -> Cell:
-    value = model.facts.get(name)
+    value = model.metrics.get(name)
     return Cell("" if value is None else format_score(value), bounds(model, name, "min", "max", format_score))
 
 
 def _retention(model: Model, task: str) -> Cell:
-    kept = model.facts.get(f"retention/{task}")
+    kept = model.metrics.get(f"retention/{task}")
     note = bounds(model, f"retention/{task}", "low", "high", format_percent)
     return Cell("" if kept is None else format_percent(kept), note)
 
 
 def _difference(apart: tuple[float, float, float] | None) -> Cell:
-    """Spell a difference, with its interval as the note."""
+    """Format a difference, with its 95 % confidence interval as the note."""
     if apart is None:
         return Cell("")
     value, low, high = (f"{number:+.3f}" for number in apart)
@@ -215,11 +219,11 @@ def _difference(apart: tuple[float, float, float] | None) -> Cell:
 
 
 def metric_name(metric: str) -> str:
-    """Write a metric as its authors do."""
+    """Return a metric's display name."""
     return METRIC_NAMES.get(metric, metric.replace("_", " "))
 
 
 def bounds(model: Model, name: str, low: str, high: str, spell: Callable[[float], str]) -> str:
-    """Spell the two bounds of a metric, "" where a record has none."""
-    ends = [model.facts.get(f"{name}/{end}") for end in (low, high)]
+    """Format the bounds of a metric's interval or range, "" if the record has none."""
+    ends = [model.metrics.get(f"{name}/{end}") for end in (low, high)]
     return "" if None in ends else " to ".join(spell(end) for end in ends if end is not None)

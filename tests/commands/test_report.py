@@ -98,7 +98,7 @@ def test_a_checkpoint_a_task_is_one_model(tmp_path: Path) -> None:
 def test_parts_are_told_from_the_records(chain: Path) -> None:
     """Trained with a teacher: student; by masked LM alone after init: control; compared with: teacher."""
     results = read([str(chain)])
-    parts = {model.name: results.part(model) for model in results.models}
+    parts = {model.name: results.role(model) for model in results.models}
     assert parts == {
         "extracted": "extracted", "student": "student", "control": "control",
         "student-tuned": "student", "control-tuned": "control", "teacher-tuned": "teacher",
@@ -113,8 +113,8 @@ def test_the_headline_compares_the_student_with_teacher_and_control(chain: Path,
     for line in (
         "- **50%** smaller: 0.1M of 0.2M parameters",
         "- **1.60×** as fast as teacher-tuned: CPU fp32, batch 1, 64 tokens",
-        "- **95.0%** of teacher-tuned's score kept: MRPC, interval 91.0% to 98.5%",
-        "- **1 of 1** tasks better than control-tuned: 0 worse; the control was trained without a teacher, and 95 % ",
+        "- **95.0%** of teacher-tuned's score retained: MRPC, 95 % interval 91.0% to 98.5%",
+        "- **1 of 1** tasks better than control-tuned: 0 worse; baseline trained without a teacher",
     ):
         assert line in text
 
@@ -132,7 +132,7 @@ def test_commands_stand_once_in_an_order_to_run_them_again(chain: Path, tmp_path
         if words[1] in ("distill", "finetune") and words[2] in made:
             assert made.index(words[2]) < made.index(words[words.index("-o") + 1])
     assert [line.split()[1] for line in commands[-2:]] == ["bench", "eval"]
-    assert "largest difference in the proof 0" in text
+    assert "largest output difference 0" in text
     assert "seeds 42 to 44" in text
 
 
@@ -230,14 +230,14 @@ def test_an_eval_of_one_model_tells_of_its_teacher_and_its_control_too(chain: Pa
             "sst2",
             {"sst2/accuracy": 0.5, "seed-43/diverged": 1.0, "seed-44/collapsed": 1.0},
             (
-                "a, sst2: seed 43 diverged, it is left out. "
-                "a, sst2: seed 44 collapsed, it gives every row the same answer."
+                "a, sst2: seed 43 diverged, it does not count. "
+                "a, sst2: seed 44 collapsed, it predicts the same label for every row."
             ),
         ),
         (
             "glue",
             {"glue/average": 0.5, "mnli/seed-43/diverged": 1.0, "cola/collapsed": 1.0},
-            "a, mnli: seed 43 diverged, it is left out. a, cola: it gives every row the same answer.",
+            "a, mnli: seed 43 diverged, it does not count. a, cola: it predicts the same label for every row.",
         ),
     ],
 )
@@ -260,7 +260,7 @@ def test_wnli_is_no_part_of_the_mean(tmp_path: Path) -> None:
         evaluated = EvalOptions(models=places, against=places[0], task=task)
         save(tmp_path / "student" / f"eval-{task}.json", record("eval", evaluated, {f"1/retention/{task}": kept}))
     run(tmp_path / "out", tmp_path / "student")
-    line = "- **85.0%** of teacher's scores kept: mean of 2 tasks, without WNLI; least on CoLA: 80.0%"
+    line = "- **85.0%** of teacher's scores retained: mean of 2 tasks, without WNLI; lowest on CoLA: 80.0%"
     assert line in (tmp_path / "out/report.md").read_text()
 
 
@@ -273,7 +273,7 @@ def test_a_moved_model_s_figures_are_its_own(tmp_path: Path) -> None:
         places.append(tmp_path / name / "sst2")
     timed = BenchOptions(models=("/gone/teacher/sst2", "/gone/student/sst2"))
     save(places[0] / "bench.json", record("bench", timed, {"0/speedup": 1.0, "1/speedup": 2.0}))
-    assert [model.facts["speedup"] for model in read([str(place) for place in places]).models] == [1.0, 2.0]
+    assert [model.metrics["speedup"] for model in read([str(place) for place in places]).models] == [1.0, 2.0]
 
 
 def test_broken_lines_of_train_jsonl_are_passed_over_with_a_warning(
@@ -284,7 +284,7 @@ def test_broken_lines_of_train_jsonl_are_passed_over_with_a_warning(
     path.write_text(path.read_text() + '{nonsense}\n[1, 2]\n\n{"text": "a row", "label": 1}\n{"step": 4, "lo')
     (model,) = read([str(chain / "student")]).models[:1]
     assert [line["step"] for line in model.curve] == [1, 2, 2, 3, 3]
-    assert f"'{path}' has 3 lines that cannot be read: passed over" in capsys.readouterr().err
+    assert f"'{path}' has 3 unreadable lines" in capsys.readouterr().err
 
 
 def test_records_of_another_schema_are_read(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_directories_without_anything_are_refused(chain: Path, tmp_path: Path) -
         with pytest.raises(DistilkitError, match=f"nothing to report in '{directory}'"):
             run(tmp_path / "out", chain, directory)
     (empty / "bench.json").write_text("[1, 2]")
-    with pytest.raises(DistilkitError, match="is no record of models"):
+    with pytest.raises(DistilkitError, match="is not a record of eval or bench"):
         run(tmp_path / "out", empty)
     assert not (tmp_path / "out").exists()
 
@@ -421,4 +421,4 @@ def test_a_custom_task_s_column_is_the_headline_of_its_kind(tmp_path: Path) -> N
     assert rows["number"]["custom task (Pearson)"] == "0.700"
     assert rows["number"]["custom task (micro F1)"] == ""
     assert "custom task (accuracy)" not in rows["several"]
-    assert "learnt from different data or labels" in (tmp_path / "out/report.md").read_text()
+    assert "custom tasks differ in data or labels" in (tmp_path / "out/report.md").read_text()
