@@ -11,10 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilkit.data import corpus
 from distilkit.data.batches import Batches
 from distilkit.data.blocks import pack_documents
-from distilkit.data.masking import masked_batch
+from distilkit.data.masking import make_collate
 from distilkit.encoders import checkpoint, distilbert, vocabulary
 from distilkit.encoders.layer_selection import STRATEGIES, Candidate, LayerEvaluator, neighbouring_choices, search
-from distilkit.encoders.layers import find_stack, is_shared, listed, truncate_shared
+from distilkit.encoders.layers import find_stack, format_layers, is_shared, truncate_shared
 from distilkit.encoders.sizes import compare_sizes
 from distilkit.encoders.verify import TOLERANCE, max_output_difference
 from distilkit.errors import DistilkitError
@@ -85,7 +85,7 @@ def verify(
     if option and max_output_difference(teacher, shorter, kept, None)[0] <= bound:
         raise DistilkitError(f"with {option} the student computes something else: leave it out")
     raise refusal(
-        f"here a layer depends on its place, and layers {listed(kept)} alone compute something else"
+        f"here a layer depends on its place, and layers {format_layers(kept)} alone compute something else"
         f" (by {difference:.2g})",
         teacher,
         kept,
@@ -121,17 +121,17 @@ def fewer_tokens(config: InitOptions, tokenizer: PreTrainedTokenizerBase) -> tup
     wanted = str(config.vocabulary)
     most = int(wanted) if wanted.isdigit() else None
     documents = corpus.read_documents(wanted if most is None else str(config.corpus))
-    counts = vocabulary.count(documents, tokenizer)
-    kept = vocabulary.choose(counts, tokenizer, most)
+    counts = vocabulary.count_tokens(documents, tokenizer)
+    kept = vocabulary.choose_tokens(counts, tokenizer, most)
     definition = tokenizer.backend_tokenizer.to_str()
-    smaller = checkpoint.redefine(tokenizer, vocabulary.rewrite(definition, kept))
+    smaller = checkpoint.redefine(tokenizer, vocabulary.rewrite_tokenizer(definition, kept))
     if most is not None:
         return smaller, kept
-    differing = list(vocabulary.differing(documents, tokenizer, smaller, kept))
+    differing = list(vocabulary.find_differences(documents, tokenizer, smaller, kept))
     if differing:  # a word that ends as unknown was split on the way, into tokens that nobody counted
-        kept = sorted({*kept, *vocabulary.contained(differing, tokenizer)})
-        smaller = checkpoint.redefine(tokenizer, vocabulary.rewrite(definition, kept))
-        if any(vocabulary.differing(documents, tokenizer, smaller, kept)):
+        kept = sorted({*kept, *vocabulary.find_tokens_inside(differing, tokenizer)})
+        smaller = checkpoint.redefine(tokenizer, vocabulary.rewrite_tokenizer(definition, kept))
+        if any(vocabulary.find_differences(documents, tokenizer, smaller, kept)):
             raise DistilkitError("--vocabulary would split its own text in another way: leave it out, and report this")
     return smaller, kept
 
@@ -145,7 +145,7 @@ def ranking(config: InitOptions, teacher: PreTrainedModel, tokenizer: PreTrained
     sample = documents.select(range(min(len(documents), 50 * SEARCH_BLOCKS)))
     length = min(SEARCH_LENGTH, checkpoint.max_tokens(teacher) or SEARCH_LENGTH)
     blocks = pack_documents(sample, tokenizer, length)
-    collate = masked_batch(tokenizer, 0.15)
+    collate = make_collate(tokenizer, 0.15)
     rows = [blocks[i] for i in range(min(len(blocks), SEARCH_BLOCKS))]
     numbered = Batches(rows, collate, batch_size=SEARCH_BATCH, seed=config.seed)
     batches = [numbered[i] for i in range(numbered.per_epoch)]
@@ -183,7 +183,7 @@ def refusal(reason: str, teacher: PreTrainedModel, kept: Sequence[int]) -> Disti
         except DistilkitError:
             continue
         if difference <= TOLERANCE * max(1.0, scale):
-            return DistilkitError(f"{reason}: --keep {listed(layers)} would be exact")
+            return DistilkitError(f"{reason}: --keep {format_layers(layers)} would be exact")
     return DistilkitError(f"{reason}: no {len(kept)} layers near them would be exact, so keep another number")
 
 
@@ -191,7 +191,7 @@ def describe(kept: Sequence[int], depth: int, ranked: Sequence[Candidate]) -> di
     """Return which layers were kept and dropped, and which each strategy would have kept."""
     dropped = [i for i in range(depth) if i not in kept]
     return {
-        "kept_layers": listed(kept),
-        "dropped_layers": listed(dropped),
-        **{f"strategies/{candidate.strategy}": listed(candidate.layers) for candidate in ranked},
+        "kept_layers": format_layers(kept),
+        "dropped_layers": format_layers(dropped),
+        **{f"strategies/{candidate.strategy}": format_layers(candidate.layers) for candidate in ranked},
     }

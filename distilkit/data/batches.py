@@ -10,9 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 Collate = Callable[[list[dict[str, Any]], list[torch.Generator]], dict[str, Tensor]]
-
-
-POOL = 50  # batches that are sorted by length together
+POOL_BATCHES = 50  # whose rows are sorted by length together
 
 
 class Batches(Dataset[dict[str, Tensor]]):
@@ -27,34 +25,34 @@ class Batches(Dataset[dict[str, Tensor]]):
         self.lengths = None if lengths is None else torch.as_tensor(lengths)
         self.per_epoch = math.ceil(len(rows) / batch_size)
         self._epoch = -1
-        self._order = self._turns = torch.empty(0, dtype=torch.long)  # of rows, 8 bytes each, and of batches
+        self._row_order = self._batch_order = torch.empty(0, dtype=torch.long)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        epoch, place = divmod(number, self.per_epoch)
+        epoch, position = divmod(number, self.per_epoch)
         if epoch != self._epoch:
-            self._open(epoch)
+            self._start_epoch(epoch)
             self._epoch = epoch
-        start = int(self._turns[place]) * self.batch_size
-        chosen = self._order[start : start + self.batch_size].tolist()
+        start = int(self._batch_order[position]) * self.batch_size
+        chosen = self._row_order[start : start + self.batch_size].tolist()
         generators = [_generator(self.seed, epoch, start + i) for i in range(len(chosen))]
         return self.collate([self.rows[i] for i in chosen], generators)
 
     @property
-    def mark(self) -> str:
+    def fingerprint(self) -> str:
         """A fingerprint of the rows: their number, and a CRC-32 of some of them."""
-        places = range(0, len(self.rows), max(1, len(self.rows) // 64))
-        return f"{len(self.rows)}, {zlib.crc32(repr([self.rows[place] for place in places]).encode()):08x}"
+        positions = range(0, len(self.rows), max(1, len(self.rows) // 64))
+        return f"{len(self.rows)}, {zlib.crc32(repr([self.rows[position] for position in positions]).encode()):08x}"
 
-    def _open(self, epoch: int) -> None:
+    def _start_epoch(self, epoch: int) -> None:
         """Shuffle the rows for an epoch."""
         generator = _generator(self.seed, -1, epoch)
-        self._order = torch.randperm(len(self.rows), generator=generator)
-        self._turns = torch.arange(self.per_epoch)
+        self._row_order = torch.randperm(len(self.rows), generator=generator)
+        self._batch_order = torch.arange(self.per_epoch)
         if self.lengths is not None:
             # Rows are sorted by length within pools of batches, so that batches still differ between epochs.
-            pools = self._order.split(POOL * self.batch_size)
-            self._order = torch.cat([pool[self.lengths[pool].argsort()] for pool in pools])
-            self._turns = torch.randperm(self.per_epoch, generator=generator)
+            pools = self._row_order.split(POOL_BATCHES * self.batch_size)
+            self._row_order = torch.cat([pool[self.lengths[pool].argsort()] for pool in pools])
+            self._batch_order = torch.randperm(self.per_epoch, generator=generator)
 
 
 def _generator(*numbers: int) -> torch.Generator:

@@ -10,64 +10,63 @@ from transformers import PreTrainedTokenizerBase
 
 from distilkit.data import corpus
 from distilkit.data.batches import Batches
-from distilkit.data.corpus import HELDOUT_BLOCKS, HELDOUT_SHARE
-from distilkit.data.masking import masked_batch
-from distilkit.data.packing import Encoder, Ids, Packer, group
-from distilkit.data.readers import readable
-from distilkit.data.streaming import RowStream, StreamedBatches, set_aside
+from distilkit.data.masking import make_collate
+from distilkit.data.packing import Encoder, Ids, Packer, group_texts
+from distilkit.data.streaming import RowStream, StreamedBatches, split_stream
 from distilkit.data.token_store import Rows, store
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.progress import track
 
-HELDOUT_BATCH = 32  # fixed, so that held-out masks are the same whatever the run
+HELDOUT_SHARE, HELDOUT_BLOCKS = 0.02, 256  # of a corpus without --heldout: this share, but no more blocks than this
+HELDOUT_BATCH_SIZE = 32  # fixed, so that the held-out loss does not depend on --batch-size
 
 
 def read_batches(
-    config: DistillOptions, tokenizer: PreTrainedTokenizerBase, split_seed: int
+    options: DistillOptions, tokenizer: PreTrainedTokenizerBase, split_seed: int
 ) -> tuple[Batches, Batches]:
     """Return the masked batches to train on and the held-out batches.
 
     If both come from the same text, the held-out blocks are drawn with `split_seed`.
     """
-    collate = masked_batch(tokenizer, config.mask_probability)
-    shape = {"batch_size": config.batch_size, "seed": config.seed}
+    collate = make_collate(tokenizer, options.mask_probability)
+    common = {"batch_size": options.batch_size, "seed": options.seed}
     heldout: Sequence[dict[str, Any]]
-    if config.streaming:
-        packer = make_packer(tokenizer, config.seq_length, config.packing)
-        if config.heldout is None:
-            stream, heldout = set_aside(config.corpus, packer)
+    if options.streaming:
+        packer = make_packer(tokenizer, options.seq_length, options.packing)
+        if options.heldout is None:
+            stream, heldout = split_stream(options.corpus, packer, HELDOUT_BLOCKS)
         else:
-            stream, heldout = RowStream(config.corpus, packer), read_heldout(config, tokenizer)
-        batches: Batches = StreamedBatches(stream, collate, **shape)
+            stream, heldout = RowStream(options.corpus, packer), read_heldout(options, tokenizer)
+        batches: Batches = StreamedBatches(stream, collate, **common)
     else:
-        blocks = pack_corpus(config, config.corpus, tokenizer)
-        if config.heldout is None:
-            rows, heldout = split(blocks, split_seed)
+        blocks = pack_corpus(options, options.corpus, tokenizer)
+        if options.heldout is None:
+            rows, heldout = split_blocks(blocks, split_seed)
         else:
-            rows, heldout = Rows(blocks), read_heldout(config, tokenizer)
-        batches = Batches(rows, collate, lengths=rows.lengths if config.packing == "documents" else None, **shape)
-    return batches, Batches(heldout, collate, batch_size=HELDOUT_BATCH, seed=0)
+            rows, heldout = Rows(blocks), read_heldout(options, tokenizer)
+        batches = Batches(rows, collate, lengths=rows.lengths if options.packing == "documents" else None, **common)
+    return batches, Batches(heldout, collate, batch_size=HELDOUT_BATCH_SIZE, seed=0)
 
 
-def pack_corpus(config: DistillOptions, source: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+def pack_corpus(options: DistillOptions, source: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Read a text and pack it into blocks."""
-    with readable(source):
+    with corpus.corpus_errors(source):
         documents, fingerprint = corpus.read_once(source)
         return pack_documents(
             documents,
             tokenizer,
-            config.seq_length,
+            options.seq_length,
             fingerprint=fingerprint,
-            packing=config.packing,
+            packing=options.packing,
             name=f"'{source}'",
         )
 
 
-def read_heldout(config: DistillOptions, tokenizer: PreTrainedTokenizerBase) -> Sequence[dict[str, Any]]:
+def read_heldout(options: DistillOptions, tokenizer: PreTrainedTokenizerBase) -> Sequence[dict[str, Any]]:
     """Return the first blocks of --heldout."""
-    blocks = pack_corpus(config, str(config.heldout), tokenizer)
-    return Rows(blocks, np.arange(min(len(blocks), corpus.HELDOUT_BLOCKS)))
+    blocks = pack_corpus(options, str(options.heldout), tokenizer)
+    return Rows(blocks, np.arange(min(len(blocks), HELDOUT_BLOCKS)))
 
 
 def pack_documents(
@@ -95,7 +94,7 @@ def pack_documents(
                 yield packer.rows(packer.encoder(texts))
                 advance(len(texts))
 
-    fingerprint = fingerprint or documents._fingerprint  # noqa: SLF001 - what datasets names its own cache files by
+    fingerprint = fingerprint or documents._fingerprint  # noqa: SLF001 - datasets names its own cache files by it
     packed = store(Hasher.hash((fingerprint, packer.key)), packer.encoder.dtype, make)
     if not len(packed):
         raise DistilkitError(
@@ -107,7 +106,7 @@ def pack_documents(
 
 def _groups(documents: Dataset | IterableDataset) -> Iterator[list[str]]:
     tables = documents.with_format("arrow").iter(1000)
-    return group(text.as_py() for table in tables for text in table["text"])
+    return group_texts(text.as_py() for table in tables for text in table["text"])
 
 
 def make_packer(tokenizer: PreTrainedTokenizerBase, seq_length: int, packing: str) -> Packer:
@@ -116,9 +115,7 @@ def make_packer(tokenizer: PreTrainedTokenizerBase, seq_length: int, packing: st
     Raises DistilkitError if the tokenizer lacks a special token that packing needs.
     """
     if packing == "documents" and tokenizer.pad_token_id is None:
-        raise DistilkitError(
-            "--packing documents requires a PAD token, which the tokenizer lacks: use --packing blocks"
-        )
+        raise DistilkitError("--packing documents needs a PAD token, which the tokenizer lacks: use --packing blocks")
     encoder = Encoder(tokenizer.backend_tokenizer.to_str(), len(tokenizer))
     return Packer(encoder, *special_ids(tokenizer), seq_length, packing)
 
@@ -130,7 +127,7 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     return int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
 
 
-def split(blocks: Dataset, seed: int) -> tuple[Rows, Rows]:
+def split_blocks(blocks: Dataset, seed: int) -> tuple[Rows, Rows]:
     """Split blocks into training and held-out rows, drawn with the seed.
 
     Raises DistilkitError if there is only one block.

@@ -1,5 +1,7 @@
 """Read the documents of a corpus, loaded or streamed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,10 @@ import datasets
 from datasets import Dataset, IterableDataset
 from datasets.fingerprint import Hasher
 
-from distilkit.data.readers import READERS, _files, _suffix, readable
+from distilkit.data.readers import file_type, one_line_errors
 from distilkit.errors import DistilkitError
 
-HELDOUT_SHARE, HELDOUT_BLOCKS = 0.02, 256
+READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 datasets.disable_progress_bars()
 
@@ -40,15 +42,22 @@ def read_once(source: str) -> tuple[Dataset | IterableDataset, str]:
     path = Path(source)
     if not path.exists():
         downloaded = read_documents(source)
-        return downloaded, downloaded._fingerprint  # noqa: SLF001 - what datasets names its own cache files by
-    files = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(path)]
+        return downloaded, downloaded._fingerprint  # noqa: SLF001 - datasets names its own cache files by it
+    files = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in _list_files(path)]
     return stream_documents(source), Hasher.hash(files)
+
+
+@contextmanager
+def corpus_errors(source: str) -> Iterator[None]:
+    """Context manager: turn the errors of reading a corpus into one line, also in the middle of a stream."""
+    with one_line_errors(f"corpus '{source}'", "check its files or give another text"):
+        yield
 
 
 def _read(source: str, streaming: bool) -> Any:
     path = Path(source)
-    with readable(source):
-        documents = _read_files(_files(path), streaming) if path.exists() else _read_hub(source, streaming)
+    with corpus_errors(source):
+        documents = _read_files(_list_files(path), streaming) if path.exists() else _read_hub(source, streaming)
         columns = documents.column_names or list(next(iter(documents), {"text": ""}))
         if "text" not in columns:
             raise DistilkitError(f"corpus '{source}' has no column 'text' (it has {', '.join(columns)}): rename it")
@@ -61,8 +70,18 @@ def _read(source: str, streaming: bool) -> Any:
     return documents
 
 
+def _list_files(path: Path) -> list[Path]:
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    corpus_files = [p for p in files if file_type(p) in READERS]
+    if not corpus_files:
+        raise DistilkitError(f"corpus '{path}' contains no {', '.join(READERS)} file (.gz too): give another text")
+    if len({file_type(p) for p in corpus_files}) > 1:
+        raise DistilkitError(f"corpus '{path}' mixes file types: give files of one type only")
+    return corpus_files
+
+
 def _read_files(files: list[Path], streaming: bool) -> Any:
-    reader, options = READERS[_suffix(files[0])], {}
+    reader, options = READERS[file_type(files[0])], {}
     names = [str(file) for file in files]
     if reader == "text":
         lines = datasets.load_dataset("text", data_files=names, split="train", streaming=True)

@@ -32,7 +32,7 @@ def mask_tokens(
     return words.where(target & (fate >= 0.9), corrupted), labels
 
 
-def masked_batch(
+def make_collate(
     tokenizer: PreTrainedTokenizerBase, probability: float
 ) -> Callable[[list[dict[str, Any]], list[torch.Generator]], dict[str, Tensor]]:
     """Return the collate function that stacks packed rows and masks them.

@@ -1,11 +1,13 @@
-"""Open text files and hub data sets; turn their errors into one line."""
+"""Open text files, task files and prediction files; turn the errors of their readers into one line."""
 
 import errno
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, cast
 
 import datasets
 import pyarrow as pa
@@ -13,47 +15,62 @@ from datasets.arrow_writer import SchemaInferenceError
 
 from distilkit.errors import DistilkitError
 
-READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+# What readers of text, JSON, CSV, Parquet and gzip raise on files that are damaged or of another format.
+BAD_FILE = (UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid, gzip.BadGzipFile, zlib.error, EOFError)
 
 
 @contextmanager
-def readable(source: str) -> Iterator[None]:
-    """Turn the errors of datasets' readers into one line, also in the middle of a stream."""
+def one_line_errors(source: str, remedy: str) -> Iterator[None]:
+    """Context manager: turn the errors of readers into one line, also in the middle of a stream.
+
+    The line starts with `source`, which names what is read, and ends with `remedy`, which says what to do.
+    """
+    cause: BaseException
     try:
         yield
         return
     except datasets.exceptions.DatasetGenerationError as error:
         cause = error.__cause__ or error
-    except (UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid, gzip.BadGzipFile, EOFError) as error:
+    except BAD_FILE as error:
         cause = error
+    except ValueError as error:
+        if "corresponds to no data" not in str(error):
+            raise
+        cause = SchemaInferenceError()
     if isinstance(cause, DistilkitError):
         raise cause
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         raise no_space() from None
-    if isinstance(cause, SchemaInferenceError):  # no rows at all
-        raise DistilkitError(f"corpus '{source}' contains no text: give another text") from None
+    if isinstance(cause, SchemaInferenceError):
+        raise DistilkitError(f"{source} has no rows: {remedy}") from None
     if isinstance(cause, UnicodeDecodeError):
-        raise DistilkitError(f"corpus '{source}' is not UTF-8 text: convert it (iconv -t utf-8)") from None
-    raise DistilkitError(f"corpus '{source}' cannot be read ({cause}): check its files") from None
+        raise DistilkitError(f"{source} is not UTF-8 text: convert it (iconv -t utf-8)") from None
+    reason = " ".join(str(cause).split())[:160]
+    raise DistilkitError(f"{source} cannot be read ({reason}): {remedy}") from None
 
 
-def _files(path: Path) -> list[Path]:
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    readable = [p for p in files if _suffix(p) in READERS]
-    if not readable:
-        raise DistilkitError(f"corpus '{path}' contains no {', '.join(READERS)} file (.gz too): give another text")
-    if len({_suffix(p) for p in readable}) > 1:
-        raise DistilkitError(f"corpus '{path}' mixes file types: give files of one type only")
-    return readable
+@contextmanager
+def open_file(path: Path, source: str, remedy: str) -> Iterator[IO[bytes]]:
+    """Open a file for reading bytes, unpacked if its name ends in .gz.
+
+    Raises DistilkitError, in the form of one_line_errors(), if it cannot be opened or read.
+    """
+    try:
+        opened = (gzip.open if path.suffix == ".gz" else open)(path, "rb")
+    except OSError as error:
+        raise DistilkitError(f"{source} cannot be read ({error.strerror}): {remedy}") from None
+    with one_line_errors(source, remedy), opened as file:
+        yield cast(IO[bytes], file)
 
 
-def _suffix(path: Path) -> str:
+def file_type(path: Path) -> str:
+    """Return the ending of a file's name, ".jsonl" for "a.jsonl" and "a.jsonl.gz"."""
     return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
 
 
 def no_space() -> DistilkitError:
     """Return the error for a full disk under datasets' cache."""
     return DistilkitError(
-        f"no space left for the tokens in '{datasets.config.HF_DATASETS_CACHE}': "
-        "free some, set HF_DATASETS_CACHE to another disk, or read the text with --streaming"
+        f"no space left in '{datasets.config.HF_DATASETS_CACHE}': free some, or set HF_DATASETS_CACHE to another disk "
+        "(distill: or stream the text with --streaming)"
     )

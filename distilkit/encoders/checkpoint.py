@@ -60,7 +60,7 @@ def open_config(name: str) -> PretrainedConfig:
         config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, HFValidationError) as error:
         raise DistilkitError(_unreachable(name, path, error)) from None
-    # an unknown model type, custom code, or values of a wrong type
+    # Raised for an unknown model type, custom code, or values of a wrong type.
     except (ValueError, KeyError, TypeError, StrictDataclassError) as error:
         raise DistilkitError(
             f"'{name}' has a config.json that transformers cannot read ({_first_line(error)})"
@@ -78,7 +78,7 @@ def open_config(name: str) -> PretrainedConfig:
 
 
 def head_of(config: PretrainedConfig) -> Head:
-    """Return the head that a checkpoint's config names, "encoder" if none."""
+    """Return the head that a checkpoint's config names, or "encoder" if it names none."""
     architecture = (config.architectures or ["ForMaskedLM"])[0]
     return next((head for ending, head in HEADS.items() if ending in architecture), "encoder")
 
@@ -86,7 +86,7 @@ def head_of(config: PretrainedConfig) -> Head:
 def _unreachable(name: str, path: Path, error: Exception) -> str:
     if path.is_dir():
         return f"'{name}' cannot be read ({_first_line(error)})"
-    return f"no directory '{name}', and the hub gives no such checkpoint ({_first_line(error)}): give a local directory"
+    return f"no directory '{name}', and no such checkpoint on the hub ({_first_line(error)}): give a local directory"
 
 
 def _first_line(error: Exception) -> str:
@@ -118,14 +118,14 @@ def open_model(
             name,
             config=config,
             dtype=dtype,
-            use_safetensors=None if allow_pickle else True,  # None: safetensors where there are any
+            use_safetensors=None if allow_pickle else True,  # None: safetensors if there are any
             weights_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=new_head,  # a head of another task's width is replaced
         )
     except pickle.UnpicklingError as error:
         raise DistilkitError(
-            f"weights of '{name}' contain more than tensors ({_first_line(error)}): they are not read"
+            f"weights of '{name}' contain more than tensors ({_first_line(error)}): convert them to safetensors"
         ) from None
     except (OSError, SafetensorError) as error:
         if pickled and not allow_pickle:
@@ -157,14 +157,14 @@ def reopen(directory: Path, like: PreTrainedModel) -> PreTrainedModel:
     head = head_of(open_config(str(directory)))
     model, report = AUTO[head].from_pretrained(directory, dtype="auto", output_loading_info=True)
     ours, theirs = like.state_dict(), model.state_dict()
-    fresh = {name for name in theirs if name not in ours and ".pooler." in f".{name}"}  # `like` has none
+    new_poolers = {name for name in theirs if name not in ours and ".pooler." in f".{name}"}  # `like` has none
     wrong = {*report["missing_keys"], *report["unexpected_keys"], *(key[0] for key in report["mismatched_keys"])}
     wrong |= {name for name in ours.keys() | theirs.keys() if not _same(ours.get(name), theirs.get(name))}
-    if wrong - fresh:
+    if wrong - new_poolers:
         raise DistilkitError(
-            f"the saved student does not reload identically: '{min(wrong - fresh)}' differs: please report this model"
+            f"the saved student does not reload identically, '{min(wrong - new_poolers)}' differs: please report this"
         )
-    if fresh:
+    if new_poolers:
         drop_pooler(model)
     model.eval()
     return cast(PreTrainedModel, model)
@@ -172,8 +172,8 @@ def reopen(directory: Path, like: PreTrainedModel) -> PreTrainedModel:
 
 def drop_pooler(model: PreTrainedModel) -> None:
     """Remove the encoder's pooler."""
-    body: Any = model.base_model
-    body.pooler = None
+    encoder: Any = model.base_model
+    encoder.pooler = None
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:
@@ -182,13 +182,13 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
 
 def _refuse_missing(name: str, head: Head, model: PreTrainedModel, missing: set[str], *, new_head: bool) -> None:
     prefix = model.base_model_prefix + "."
-    body = sorted(key for key in missing if key.startswith(prefix) and ".pooler." not in f".{key}")
+    in_encoder = sorted(key for key in missing if key.startswith(prefix) and ".pooler." not in f".{key}")
     if head == "encoder":
-        body = sorted(key for key in missing if "pooler." not in key)
-    if body:
+        in_encoder = sorted(key for key in missing if "pooler." not in key)
+    if in_encoder:
         raise DistilkitError(
-            f"'{name}' is missing encoder weights, for example '{body[0]}': the checkpoint is damaged or of another "
-            "architecture"
+            f"'{name}' is missing encoder weights, for example '{in_encoder[0]}': the checkpoint is damaged or of "
+            "another architecture"
         )
     if missing and not new_head and head == "masked-lm":
         raise DistilkitError(
@@ -200,7 +200,7 @@ def _refuse_missing(name: str, head: Head, model: PreTrainedModel, missing: set[
 
 
 def open_tokenizer(name: str, model: PreTrainedModel | None = None, *, fast: bool = True) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a checkpoint; with `fast`, it must be a fast one.
+    """Load the tokenizer of a checkpoint, which must be a fast one unless `fast` is off.
 
     Raises DistilkitError if there is none, or if it has tokens without an embedding in the model.
     """
@@ -234,30 +234,30 @@ def redefine(tokenizer: PreTrainedTokenizerBase, definition: str) -> PreTrainedT
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Write model and tokenizer into a directory: into a temporary directory first, then moved."""
+    """Save a model and its tokenizer: write to a temporary directory first, then move the files."""
     partial = directory / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-    except SafetensorError as error:  # safetensors wraps a full disk in an error of its own
+    except SafetensorError as error:  # safetensors' own error for a full disk
         raise OSError(errno.ENOSPC, _first_line(error)) from None
     for path in sorted(partial.iterdir()):
-        readable_by_umask(path)  # safetensors' own mode lets nobody else read
+        readable_by_umask(path)  # safetensors makes files that only their owner can read
         path.replace(directory / path.name)
     partial.rmdir()
 
 
 def same_vocabulary(a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase) -> bool:
-    """Say whether two tokenizers give every token the same id."""
+    """Return whether two tokenizers have the same tokens with the same ids."""
     return a.get_vocab() == b.get_vocab()
 
 
 def max_tokens(model: PreTrainedModel) -> int | None:
-    """Return how many tokens a model has positions for, None where there is no limit.
+    """Return the number of tokens that a model has positions for, None if there is no limit.
 
-    RoBERTa and its kin count positions from the padding id + 1, and their table says so.
+    RoBERTa-like models count positions from the padding id + 1, so part of their position table is unused.
     """
     limit: int | None = getattr(model.config, "max_position_embeddings", None)
     for name, table in model.named_modules():
@@ -272,7 +272,7 @@ def weights_hash(name: str) -> str:
     """Return a fingerprint of a checkpoint's weights: a hash of the files, or the commit of a hub id."""
     files = sorted(Path(name).glob("*.safetensors"))
     if not files:
-        return f"{name}@{open_config(name)._commit_hash}"  # noqa: SLF001 - where transformers keeps it
+        return f"{name}@{open_config(name)._commit_hash}"  # noqa: SLF001 - transformers has no public name for it
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

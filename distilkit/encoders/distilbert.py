@@ -14,6 +14,7 @@ CLASSES = {
     "BertForTokenClassification": transformers.DistilBertForTokenClassification,
     "BertModel": transformers.DistilBertModel,
 }
+# BERT's config fields and their names in DistilBERT.
 FIELDS = {
     "hidden_size": "dim",
     "intermediate_size": "hidden_dim",
@@ -23,11 +24,12 @@ FIELDS = {
     "hidden_dropout_prob": "dropout",
     "attention_probs_dropout_prob": "attention_dropout",
 }
+# Config fields that have the same name in both.
 SAME = (
     "vocab_size", "max_position_embeddings", "pad_token_id", "initializer_range", "tie_word_embeddings", "id2label",
     "label2id", "dtype",
 )  # fmt: skip
-# A BERT tensor's name and its name in DistilBERT, as in the original extraction script; the first match counts.
+# Patterns of BERT's tensor names and their DistilBERT names, as in the original extraction script. All are applied.
 NAMES = (
     (r"^bert\.", "distilbert."),
     (r"encoder\.layer\.(\d+)\.attention\.self\.(query|key|value)\.", r"transformer.layer.\1.attention.\2_lin."),
@@ -61,16 +63,16 @@ def convert(bert: PreTrainedModel) -> PreTrainedModel:
     if source.layer_norm_eps != LAYER_NORM_EPS or source.is_decoder or source.hidden_act not in ("gelu", "relu"):
         raise DistilkitError(
             "--architecture distilbert requires layer_norm_eps 1e-12 and gelu or relu, which this teacher "
-            "does not have: remove it"
+            "does not have: remove --architecture"
         )
     values = {new: getattr(source, old) for old, new in FIELDS.items()}
     values |= {name: getattr(source, name) for name in SAME}
     student = build_empty(bert, DistilBertConfig(**values), CLASSES[type(bert).__name__])
     tensors = tensors_by_name(bert)
     prefix = "" if bert.base_model is bert else "bert."
-    types = tensors.pop(f"{prefix}embeddings.token_type_embeddings.weight")  # (2, H)
+    token_types = tensors.pop(f"{prefix}embeddings.token_type_embeddings.weight")  # (2, H)
     positions = f"{prefix}embeddings.position_embeddings.weight"
-    tensors[positions] = tensors[positions] + types[0]  # (P, H)
+    tensors[positions] = tensors[positions] + token_types[0]  # (P, H)
     renamed = {rename(name): tensor for name, tensor in tensors.items() if ".pooler." not in f".{name}"}
     return assign_tensors(student, renamed)
 

@@ -1,6 +1,6 @@
-"""Run a model, or only the part that is needed: hidden states, or the head at some tokens.
+"""Run a model, or only the part that is needed: the encoder alone, or the head at some tokens.
 
-Hooks on modules that every architecture has do this, so nothing here depends on the model family.
+This is done by hooks on modules that every architecture has, so nothing here depends on the model family.
 """
 
 import inspect
@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 
-def mean_by_row(logits: Tensor, owners: Tensor, rows: int) -> Tensor:
-    """Average logits over the windows of each row: logits (W, C) and owners (W,), the row of each window -> (rows,
-    C).
-    """
+def mean_over_windows(logits: Tensor, owners: Tensor, rows: int) -> Tensor:
+    """Average logits (W, C) over the windows of each row; `owners` (W,) is the row of each. Returns (rows, C)."""
     sums = logits.new_zeros(rows, logits.shape[1]).index_add(0, owners, logits)
     return sums / owners.bincount(minlength=rows).unsqueeze(1)
 
@@ -37,9 +35,9 @@ REQUIRED_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def select_rows(rows_of: Tensor, rows: Tensor | None) -> Tensor:
-    """Return the selected rows, or all for None."""
-    return rows_of if rows is None else rows_of[rows]
+def select_rows(tensor: Tensor, rows: Tensor | None) -> Tensor:
+    """Return the selected rows of a tensor, or all of them for None."""
+    return tensor if rows is None else tensor[rows]
 
 
 def masked_lm_logits(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -48,11 +46,11 @@ def masked_lm_logits(model: PreTrainedModel, inputs: Batch, rows: Tensor | None)
     Returns the last hidden state at every row (B·T, H) and the logits at the selected rows (R, V). A hook narrows the
     encoder's output before it reaches the head, so this works for any masked-LM class.
     """
-    whole: list[Tensor] = []
+    states: list[Tensor] = []
 
     def narrow(_module: nn.Module, _args: Any, output: Any) -> Any:
         hidden = output.last_hidden_state.flatten(0, 1)  # (B·T, H)
-        whole.append(hidden)
+        states.append(hidden)
         output.last_hidden_state = select_rows(hidden, rows).unsqueeze(0)  # (1, R, H)
         return output
 
@@ -61,7 +59,20 @@ def masked_lm_logits(model: PreTrainedModel, inputs: Batch, rows: Tensor | None)
         logits = model(**inputs, **required_inputs(model, inputs["input_ids"])).logits.squeeze(0)  # (R, V)
     finally:
         hook.remove()
-    return whole[0], logits
+    return states[0], logits
+
+
+@torch.no_grad()
+def masked_token_logits(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Run a masked-LM model on a masked batch; return the logits (M, V) in fp32 and labels (M,) at its masked tokens.
+
+    The batch is moved to the model's device.
+    """
+    device = next(model.parameters()).device
+    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+    labels = inputs.pop("labels").flatten()
+    masked = (labels != -100).nonzero().squeeze(-1)
+    return masked_lm_logits(model, inputs, masked)[1].float(), labels[masked]
 
 
 def head_inputs(model: PreTrainedModel, inputs: Batch, rows: Tensor | None) -> tuple[Tensor, Head]:
@@ -100,7 +111,7 @@ def has_linear_output(model: PreTrainedModel) -> bool:
 
 
 def required_inputs(model: PreTrainedModel, input_ids: Tensor) -> Batch:
-    """Return inputs that a model needs beside token ids (B, T), with default values."""
+    """Return the inputs that a model requires besides token ids (B, T), with default values."""
     if getattr(model.config, "default_language", "") is not None:
         return {}
     accepted = {name for part in (model, model.base_model) for name in inspect.signature(part.forward).parameters}

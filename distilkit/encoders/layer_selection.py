@@ -6,19 +6,16 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from distilkit.encoders.forward import Batch, masked_lm_logits
+from distilkit.encoders.forward import Batch, masked_token_logits
 from distilkit.encoders.layers import truncate_shared
 from distilkit.errors import DistilkitError
 from distilkit.progress import track
 
 
 class Candidate(NamedTuple):
-    """A measured choice of layers: masked-LM loss, and share of masked tokens at which it predicts what the teacher
-    predicts.
-    """
+    """A measured choice of layers: its masked-LM loss, and its share of top-1 predictions that equal the teacher's."""
 
     strategy: str
     layers: list[int]
@@ -63,44 +60,37 @@ def neighbouring_choices(choice: Sequence[int], depth: int) -> Iterator[list[int
     seen = set(exchanged)
     for layers in exchanged:
         for i, j in swaps:
-            twice = layers ^ {i, j}
-            if i in layers and j not in layers and twice not in seen:
-                seen.add(twice)
-                yield sorted(twice)
+            swapped_twice = layers ^ {i, j}
+            if i in layers and j not in layers and swapped_twice not in seen:
+                seen.add(swapped_twice)
+                yield sorted(swapped_twice)
 
 
 class LayerEvaluator:
-    """Measures choices of a teacher's layers on masked text, against the text and against the whole teacher."""
+    """Measures models with some of a teacher's layers on masked text, in fp32; remembers the results."""
 
     def __init__(self, teacher: PreTrainedModel, batches: Sequence[Batch]) -> None:
         self.teacher = teacher if teacher.dtype == torch.float32 else copy.deepcopy(teacher).float()
         self.batches = batches
-        self.known: dict[tuple[int, ...], tuple[float, float]] = {}
-        self.answers = [logits.argmax(-1) for logits, _ in self._logits(self.teacher)]
-
-    def _logits(self, model: PreTrainedModel) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the logits (M, V) and labels (M,) at the masked tokens of each batch."""
-        for batch in self.batches:
-            labels = batch["labels"].flatten()
-            masked = (labels != -100).nonzero().squeeze(-1)
-            with torch.inference_mode():
-                yield masked_lm_logits(model, {"input_ids": batch["input_ids"]}, masked)[1].float(), labels[masked]
+        self.measured: dict[tuple[int, ...], tuple[float, float]] = {}
+        self.teacher_predictions = [masked_token_logits(self.teacher, batch)[0].argmax(-1) for batch in batches]
 
     def measure(self, layers: Sequence[int]) -> tuple[float, float]:
-        """Return the masked-LM loss and the agreement with the teacher of a model with only these layers."""
+        """Return the masked-LM loss of a model with only these layers, and its agreement with the teacher."""
         key = tuple(layers)
-        if key not in self.known:
+        if key not in self.measured:
             loss = agreed = count = 0.0
             student = truncate_shared(self.teacher, layers)
-            for (logits, labels), answers in zip(self._logits(student), self.answers, strict=True):
+            for batch, predictions in zip(self.batches, self.teacher_predictions, strict=True):
+                logits, labels = masked_token_logits(student, batch)
                 loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-                agreed += float((logits.argmax(-1) == answers).sum())
+                agreed += float((logits.argmax(-1) == predictions).sum())
                 count += len(labels)
-            self.known[key] = (loss / count, agreed / count)
-        return self.known[key]
+            self.measured[key] = (loss / count, agreed / count)
+        return self.measured[key]
 
 
-def search(gauge: LayerEvaluator, depth: int, wanted: int) -> list[Candidate]:
+def search(evaluator: LayerEvaluator, depth: int, wanted: int) -> list[Candidate]:
     """Measure the named strategies and a greedy search; return them ranked, the closest to the teacher first.
 
     The search drops one layer at a time: the one without which the model agrees most often with the teacher, and among
@@ -109,27 +99,27 @@ def search(gauge: LayerEvaluator, depth: int, wanted: int) -> list[Candidate]:
     total = len(STRATEGIES) + sum(range(wanted + 1, depth + 1))
     with track("search", total, unit="choices") as advance:
 
-        def tried(layers: Sequence[int]) -> tuple[float, float] | None:
+        def try_layers(layers: Sequence[int]) -> tuple[float, float] | None:
             try:
-                return gauge.measure(layers)
+                return evaluator.measure(layers)
             except DistilkitError:
                 return None
             finally:
                 advance(1)
 
         named = {name: strategy(depth, wanted) for name, strategy in STRATEGIES.items()}
-        ranked = [Candidate(name, layers, *found) for name, layers in named.items() if (found := tried(layers))]
+        ranked = [Candidate(name, layers, *found) for name, layers in named.items() if (found := try_layers(layers))]
         kept = list(range(depth))
         while len(kept) > wanted:
             shorter = [[i for i in kept if i != dropped] for dropped in kept]
-            measured = [Candidate("search", layers, *found) for layers in shorter if (found := tried(layers))]
+            measured = [Candidate("search", layers, *found) for layers in shorter if (found := try_layers(layers))]
             if not measured:
                 raise DistilkitError(f"none of the layers {kept} can be dropped in this architecture: give --keep")
-            kept = min(measured, key=distance).layers
-        ranked.append(Candidate("search", kept, *gauge.measure(kept)))
-    return sorted(ranked, key=distance)
+            kept = min(measured, key=rank_key).layers
+        ranked.append(Candidate("search", kept, *evaluator.measure(kept)))
+    return sorted(ranked, key=rank_key)
 
 
-def distance(candidate: Candidate) -> tuple[float, float]:
-    """Return the sort key of candidates: disagreement with the teacher, then masked-LM loss."""
+def rank_key(candidate: Candidate) -> tuple[float, float]:
+    """Return the sort key of a candidate: the highest agreement first, then the lowest masked-LM loss."""
     return -candidate.agreement, candidate.loss

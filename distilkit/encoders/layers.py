@@ -43,13 +43,13 @@ def find_stack(model: PreTrainedModel) -> Stack:
     if config.model_type in REFUSED:
         raise DistilkitError(f"{name} cannot be shortened: {REFUSED[config.model_type]}: give another teacher")
     depth = getattr(config, "num_hidden_layers", 0)
-    lists = {path: rows for path, rows in _lists(model) if len(rows) == depth}
+    lists = {path: rows for path, rows in _module_lists(model) if len(rows) == depth}
     outermost = [path for path in lists if not any(path.startswith(f"{other}.") for other in lists)]
     if len({path.rpartition(".")[0] for path in outermost}) == 1:
         layers = list(zip(*(lists[path] for path in outermost), strict=True))
         children = model.get_submodule(outermost[0]).children()
         return Stack(layers, tuple(len(block) for block in children if isinstance(block, nn.ModuleList)))
-    shared = [rows for _, rows in _lists(model) if len(rows) == 1 == getattr(config, "num_hidden_groups", 0)]
+    shared = [rows for _, rows in _module_lists(model) if len(rows) == 1 == getattr(config, "num_hidden_groups", 0)]
     if shared and not outermost:  # ALBERT: one layer, repeated
         return Stack([(shared[0][0],)] * depth)
     groups = getattr(config, "num_hidden_groups", None)
@@ -57,7 +57,7 @@ def find_stack(model: PreTrainedModel) -> Stack:
     raise DistilkitError(f"{name} cannot be shortened: {reason}: give another teacher")
 
 
-def _lists(model: nn.Module) -> Iterator[tuple[str, list[str]]]:
+def _module_lists(model: nn.Module) -> Iterator[tuple[str, list[str]]]:
     """Yield each module list with the names of its modules; nested lists are replaced by their modules."""
     for path, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module):
@@ -75,7 +75,7 @@ def is_shared(stack: Stack) -> bool:
 
 @contextmanager
 def skip_layers(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[None]:
-    """Context manager: skip all other layers; each returns its input unchanged."""
+    """Context manager: run only `layers`; every other layer returns its input unchanged."""
     kept: dict[nn.Module, list[bool]] = {}
     stack = find_stack(model)
     branches = {path for row in stack.layers for path in row if len(row) > 1}
@@ -86,16 +86,18 @@ def skip_layers(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[None]
     changed = [module for module, calls in kept.items() if not all(calls)]
     try:
         for module in changed:
-            # modules of parallel lists are added to the hidden state, so they return zeros; norms return their input
-            silent = names[module] in branches and not isinstance(module, nn.LayerNorm)
-            module.forward = _passing(module.forward, kept[module], silent=silent)
+            # The outputs of parallel lists are added to the hidden state, so a skipped module returns zeros there,
+            # except for a norm, which replaces the hidden state.
+            as_zeros = names[module] in branches and not isinstance(module, nn.LayerNorm)
+            module.forward = _skipping_forward(module.forward, kept[module], as_zeros=as_zeros)
         yield
     finally:
         for module in changed:
             module.__dict__.pop("forward", None)
 
 
-def _passing(forward: Callable[..., Any], kept: list[bool], *, silent: bool) -> Callable[..., Any]:
+def _skipping_forward(forward: Callable[..., Any], kept: list[bool], *, as_zeros: bool) -> Callable[..., Any]:
+    """Wrap a layer's forward; `kept` has one entry per call in a pass (ALBERT calls its layer repeatedly)."""
     turns = itertools.cycle(kept)
 
     def run(*args: Any, **inputs: Any) -> Any:
@@ -103,7 +105,7 @@ def _passing(forward: Callable[..., Any], kept: list[bool], *, silent: bool) -> 
         if next(turns):
             return output
         hidden = args[0] if args else inputs["hidden_states"]
-        passed = torch.zeros_like(hidden) if silent else hidden
+        passed = torch.zeros_like(hidden) if as_zeros else hidden
         if isinstance(output, Tensor):
             return passed
         if isinstance(output, dict):
@@ -115,12 +117,11 @@ def _passing(forward: Callable[..., Any], kept: list[bool], *, silent: bool) -> 
 
 # By layer class: a depth-dependent factor that divides the outputs of these submodules. It is folded into their
 # weights, so that a shorter model computes the same (ESM C: residual branches over √(layers / 36)).
-FOLDED = {"EsmcLayer": ("scaling_factor", ("self_attn.o_proj", "mlp.down_proj"))}
+FOLDED_FACTORS = {"EsmcLayer": ("scaling_factor", ("self_attn.o_proj", "mlp.down_proj"))}
 
 
 def extract(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """Return a model with only these layers of the teacher, and a config to match. It shares no memory with the
-    teacher.
+    """Return a model with only these layers of the teacher and a matching config. It shares no memory with the teacher.
 
     Raises DistilkitError if the layers do not fit their new positions.
     """
@@ -128,7 +129,7 @@ def extract(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
 
 
 def truncate_shared(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """Do the same as extract(), but use the teacher's own memory for the weights."""
+    """Return the model of extract(), but with weights in the teacher's own memory."""
     stack = find_stack(teacher)
     refusals = []
     for changes in candidate_configs(teacher.config, stack, layers):
@@ -143,13 +144,13 @@ def truncate_shared(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrain
 def candidate_configs(config: PretrainedConfig, stack: Stack, layers: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Yield the config changes for a model with only these layers, the most likely first.
 
-    A list as long as the model is deep is first taken for a per-layer list; then each such list in turn is left as it
-    is.
+    The first candidate treats every list with one entry per layer as a per-layer list. Each further candidate leaves
+    one of these lists unchanged.
     """
     values, depth = config.to_dict(), len(stack.layers)
     lists = [name for name, value in values.items() if isinstance(value, (list, tuple)) and len(value) == depth]
-    for spared in (None, *lists):
-        changes: dict[str, Any] = {name: [values[name][i] for i in layers] for name in lists if name != spared}
+    for unchanged in (None, *lists):
+        changes: dict[str, Any] = {name: [values[name][i] for i in layers] for name in lists if name != unchanged}
         if overrides := values.get("per_layer_config"):
             by_layer = {int(i): override for i, override in overrides.items()}
             changes["per_layer_config"] = {new: by_layer[i] for new, i in enumerate(layers) if i in by_layer}
@@ -157,7 +158,7 @@ def candidate_configs(config: PretrainedConfig, stack: Stack, layers: Sequence[i
             ends = list(itertools.accumulate(stack.blocks))
             counts = [sum(end - size <= i < end for i in layers) for size, end in zip(stack.blocks, ends, strict=True)]
             if not all(counts):
-                raise DistilkitError(f"layers {listed(layers)} leave a block without any")
+                raise DistilkitError(f"layers {format_layers(layers)} leave a block of layers empty")
             changes |= {name: counts for name, value in values.items() if value == list(stack.blocks)}
         else:
             changes[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(layers)
@@ -169,24 +170,24 @@ def _student_tensors(
 ) -> dict[str, Tensor]:
     """Return the student's tensors by name: the teacher's own, except for those that depend on the depth."""
     theirs = tensors_by_name(teacher)
-    names = dict(sources(student, stack, layers))
+    names = dict(source_names(student, stack, layers))
     dropped = {name for i, row in enumerate(stack.layers) if i not in layers for name in row} - {
         name for i in layers for name in stack.layers[i]
     }
     left_over = {name for name in theirs if not any(name.startswith(f"{path}.") for path in dropped)}
     for name in sorted(left_over - set(names.values())):
-        raise DistilkitError(f"layers {listed(layers)} put '{name}' where this architecture has no such weight")
+        raise DistilkitError(f"layers {format_layers(layers)} put '{name}' where this architecture has no such weight")
     for source in sorted(set(names.values()) - theirs.keys()):
-        raise DistilkitError(f"layers {listed(layers)} need '{source}', which this teacher doesn't have")
+        raise DistilkitError(f"layers {format_layers(layers)} need '{source}', which this teacher lacks")
     shapes = {name: tensor.shape for name, tensor in student.state_dict().items()}
     tensors = {
         name: select_layer_columns(theirs[source], shapes[name], len(stack.layers), layers)
         for name, source in names.items()
     }
-    return tensors | dict(_folded(teacher, student, stack, layers, tensors))
+    return tensors | dict(_fold_factors(teacher, student, stack, layers, tensors))
 
 
-def sources(student: PreTrainedModel, stack: Stack, layers: Sequence[int]) -> Iterator[tuple[str, str]]:
+def source_names(student: PreTrainedModel, stack: Stack, layers: Sequence[int]) -> Iterator[tuple[str, str]]:
     """Yield each of the student's tensor names with the name of the teacher's tensor that it takes."""
     ours = [path for row in find_stack(student).layers for path in row]
     theirs = [path for i in layers for path in stack.layers[i]]
@@ -196,9 +197,7 @@ def sources(student: PreTrainedModel, stack: Stack, layers: Sequence[int]) -> It
 
 
 def select_layer_columns(tensor: Tensor, shape: torch.Size, depth: int, layers: Sequence[int]) -> Tensor:
-    """Return a tensor with the columns of these layers only, if every layer has its own columns (ESM's contact
-    head).
-    """
+    """Return a tensor with the columns of these layers only, if each layer has its own (ESM's contact head)."""
     for axis, (size, wanted) in enumerate(zip(tensor.shape, shape, strict=False)):
         if size != wanted and size * len(layers) == wanted * depth:
             index = torch.arange(size, device=tensor.device).view(depth, -1)[list(layers)].flatten()
@@ -206,18 +205,18 @@ def select_layer_columns(tensor: Tensor, shape: torch.Size, depth: int, layers: 
     return tensor
 
 
-def _folded(
+def _fold_factors(
     teacher: PreTrainedModel, student: PreTrainedModel, stack: Stack, layers: Sequence[int], tensors: dict[str, Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
     for row, at in zip(find_stack(student).layers, layers, strict=True):
         layer, source = student.get_submodule(row[0]), teacher.get_submodule(stack.layers[at][0])
-        attribute, parts = FOLDED.get(type(layer).__name__, ("", ()))
+        attribute, parts = FOLDED_FACTORS.get(type(layer).__name__, ("", ()))
         if not attribute:
             return
         ratio = getattr(layer, attribute) / getattr(source, attribute)
         names = [f"{row[0]}.{part}.{kind}" for part in parts for kind in ("weight", "bias")]
         for name in set(names) & tensors.keys():
-            if tensors[name].itemsize < 4 and math.frexp(ratio)[0] != 0.5:  # a power of two would not round
+            if tensors[name].itemsize < 4 and math.frexp(ratio)[0] != 0.5:  # a power of two does not round
                 raise DistilkitError(
                     f"{attribute} depends on the depth, and folding it into {tensors[name].dtype} weights would round"
                     " them: keep a quarter of the layers, or save the teacher in fp32 first"
@@ -225,6 +224,6 @@ def _folded(
             yield name, tensors[name] * ratio
 
 
-def listed(layers: Sequence[int]) -> str:
+def format_layers(layers: Sequence[int]) -> str:
     """Format layers as --keep takes them."""
     return ",".join(map(str, layers))

@@ -40,31 +40,30 @@ def compare_sizes(teacher: PreTrainedModel, student: PreTrainedModel) -> dict[st
 def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:
     """Count a model's parameters by part: embeddings, layers, head, other. Tied weights count once."""
     layers = {path for row in find_stack(model).layers for path in row}
-    body = {id(parameter) for parameter in model.base_model.parameters()}
+    encoder = {id(parameter) for parameter in model.base_model.parameters()}
     tables = {id(module.weight) for module in model.base_model.modules() if isinstance(module, nn.Embedding)}
     counts = {"embeddings": 0, "layers": 0, "head": 0, "other": 0}
     for name, parameter in model.named_parameters():
         in_layer = any(name.startswith(f"{path}.") for path in layers)
         part = "layers" if in_layer else "embeddings" if id(parameter) in tables else "other"
-        counts[part if id(parameter) in body else "head"] += parameter.numel()
+        counts[part if id(parameter) in encoder else "head"] += parameter.numel()
     return counts
 
 
 def model_sizes(model: PreTrainedModel, name: str) -> dict[str, float]:
-    """Count parameters, and bytes of the weight files, or of the weights if the files are not local."""
-    weights = {tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}
+    """Count a model's parameters, and the bytes of its weight files (of its weights, if the files are not local)."""
     return {
-        "parameters": float(_count(model)),
-        "encoder_parameters": float(_count(model.base_model)),
-        "bytes": float(weights_bytes(name) or sum(weights.values())),
+        "parameters": float(_parameters(model)),
+        "encoder_parameters": float(_parameters(model.base_model)),
+        "bytes": float(weights_bytes(name) or tensor_bytes(model)),
     }
 
 
-def _count(model: nn.Module) -> int:
+def _parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def weights_of(directory: Path) -> dict[str, float]:
+def count_weights(directory: Path) -> dict[str, float]:
     """Count a checkpoint's parameters and bytes from the headers of its files; {} if it has no weights.
 
     If the directory holds one checkpoint per task, the first one counts.
@@ -79,6 +78,6 @@ def weights_of(directory: Path) -> dict[str, float]:
             with safe_open(path, "pt") as tensors:
                 parameters += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
         except SafetensorError as error:
-            raise DistilkitError(f"'{path}' cannot be read ({error}): make the checkpoint again") from None
+            raise DistilkitError(f"'{path}' cannot be read ({error}): create the checkpoint again") from None
     size = sum(path.stat().st_size for path in files)
     return {"parameters": float(parameters), "bytes": float(size)} if files else {}

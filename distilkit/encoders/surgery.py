@@ -35,7 +35,7 @@ def build_empty(
     try:
         with init_empty_weights(include_buffers=False):
             model = cast(PreTrainedModel, (model_class or type(like))(config).eval())
-    except (ValueError, IndexError) as error:  # NeoMME: IndexError or ValueError where no layer attends to everything
+    except (ValueError, IndexError) as error:  # NeoMME raises both if no layer has global attention
         raise DistilkitError(f"{config.model_type} does not allow these layers ({error})") from None
     if getattr(cast(Any, like).base_model, "pooler", ...) is None:
         drop_pooler(model)
@@ -44,20 +44,20 @@ def build_empty(
 
 def tensors_by_name(model: PreTrainedModel) -> dict[str, Tensor]:
     """Return a model's tensors by name; tied names share one tensor object."""
-    once: dict[int, Tensor] = {}
-    return {name: once.setdefault(id(t), t.detach()) for name, t in model.state_dict(keep_vars=True).items()}
+    by_id: dict[int, Tensor] = {}
+    return {name: by_id.setdefault(id(t), t.detach()) for name, t in model.state_dict(keep_vars=True).items()}
 
 
 def assign_tensors(student: PreTrainedModel, tensors: Mapping[str, Tensor]) -> PreTrainedModel:
-    """Give an empty model its tensors; names with the same tensor object are tied.
+    """Put tensors into an empty model; names with the same tensor object are tied.
 
     Raises DistilkitError if one is missing, left over or of another shape.
     """
     expected = {name: tensor.shape for name, tensor in student.state_dict().items()}
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected or tensors[name].shape != expected[name]:
-            what = "lacks" if name not in tensors else "has no place for" if name not in expected else "resizes"
-            raise DistilkitError(f"a model of these layers {what} '{name}'")
+            problem = "lacks" if name not in tensors else "has no place for" if name not in expected else "resizes"
+            raise DistilkitError(f"a model of these layers {problem} '{name}'")
     tied: dict[int, nn.Parameter] = {}
     parameters = dict(student.named_parameters(remove_duplicate=False))
 

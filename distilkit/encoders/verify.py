@@ -11,7 +11,7 @@ from distilkit.encoders.forward import required_inputs
 from distilkit.encoders.layers import skip_layers
 from distilkit.errors import DistilkitError
 
-PROOF_LENGTH = 192  # tokens; longer than the window of ModernBERT's local layers
+INPUT_TOKENS = 192  # tokens; longer than the window of ModernBERT's local layers
 TOLERANCE = 1e-5  # relative to the largest output; allows for rounding if a factor was folded into weights
 
 
@@ -25,23 +25,23 @@ def max_output_difference(
     into weights) and the largest output.
     """
     size = len(kept_ids) if kept_ids else teacher.config.vocab_size
-    length = min(PROOF_LENGTH, checkpoint.max_tokens(teacher) or PROOF_LENGTH)
+    length = min(INPUT_TOKENS, checkpoint.max_tokens(teacher) or INPUT_TOKENS)
     ids = torch.randint(size, (2, length), generator=torch.Generator().manual_seed(0))  # (B, T)
     index = torch.tensor(kept_ids) if kept_ids else torch.arange(size)
     with skip_layers(teacher, kept):
-        expected = outputs(teacher.float(), index[ids])
+        expected = run_model(teacher.float(), index[ids])
     if checkpoint.head_of(teacher.config) == "masked-lm":
         expected["logits"] = expected["logits"][..., index]  # (B, T, V)
-    found = outputs(student.float(), ids)  # DistilBERT has no pooler output
+    found = run_model(student.float(), ids)  # DistilBERT has no pooler output
     if not found or any(name not in expected or expected[name].shape != found[name].shape for name in found):
         raise DistilkitError("the student's outputs differ in shape from the teacher's: please report this model")
     differences = torch.stack([(expected[name] - found[name]).abs().max() for name in found])
     scale = torch.stack([expected[name].abs().max() for name in found])
-    return float(differences.max()), float(scale.max())  # torch's max() propagates nan, Python's may not
+    return float(differences.max()), float(scale.max())  # torch's max() propagates nan; Python's may not
 
 
-def outputs(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:
-    """Return a model's outputs for token ids (B, T), by name."""
+def run_model(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:
+    """Run a model on token ids (B, T); return its outputs by name."""
     model.eval()
     output = model(input_ids=ids, **required_inputs(model, ids))
     return {name: value for name, value in output.items() if isinstance(value, Tensor)}

@@ -12,16 +12,17 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distilkit.encoders import checkpoint
 from distilkit.encoders.surgery import assign_tensors, build_empty, changed_config, tensors_by_name
 from distilkit.errors import DistilkitError
 from distilkit.progress import track
 
 Ids = npt.NDArray[np.int64]
-BATCH = 200  # documents
+BATCH_DOCUMENTS = 200
 
 
-def count(documents: Dataset, tokenizer: PreTrainedTokenizerBase) -> Ids:
-    """Count how often each token occurs in documents, (V,)."""
+def count_tokens(documents: Dataset, tokenizer: PreTrainedTokenizerBase) -> Ids:
+    """Return how often each token of the vocabulary occurs in the documents, (V,)."""
     total: Ids = np.zeros(1 + max(tokenizer.get_vocab().values()), dtype=np.int64)
     for texts in _batches(documents, "count tokens"):
         ids = np.concatenate([[], *_split(texts, tokenizer)]).astype(np.int64)
@@ -31,8 +32,8 @@ def count(documents: Dataset, tokenizer: PreTrainedTokenizerBase) -> Ids:
 
 def _batches(documents: Dataset, label: str) -> Iterator[list[str]]:
     with track(label, len(documents), unit="documents") as advance:
-        for start in range(0, len(documents), BATCH):
-            texts = [text or "" for text in documents[start : start + BATCH]["text"]]
+        for start in range(0, len(documents), BATCH_DOCUMENTS):
+            texts = [text or "" for text in documents[start : start + BATCH_DOCUMENTS]["text"]]
             yield texts
             advance(len(texts))
 
@@ -42,14 +43,14 @@ def _split(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[in
     return ids
 
 
-def choose(counts: Ids, tokenizer: PreTrainedTokenizerBase, most: int | None = None) -> list[int]:
-    """Return the ids to keep, ascending: the counted tokens (the `most` frequent ones), plus those that they need.
+def choose_tokens(counts: Ids, tokenizer: PreTrainedTokenizerBase, limit: int | None = None) -> list[int]:
+    """Return the ids to keep, ascending: the tokens that occur (the `limit` most frequent), plus those that they need.
 
     These are special and added tokens; the single characters of kept tokens, so that new words still have tokens; bytes
     if the tokenizer falls back on them; and the intermediate tokens of BPE merges.
     """
     vocabulary = tokenizer.get_vocab()
-    used = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]][:most]
+    used = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]][:limit]
     kept = {*used, *tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     names = {i: token for token, i in vocabulary.items()}
@@ -57,12 +58,12 @@ def choose(counts: Ids, tokenizer: PreTrainedTokenizerBase, most: int | None = N
     prefix = model.get("continuing_subword_prefix") or ""
     single = {*letters, *(prefix + letter for letter in letters), *(f"<0x{byte:02X}>" for byte in range(256))}
     tokens = {names[i] for i in kept if i in names} | (single & vocabulary.keys())
-    parts = dict[str, set[str]]()
+    merged_from = dict[str, set[str]]()
     for left, right in _merges(model):
-        parts.setdefault(left + right.removeprefix(prefix), set()).update((left, right))
+        merged_from.setdefault(left + right.removeprefix(prefix), set()).update((left, right))
     waiting = list(tokens)
     while waiting:
-        new = parts.get(waiting.pop(), set()) - tokens
+        new = merged_from.get(waiting.pop(), set()) - tokens
         tokens |= new
         waiting += new
     return sorted(kept | {vocabulary[token] for token in tokens})
@@ -73,8 +74,8 @@ def _merges(model: dict[str, Any]) -> list[tuple[str, str]]:
     return [(left, right) for left, right in pairs]
 
 
-def rewrite(definition: str, kept: Sequence[int]) -> str:
-    """Return a tokenizer.json with only the kept ids, renumbered from 0 in their order.
+def rewrite_tokenizer(definition: str, kept: Sequence[int]) -> str:
+    """Return the text of a tokenizer.json with only the kept ids, renumbered from 0 in their order.
 
     Raises DistilkitError for a tokenizer other than WordPiece, BPE, Unigram and WordLevel.
     """
@@ -87,7 +88,7 @@ def rewrite(definition: str, kept: Sequence[int]) -> str:
     elif kind in ("WordPiece", "BPE", "WordLevel"):
         model["vocab"] = {token: new[old] for token, old in model["vocab"].items() if old in new}
     else:
-        raise DistilkitError(f"--vocabulary cannot rewrite a {kind} tokenizer: remove it")
+        raise DistilkitError(f"--vocabulary cannot rewrite a {kind} tokenizer: remove --vocabulary")
     if kind == "BPE":
         prefix = model.get("continuing_subword_prefix") or ""
         known = model["vocab"]
@@ -99,25 +100,23 @@ def rewrite(definition: str, kept: Sequence[int]) -> str:
     document["added_tokens"] = [
         token | {"id": new[token["id"]]} for token in document["added_tokens"] if token["id"] in new
     ]
-    document["padding"] = None  # it contains an id, and every caller sets its own
-    document["post_processor"] = _renumbered(document["post_processor"], new)
+    document["padding"] = None  # It contains an id. Every caller sets its own padding.
+    document["post_processor"] = _renumber(document["post_processor"], new)
     return json.dumps(document, ensure_ascii=False)
 
 
-def _renumbered(node: Any, new: dict[int, int]) -> Any:
+def _renumber(node: Any, new: dict[int, int]) -> Any:
     """Renumber the ids in a post-processor: {"ids": […]} in templates, ["</s>", 2] elsewhere."""
     if isinstance(node, list):
         if len(node) == 2 and isinstance(node[0], str) and isinstance(node[1], int):
             return [node[0], new[node[1]]]
-        return [_renumbered(item, new) for item in node]
+        return [_renumber(item, new) for item in node]
     if isinstance(node, dict):
-        return {
-            key: [new[i] for i in value] if key == "ids" else _renumbered(value, new) for key, value in node.items()
-        }
+        return {key: [new[i] for i in value] if key == "ids" else _renumber(value, new) for key, value in node.items()}
     return node
 
 
-def differing(
+def find_differences(
     documents: Dataset, before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase, kept: Sequence[int]
 ) -> Iterator[str]:
     """Yield the documents that two tokenizers split differently; the second has only the kept ids."""
@@ -128,7 +127,7 @@ def differing(
                 yield text
 
 
-def contained(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def find_tokens_inside(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Return the ids of all tokens that occur inside the words of the texts."""
     backend = tokenizer.backend_tokenizer
     words = set[str]()
@@ -145,16 +144,33 @@ def contained(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> set[i
     return found
 
 
-def shared_ids(smaller: PreTrainedTokenizerBase, larger: PreTrainedTokenizerBase) -> list[int]:
-    """Return the larger vocabulary's ids of the smaller one's tokens, in the smaller one's order.
+def to_vocabulary(
+    model: PreTrainedModel, theirs: PreTrainedTokenizerBase, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """Give a teacher the vocabulary of its student: `theirs` is its own tokenizer, `tokenizer` the student's.
 
-    Raises DistilkitError if the larger one lacks a token.
+    Returns the teacher itself if both are the same, or a pruned teacher if the student's is a part of its own.
+    Raises DistilkitError if it is neither.
     """
+    if checkpoint.same_vocabulary(theirs, tokenizer):
+        return model
+    if tokenizer.get_vocab().keys() < theirs.get_vocab().keys():
+        return prune(model, shared_ids(tokenizer, theirs))
+    raise different_vocabularies()
+
+
+def different_vocabularies() -> DistilkitError:
+    """Return the error for a student and a teacher whose predictions cannot be compared."""
+    return DistilkitError(
+        "teacher and student have different vocabularies: give a teacher with the student's tokenizer (--teacher; "
+        "eval: --against)"
+    )
+
+
+def shared_ids(smaller: PreTrainedTokenizerBase, larger: PreTrainedTokenizerBase) -> list[int]:
+    """Return the larger vocabulary's ids of the smaller one's tokens, in the smaller one's order."""
     ids = larger.get_vocab()
-    tokens = smaller.convert_ids_to_tokens(list(range(len(smaller))))
-    if strange := next((token for token in tokens if token not in ids), None):
-        raise DistilkitError(f"the teacher's vocabulary lacks '{strange}': give a --teacher with the student's tokens")
-    return [ids[token] for token in tokens]
+    return [ids[token] for token in smaller.convert_ids_to_tokens(list(range(len(smaller))))]
 
 
 def prune(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
@@ -167,12 +183,12 @@ def prune(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
             changes[name] = new[value]
     student = build_empty(model, changed_config(config, changes))
     shapes = {name: tensor.shape for name, tensor in student.state_dict().items()}
-    cut: dict[int, Tensor] = {}  # cut tied tensors once, so that they stay tied
+    cut: dict[int, Tensor] = {}  # Tied tensors are cut once, so that they stay tied.
 
     def rows(tensor: Tensor, shape: torch.Size) -> Tensor:
         for axis, (had, wanted) in enumerate(zip(tensor.shape, shape, strict=True)):
             if had != wanted and (had, wanted) == (size, len(kept)):
-                return cut.setdefault(id(tensor), tensor.index_select(axis, index))
+                return cut.setdefault(id(tensor), tensor.index_select(axis, index.to(tensor.device)))
         return tensor
 
     return assign_tensors(

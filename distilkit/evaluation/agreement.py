@@ -9,7 +9,7 @@ import numpy as np
 from distilkit.data import corpus
 from distilkit.data.batches import Batches
 from distilkit.data.blocks import pack_documents
-from distilkit.data.masking import masked_batch
+from distilkit.data.masking import make_collate
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.evaluation import calibration, metrics, slices
@@ -89,7 +89,7 @@ def ask(pair: Pair, config: EvalOptions) -> PairedOutputs:
     length = min([config.max_length or trained_length(pair.student), *limits])
     if pair.head == "masked-lm":
         blocks = pack_documents(documents, student.tokenizer, length)
-        collate = masked_batch(student.tokenizer, DistillOptions.mask_probability)
+        collate = make_collate(student.tokenizer, DistillOptions.mask_probability)
         # masked as distill masks its held-out text, whatever --seed
         batches = Batches(blocks, collate, batch_size=config.batch_size, seed=0)
         found = at_masked_tokens(student.model, teacher.model, student.tokenizer, batches)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilkit.data.batches import Batches
 from distilkit.encoders import checkpoint, vocabulary
 from distilkit.encoders.checkpoint import Head
-from distilkit.encoders.forward import masked_lm_logits, required_inputs
+from distilkit.encoders.forward import masked_token_logits, required_inputs
 from distilkit.errors import DistilkitError
 from distilkit.evaluation import slices
 from distilkit.progress import track
@@ -74,9 +74,7 @@ def at_masked_tokens(
     with track("compare", batches.per_epoch, unit="batches") as advance:
         for number in range(batches.per_epoch):
             batch = batches[number]
-            masked = (batch["labels"].flatten() != -100).nonzero().squeeze(-1).to(device())  # (M,)
-            inputs = {"input_ids": batch["input_ids"].to(device())}
-            theirs, ours = (masked_lm_logits(model, inputs, masked)[1] for model in (teacher, student))  # (M, V)
+            theirs, ours = (masked_token_logits(model, batch)[0] for model in (teacher, student))  # (M, V)
             parts.append(compare(theirs, ours))
             seen.append(batch["input_ids"])
             labels.append(batch["labels"])
@@ -204,7 +202,12 @@ class Pair(NamedTuple):
         student, teacher = (
             Opened(name, model.eval().to(device()), checkpoint.open_tokenizer(name, model)) for name, model in models
         )
-        return student, _with_tokens_of(student, teacher) if self.head == "masked-lm" else teacher
+        if self.head == "masked-lm":
+            model = vocabulary.to_vocabulary(teacher.model, teacher.tokenizer, student.tokenizer)
+            if student.model.config.vocab_size != model.config.vocab_size:
+                raise vocabulary.different_vocabularies()
+            teacher = Opened(teacher.name, model.eval().to(device()), student.tokenizer)
+        return student, teacher
 
 
 def find_teacher(name: str, against: str | None) -> Pair:
@@ -248,15 +251,3 @@ def trained_length(name: str) -> int:
         if length := entry.config.get("max_length") or entry.config.get("seq_length"):
             return int(length)
     return LENGTH
-
-
-def _with_tokens_of(student: Opened, teacher: Opened) -> Opened:
-    model, ours, theirs = teacher.model, student.tokenizer, teacher.tokenizer
-    if not checkpoint.same_vocabulary(ours, theirs) and ours.get_vocab().keys() <= theirs.get_vocab().keys():
-        model = vocabulary.prune(model, vocabulary.shared_ids(ours, theirs)).eval().to(device())
-    elif not checkpoint.same_vocabulary(ours, theirs) or student.model.config.vocab_size != model.config.vocab_size:
-        raise DistilkitError(
-            f"'{student.name}' and '{teacher.name}' have different vocabularies: "
-            "name a teacher with the same tokenizer with --against"
-        )
-    return Opened(teacher.name, model, ours)

@@ -1,7 +1,6 @@
 """Read a task's rows from a folder or the hub, and check them before a long run starts."""
 
 import glob
-import gzip
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow as pa
 from datasets import ClassLabel, Dataset, List, Value
 
+from distilkit.data.readers import file_type, one_line_errors, open_file
 from distilkit.errors import DistilkitError
 from distilkit.progress import warn
 from distilkit.tasks import squad
@@ -152,38 +151,30 @@ def _call_hub(task: Task, function: Callable[..., Any], *args: Any, **kwargs: An
 
 def _read_file(task: Task, path: Path) -> Dataset:
     """Read one file; turn the errors of the readers of all four formats into one line."""
-    ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    ending, source, remedy = file_type(path), f"'{path}'", "fix the file or use another --data"
     builder, options = READERS[ending[1:]]
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            nested = task.kind == "span" and ending == ".json" and _is_nested(file.read(4096))
-            file.seek(0)
-            if not file.read(64).strip():
-                raise DistilkitError(f"'{path}' is empty: add rows or use another --data")
-            file.seek(0)
-            if nested:
-                found = squad.flatten(json.load(file))
-                if not found:
-                    raise DistilkitError(f"'{path}' has no rows: add rows or use another --data")
-                return Dataset.from_list(found, features=squad.FEATURES)
+    with open_file(path, source, remedy) as file:
+        nested = task.kind == "span" and ending == ".json" and _is_nested(file.read(4096))
+        file.seek(0)
+        if not file.read(64).strip():
+            raise DistilkitError(f"{source} is empty: {remedy}")
+        file.seek(0)
+        if nested:
+            return _flatten_squad(json.load(file), source, remedy)
+    with one_line_errors(source, remedy):
         rows = datasets.load_dataset(builder, data_files=glob.escape(str(path)), split="train", **options)
         rows.data.table.validate(full=True)  # otherwise invalid UTF-8 raises only when its row is used
-        return rows
-    except datasets.exceptions.DatasetGenerationError as error:
-        reason = str(error.__cause__ or error)
-    except (UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid, gzip.BadGzipFile, EOFError) as error:
-        reason = str(error)
+    return rows
+
+
+def _flatten_squad(document: Any, source: str, remedy: str) -> Dataset:
+    try:
+        found = squad.flatten(document)
     except (KeyError, TypeError) as error:
-        reason = f"not SQuAD's layout: {error!r}"
-    except ValueError as error:
-        if "corresponds to no data" not in str(error):
-            raise
-        raise DistilkitError(f"'{path}' has no rows: add rows or use another --data") from None
-    except PermissionError as error:
-        reason = str(error.strerror)
-    raise DistilkitError(
-        f"'{path}' cannot be read ({' '.join(reason.split())[:160]}): fix the file or use another --data"
-    )
+        raise DistilkitError(f"{source} cannot be read (not SQuAD's layout: {error!r}): {remedy}") from None
+    if not found:
+        raise DistilkitError(f"{source} has no rows: {remedy}")
+    return Dataset.from_list(found, features=squad.FEATURES)
 
 
 def _is_nested(head: bytes) -> bool:

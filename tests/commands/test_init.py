@@ -205,7 +205,7 @@ def test_pickles_are_read_only_when_allowed(make_checkpoint: Callable[..., Path]
     )
     ran = tmp_path / "ran"
     torch.save(weights | {"x": Trap(ran)}, teacher / "pytorch_model.bin")
-    with pytest.raises(DistilkitError, match="hold more than tensors"):
+    with pytest.raises(DistilkitError, match=f"{teacher}.*safetensors"):
         init(InitOptions(**(config | {"output": tmp_path / "other"}), allow_pickle=True))  # type: ignore[arg-type]
     assert not ran.exists()
     assert not (tmp_path / "other").exists()

@@ -5,7 +5,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from distilkit.data import packing
-from distilkit.data.packing import Encoder, Packer, group
+from distilkit.data.packing import Encoder, Packer, group_texts
 
 CLS, SEP = 2, 3
 
@@ -47,11 +47,11 @@ def test_a_long_text_is_tokenised_in_parts(
 ) -> None:
     """Cut before spaces it gives the ids of the whole; without a space it is cut anyway, and nothing is lost."""
     book = " ".join(prose)
-    monkeypatch.setattr(packing, "PART", 300)
+    monkeypatch.setattr(packing, "PART_CHARACTERS", 300)
 
     assert encoder([book])[0].tolist() == tokenizer(book, add_special_tokens=False, verbose=False)["input_ids"]
-    assert "".join(packing._parts("a" * 1000)) == "a" * 1000
-    assert max(len(part) for part in packing._parts(book)) <= 300
+    assert "".join(packing._split_long_text("a" * 1000)) == "a" * 1000
+    assert max(len(part) for part in packing._split_long_text(book)) <= 300
 
 
 def test_two_bytes_a_token_where_they_do(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -62,11 +62,11 @@ def test_two_bytes_a_token_where_they_do(tokenizer: PreTrainedTokenizerFast) -> 
 
 
 def test_groups_are_bounded_whatever_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Books, lines and empty lines: a group holds PART characters and at most one document more, in order."""
-    monkeypatch.setattr(packing, "PART", 6400)
+    """Books, lines and empty lines: a group has PART_CHARACTERS characters and at most one more document, in order."""
+    monkeypatch.setattr(packing, "PART_CHARACTERS", 6400)
     for length, documents in ((5000, 50), (20, 5000), (0, 1000)):
         texts = [str(number).rjust(length, "x")[:length] for number in range(documents)]
-        groups = list(group(texts))
+        groups = list(group_texts(texts))
 
         assert [text for texts_of_group in groups for text in texts_of_group] == texts
         assert max(sum(map(len, texts_of_group)) for texts_of_group in groups) < 6400 + max(length, 1)

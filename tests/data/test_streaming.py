@@ -17,9 +17,9 @@ from distilkit.commands.distill import distill
 from distilkit.data import corpus as corpora
 from distilkit.data import masking, packing, streaming
 from distilkit.data.blocks import make_packer, pack_documents
-from distilkit.data.masking import masked_batch
+from distilkit.data.masking import make_collate
 from distilkit.data.packing import Encoder, Packer
-from distilkit.data.streaming import RowStream, StreamedBatches, set_aside
+from distilkit.data.streaming import RowStream, StreamedBatches, split_stream
 from distilkit.distillation.heldout import HeldoutEvaluator
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
@@ -33,8 +33,8 @@ pytestmark = pytest.mark.usefixtures("small")
 @pytest.fixture
 def small(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups of a few documents and buffers of a few batches, so that there are many of both."""
-    monkeypatch.setattr(packing, "PART", 500)
-    monkeypatch.setattr(streaming, "BUFFER", 40)
+    monkeypatch.setattr(packing, "PART_CHARACTERS", 500)
+    monkeypatch.setattr(streaming, "BUFFER_ROWS", 40)
 
 
 @pytest.fixture(params=["one file", "many files", "gzipped jsonl"])
@@ -94,14 +94,14 @@ def test_rows_are_a_function_of_their_number(source: str, packer: Packer) -> Non
 
 @pytest.mark.parametrize("start", [1, 64, 170, 333])
 def test_reading_goes_on_from_a_place(source: str, packer: Packer, start: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new stream that is told the place gives the same rows, and tokenises none of the text before it again."""
+    """A new stream that is told the position gives the same rows, and tokenises none of the text before it again."""
     first = RowStream(source, packer)
     before = first.read(start, 20)
     expected = lists(first.read(start + 20, 150))
     again = RowStream(source, packer)
     reader = RowStream(source, packer)
     reader.read(start, 20)
-    again.place = json.loads(json.dumps(reader.place))  # as a checkpoint would hand it on
+    again.position = json.loads(json.dumps(reader.position))  # as a checkpoint would hand it on
     counts = counted(monkeypatch)
     rows = lists(again.read(start, 170))
     tokenised = sum(counts)
@@ -116,7 +116,7 @@ def streamed(
     source: str, tokenizer: PreTrainedTokenizerFast, layout: str = "blocks", length: int = 32
 ) -> StreamedBatches:
     rows = RowStream(source, make_packer(tokenizer, length, layout))
-    return StreamedBatches(rows, masked_batch(tokenizer, 0.15), batch_size=8, seed=5)
+    return StreamedBatches(rows, make_collate(tokenizer, 0.15), batch_size=8, seed=5)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -127,7 +127,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_batches_are_the_same_after_an_interruption(
     corpus: Path, tokenizer: PreTrainedTokenizerFast, layout: str
 ) -> None:
-    """Batch n is the same for one that read all before it, one that passes over it, and one that is told the place."""
+    """Batch n is the same for one that read all before it, one that skips it, and one that starts from the position."""
     whole = streamed(str(corpus), tokenizer, layout)
     batches = [whole[number] for number in range(30)]
     for known in (True, False):
@@ -184,13 +184,10 @@ def test_two_processes_share_a_stream(corpus: Path, tokenizer: PreTrainedTokeniz
     assert all(same(batch, alone[number]) for number, batch in zip(range(1, 16, 2), second, strict=True))
 
 
-def test_heldout_rows_are_never_trained_on(
-    source: str, tokenizer: PreTrainedTokenizerFast, packer: Packer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_heldout_rows_are_never_trained_on(source: str, tokenizer: PreTrainedTokenizerFast, packer: Packer) -> None:
     """The stream's first rows are set aside; what is given begins after them, in the second pass over the text too."""
-    monkeypatch.setattr(corpora, "HELDOUT_BLOCKS", 9)
     plain = pack_documents(corpora.read_documents(source), tokenizer, 32)["input_ids"][:]
-    training, heldout = set_aside(source, packer)
+    training, heldout = split_stream(source, packer, 9)
 
     assert lists(row["input_ids"] for row in heldout) == plain[:9]
     assert lists(training.read(0, 2 * len(plain))) == (plain[9:] * 3)[: 2 * len(plain)]
@@ -199,16 +196,16 @@ def test_heldout_rows_are_never_trained_on(
 def test_a_text_too_short_to_set_aside_is_refused(corpus: Path, packer: Packer) -> None:
     """The line names both ways out."""
     with pytest.raises(DistilkitError, match="--heldout, or remove --streaming"):
-        set_aside(str(corpus), Packer(packer.encoder, 2, 3, 512, "blocks"))
+        split_stream(str(corpus), packer, 10_000)
     with pytest.raises(DistilkitError, match="too short for --streaming"):
-        RowStream(str(corpus), packer, left_out=10_000).read(0, 1)
+        RowStream(str(corpus), packer, skipped_rows=10_000).read(0, 1)
 
 
 def test_text_that_turns_bad_is_one_line(
     tmp_path: Path, packer: Packer, prose: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A byte that is not UTF-8, in a file behind those that are looked into first, is told apart from a bug."""
-    monkeypatch.setattr(packing, "PART", 2**20)
+    monkeypatch.setattr(packing, "PART_CHARACTERS", 2**20)
     (tmp_path / "text").mkdir()
     (tmp_path / "text/1.txt").write_text("\n".join(prose * 35) + "\n", encoding="utf-8")
     (tmp_path / "text/2.txt").write_bytes(b"caf\xe9 au lait\n")
@@ -251,7 +248,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
         return {"heldout_loss": 1.0}
 
     with monkeypatch.context() as patch:
-        patch.setattr(HeldoutEvaluator, "examine", broken)
+        patch.setattr(HeldoutEvaluator, "evaluate", broken)
         with pytest.raises(ZeroDivisionError):
             distill(config)
     distill(replace(config, resume=True))

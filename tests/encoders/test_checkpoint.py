@@ -85,5 +85,5 @@ def test_a_tokenizer_with_tokens_that_the_model_lacks_is_refused(
     model = checkpoint.open_as_saved(str(directory))
     assert len(checkpoint.open_tokenizer(str(directory), model)) == len(tokenizer)
     model.resize_token_embeddings(len(tokenizer) - 3)
-    with pytest.raises(DistilkitError, match=f"has {len(tokenizer)} tokens, its model {len(tokenizer) - 3}: save the"):
+    with pytest.raises(DistilkitError, match=f"{directory}.* {len(tokenizer)} .* {len(tokenizer) - 3} "):
         checkpoint.open_tokenizer(str(directory), model)

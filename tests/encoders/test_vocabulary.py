@@ -114,8 +114,8 @@ def test_specials_keep_their_roles(full: PreTrainedTokenizerBase, prose: list[st
     """Their ids change, their names and places don't."""
     from distilkit.encoders import checkpoint, vocabulary
 
-    kept = vocabulary.choose(vocabulary.count(Dataset.from_dict({"text": prose[:3]}), full), full)
-    smaller = checkpoint.redefine(full, vocabulary.rewrite(full.backend_tokenizer.to_str(), kept))
+    kept = vocabulary.choose_tokens(vocabulary.count_tokens(Dataset.from_dict({"text": prose[:3]}), full), full)
+    smaller = checkpoint.redefine(full, vocabulary.rewrite_tokenizer(full.backend_tokenizer.to_str(), kept))
 
     assert smaller.special_tokens_map == full.special_tokens_map
     assert smaller(prose[0], prose[1]).tokens() == full(prose[0], prose[1]).tokens()
@@ -124,7 +124,7 @@ def test_specials_keep_their_roles(full: PreTrainedTokenizerBase, prose: list[st
 
 def test_counts_are_the_plain_ones(full: PreTrainedTokenizerBase, prose: list[str]) -> None:
     """As counted by hand."""
-    counts = vocabulary.count(Dataset.from_dict({"text": prose[:5]}), full)
+    counts = vocabulary.count_tokens(Dataset.from_dict({"text": prose[:5]}), full)
     ids = [i for line in prose[:5] for i in full(line, add_special_tokens=False)["input_ids"]]
 
     assert counts.tolist() == [ids.count(i) for i in range(len(counts))]
@@ -158,8 +158,9 @@ def test_a_student_with_fewer_tokens_is_distilled_against_its_teacher(
 
     assert done.metrics["loss"] > 0
     assert full.convert_ids_to_tokens(ids) == small.convert_ids_to_tokens(range(len(small)))
-    with pytest.raises(DistilkitError, match="vocabulary has no"):
-        vocabulary.shared_ids(full, small)
+    assert vocabulary.to_vocabulary(after, full, full) is after
+    with pytest.raises(DistilkitError, match="--teacher"):
+        vocabulary.to_vocabulary(after, small, full)
 
 
 def test_a_word_that_ends_as_unknown_stays_so() -> None:
@@ -170,7 +171,7 @@ def test_a_word_that_ends_as_unknown_stays_so() -> None:
     special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     full = PreTrainedTokenizerFast(tokenizer_object=core, **special)
     assert full.tokenize("abx") == ["[UNK]"]
-    ids = vocabulary.contained(["abc"], full)
+    ids = vocabulary.find_tokens_inside(["abc"], full)
 
     assert {full.convert_ids_to_tokens(i) for i in ids} == {"ab", "a", "##b", "##c", "##bc", "c"}
 

@@ -9,6 +9,7 @@ import datasets
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
+from distilkit.data import readers
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import EvalOptions
 from distilkit.tasks import rows as task_rows
@@ -151,7 +152,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(task_rows, "open", refuse, raising=False)
+    monkeypatch.setattr(readers, "open", refuse, raising=False)
     with pytest.raises(DistilkitError, match=r"train.jsonl' cannot be read \(Permission denied\)"):
         read_rows(TASKS["sst2"], tmp_path, "train")
 
