@@ -1,4 +1,4 @@
-"""Scores on bootstrap samples of a task's rows, all at once (Efron and Tibshirani 1993, chapter 13)."""
+"""Compute all metrics on bootstrap samples of a task's rows at once (Efron and Tibshirani 1993, chapter 13)."""
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -7,60 +7,63 @@ import numpy as np
 from scipy import stats
 
 from distilkit.evaluation import metrics
-from distilkit.evaluation.predictions import Answers, Said
+from distilkit.evaluation.predictions import Predictions, SpanPredictions
 
 RESAMPLES = 2000
-CELLS = 4_000_000  # of the matrix of weights that is worked on at once
+BATCH_WEIGHTS = 4_000_000  # weights (samples times rows) in memory at once
 Scores = dict[str, np.ndarray]
 
 
-def resample(said: Sequence[Said], prefix: str, seed: int) -> list[Scores]:
-    """Score models on the same bootstrap samples of their rows; returns {metric: (R,)} for each of them.
+def resample(predictions: Sequence[Predictions], prefix: str, seed: int) -> list[Scores]:
+    """Score models on the same bootstrap samples of their rows; return {metric: (R,)} for each model.
 
-    `said` is what each model says to the same rows. The samples depend on the seed and the name of the rows alone.
-    Not scipy.stats.bootstrap, which would draw anew for every statistic: retention, differences and the GLUE average
-    are all made of one set of samples, and only so are they paired.
+    `predictions` holds each model's predictions for the same rows. The samples depend only on the seed and the prefix.
+    scipy.stats.bootstrap would draw new samples for every statistic. Retention, differences and the GLUE average need
+    one common set of samples: only then are the comparisons paired.
     """
-    scorers = [scorer(one) for one in said]
-    parts = [[score(weights) for score in scorers] for weights in draw(_count(said[0]), prefix, seed)]
+    scorers = [make_scorer(one) for one in predictions]
+    batches = [
+        [score(weights) for score in scorers] for weights in draw_weights(_count_rows(predictions[0]), prefix, seed)
+    ]
     return [
-        {name: np.concatenate([part[place][name] for part in parts]) for name in parts[0][place]}
-        for place in range(len(said))
+        {name: np.concatenate([batch[model][name] for batch in batches]) for name in batches[0][model]}
+        for model in range(len(predictions))
     ]
 
 
-def _count(said: Said) -> int:
-    return len(said.golds) if isinstance(said, Answers) else len(said.said)
+def _count_rows(predictions: Predictions) -> int:
+    return len(predictions.golds) if isinstance(predictions, SpanPredictions) else len(predictions.predicted)
 
 
-def draw(count: int, prefix: str, seed: int) -> Iterator[np.ndarray]:
-    """Yield how often each of `count` rows is in each sample: (B, N), RESAMPLES of them in all."""
+def draw_weights(count: int, prefix: str, seed: int, batch_weights: int = BATCH_WEIGHTS) -> Iterator[np.ndarray]:
+    """Yield how often each of `count` rows is in each sample, (B, N) at a time, for RESAMPLES samples in all."""
     generator = np.random.default_rng([seed, zlib.crc32(prefix.encode())])
-    most = max(1, CELLS // count)
-    for done in range(0, RESAMPLES, most):
-        size = min(most, RESAMPLES - done)
-        places = generator.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
-        yield np.bincount(places.ravel(), minlength=size * count).reshape(size, count).astype(float)
+    max_samples = max(1, batch_weights // count)
+    for done in range(0, RESAMPLES, max_samples):
+        size = min(max_samples, RESAMPLES - done)
+        rows = generator.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
+        yield np.bincount(rows.ravel(), minlength=size * count).reshape(size, count).astype(float)
 
 
-def scorer(said: Said) -> Callable[[np.ndarray], Scores]:
-    """Return the function that scores weighted rows: weights (B, N) -> {metric: (B,)}."""
-    if isinstance(said, Answers):
-        return _mean_scorer(said)
-    assert said.asked is not None
-    if said.task.kind == "regression":
-        x, y = said.said.astype(float), said.asked.astype(float)
+def make_scorer(predictions: Predictions) -> Callable[[np.ndarray], Scores]:
+    """Return a function from row weights (B, N) to the metrics of the weighted rows, {metric: (B,)}."""
+    if isinstance(predictions, SpanPredictions):
+        return _mean_scorer(predictions)
+    assert predictions.labels is not None
+    if predictions.task.kind == "regression":
+        x, y = predictions.predicted.astype(float), predictions.labels.astype(float)
         return lambda weights: {
             "pearson": correlation(weights, x, y),
             "spearmanr": correlation(weights, midranks(weights, x), midranks(weights, y)),
         }
-    return _count_scorer(said.said, said.asked, said.task.metrics)
+    return _count_scorer(predictions.predicted, predictions.labels, predictions.task.metrics)
 
 
-def _mean_scorer(said: Answers) -> Callable[[np.ndarray], Scores]:
-    version = 2 if said.task.name == "squad_v2" else 1
-    values = metrics.squad_values(said.final(), said.golds, version=version)
-    table = 100.0 * np.array([values[key] for key in said.golds])  # (N, 2)
+def _mean_scorer(predictions: SpanPredictions) -> Callable[[np.ndarray], Scores]:
+    """Score spans: their metrics are means over questions."""
+    version = 2 if predictions.task.name == "squad_v2" else 1
+    values = metrics.squad_values(predictions.final_answers(), predictions.golds, version=version)
+    table = 100.0 * np.array([values[key] for key in predictions.golds])  # (N, 2)
 
     def score(weights: np.ndarray) -> Scores:
         means = weights @ table / weights.sum(axis=1, keepdims=True)
@@ -69,53 +72,54 @@ def _mean_scorer(said: Answers) -> Callable[[np.ndarray], Scores]:
     return score
 
 
-def _count_scorer(said: np.ndarray, asked: np.ndarray, names: Sequence[str]) -> Callable[[np.ndarray], Scores]:
-    """Score classes (N,) or flags (N, C) from three counts a class: said, asked, and both."""
-    classes = said.ndim == 1
-    right = said == asked if classes else (said == asked).all(axis=1)  # (N,)
+def _count_scorer(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> Callable[[np.ndarray], Scores]:
+    """Score classes (N,) or 0 and 1 (N, C) from three counts per class: predicted, true, and both."""
+    classes = predicted.ndim == 1
+    right = predicted == labels if classes else (predicted == labels).all(axis=1)  # (N,)
     if classes:
-        known = np.arange(max(2, said.max() + 1, asked.max() + 1))
-        said, asked = said[:, None] == known, asked[:, None] == known
-    table = np.concatenate([said, asked, (said > 0) & (asked > 0), right[:, None]], axis=1).astype(float)  # (N, 3C + 1)
+        known = np.arange(max(2, predicted.max() + 1, labels.max() + 1))
+        predicted, labels = predicted[:, None] == known, labels[:, None] == known
+    columns = [predicted, labels, (predicted > 0) & (labels > 0), right[:, None]]
+    table = np.concatenate(columns, axis=1).astype(float)  # (N, 3C + 1)
 
     def score(weights: np.ndarray) -> Scores:
-        *counts, right = np.split(weights @ table, np.arange(1, 4) * said.shape[1], axis=1)
-        of: dict[str, Callable[[], np.ndarray]] = {
+        *counts, right = np.split(weights @ table, np.arange(1, 4) * predicted.shape[1], axis=1)
+        formulas: dict[str, Callable[[], np.ndarray]] = {
             "accuracy": lambda: right[:, 0] / weights.sum(axis=1),
             "f1": lambda: f1(*counts)[:, 1],
-            "f1_micro": lambda: f1(*(part.sum(axis=1) for part in counts)),
+            "f1_micro": lambda: f1(*(count.sum(axis=1) for count in counts)),
             "f1_macro": lambda: _mean_f1(*counts, present_only=classes),
             "matthews_correlation": lambda: matthews(*counts),
         }
-        return {name: of[name]() for name in names}
+        return {name: formulas[name]() for name in names}
 
     return score
 
 
-def f1(said: np.ndarray, asked: np.ndarray, both: np.ndarray) -> np.ndarray:
-    """Return 2 |both| / (|said| + |asked|), 0 where a class was neither said nor asked for."""
-    share: np.ndarray = 2 * both / np.maximum(said + asked, 1)
-    return share
+def f1(predicted: np.ndarray, true: np.ndarray, both: np.ndarray) -> np.ndarray:
+    """Return F1 = 2 · both / (predicted + true) of counts, 0 for a class that is neither predicted nor true."""
+    score: np.ndarray = 2 * both / np.maximum(predicted + true, 1)
+    return score
 
 
-def _mean_f1(said: np.ndarray, asked: np.ndarray, both: np.ndarray, *, present_only: bool) -> np.ndarray:
-    """Return the mean over classes; as scikit-learn has it, over those in the sample, but over all labels of flags."""
-    present = (said + asked > 0) | (not present_only)
-    mean: np.ndarray = (f1(said, asked, both) * present).sum(axis=1) / present.sum(axis=1)
+def _mean_f1(predicted: np.ndarray, true: np.ndarray, both: np.ndarray, *, present_only: bool) -> np.ndarray:
+    """Return the mean F1 over classes: those in the sample or, as in scikit-learn for multi-label tasks, all."""
+    present = (predicted + true > 0) | (not present_only)
+    mean: np.ndarray = (f1(predicted, true, both) * present).sum(axis=1) / present.sum(axis=1)
     return mean
 
 
-def matthews(said: np.ndarray, asked: np.ndarray, both: np.ndarray) -> np.ndarray:
-    """Return Matthews' coefficient of counts (B, C) (Gorodkin 2004, R_K), 0 where one side is constant."""
-    total = asked.sum(axis=1)
-    covariance = total * both.sum(axis=1) - (said * asked).sum(axis=1)
-    spread = (total**2 - (said**2).sum(axis=1)) * (total**2 - (asked**2).sum(axis=1))
+def matthews(predicted: np.ndarray, true: np.ndarray, both: np.ndarray) -> np.ndarray:
+    """Return Matthews' coefficient of counts (B, C) (Gorodkin 2004, R_K), 0 if one side is constant."""
+    total = true.sum(axis=1)
+    covariance = total * both.sum(axis=1) - (predicted * true).sum(axis=1)
+    spread = (total**2 - (predicted**2).sum(axis=1)) * (total**2 - (true**2).sum(axis=1))
     coefficient: np.ndarray = covariance / np.sqrt(np.where(spread > 0, spread, np.inf))
     return coefficient
 
 
 def correlation(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return Pearson's coefficient of weighted rows, 0 where one side is constant; x, y (N,) or (B, N)."""
+    """Return Pearson's coefficient of weighted rows, 0 if one side is constant; x, y (N,) or (B, N)."""
     total = weights.sum(axis=1)
     x, y = (values - ((weights * values).sum(axis=1) / total)[:, None] for values in (x, y))
     spread = (weights * x * x).sum(axis=1) * (weights * y * y).sum(axis=1)
@@ -126,10 +130,10 @@ def correlation(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray
 
 
 def midranks(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return each row's rank in each sample (B, N), the mean rank of equal values: what Spearman's takes."""
+    """Return the rank of each row in each sample (B, N). Equal values share their mean rank, as Spearman's needs."""
     order = np.argsort(values, kind="stable")
-    dense = stats.rankdata(values, method="dense") - 1  # which of the different values, from 0
+    dense = stats.rankdata(values, method="dense") - 1  # index among the distinct values
     first = np.searchsorted(dense[order], np.arange(dense.max() + 1))
-    count = np.add.reduceat(weights[:, order], first, axis=1)  # (B, different values)
+    count = np.add.reduceat(weights[:, order], first, axis=1)  # (B, distinct values)
     ranks: np.ndarray = (np.cumsum(count, axis=1) - count + (count + 1) / 2)[:, dense]
     return ranks

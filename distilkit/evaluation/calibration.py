@@ -1,4 +1,4 @@
-"""Calibration: how far a confidence can be trusted, in bins (Guo et al. 2017, arXiv 1706.04599, section 2)."""
+"""Reliability diagram and expected calibration error (Guo et al. 2017, arXiv 1706.04599, section 2)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +11,11 @@ from distilkit.errors import DistilkitError
 from distilkit.files import replacing
 
 Array = npt.NDArray[np.float64]
-BINS = 15  # as in the paper's tables
+BINS = 15  # as in the tables of the paper
 
 
 class Bin(NamedTuple):
-    """Answers of about the same confidence: its limits (low, high], how many, their mean confidence, share right."""
+    """Predictions with a confidence in (low, high]: their number, mean confidence and share of right ones."""
 
     low: float
     high: float
@@ -25,36 +25,36 @@ class Bin(NamedTuple):
 
 
 def reliability(confidence: Array, right: Array, bins: int = BINS) -> list[Bin]:
-    """Sort answers by confidence into bins of equal width, 0 to 1; (N,) each. Empty bins are left out."""
+    """Sort predictions into bins of equal width by their confidence from 0 to 1; (N,) each. Empty bins are dropped."""
     limits = np.linspace(0, 1, bins + 1)
-    places = np.searchsorted(limits[1:-1], confidence)  # a limit belongs to the bin below it
-    counts = np.bincount(places, minlength=bins)
-    sure, correct = (np.bincount(places, weights=values, minlength=bins) for values in (confidence, right))
+    numbers = np.searchsorted(limits[1:-1], confidence)  # A limit belongs to the bin below it.
+    counts = np.bincount(numbers, minlength=bins)
+    total, correct = (np.bincount(numbers, weights=values, minlength=bins) for values in (confidence, right))
     return [
-        Bin(limits[i], limits[i + 1], int(counts[i]), sure[i] / counts[i], correct[i] / counts[i])
+        Bin(limits[i], limits[i + 1], int(counts[i]), total[i] / counts[i], correct[i] / counts[i])
         for i in range(bins)
         if counts[i]
     ]
 
 
 def expected_error(bins: Sequence[Bin]) -> float:
-    """Return the expected calibration error: |share right - confidence| of the bins, weighted by their sizes."""
+    """Return the expected calibration error: the mean of |share right - confidence| over bins, weighted by size."""
     total = sum(entry.size for entry in bins)
     return sum(entry.size / total * abs(entry.right - entry.confidence) for entry in bins)
 
 
-def check_picture(path: Path) -> None:
-    """Refuse a picture that could not be drawn: another format, or no matplotlib."""
+def check_plot(path: Path) -> None:
+    """Raise DistilkitError if --plot has another format than SVG or PNG, or if matplotlib is missing."""
     if path.suffix not in (".svg", ".png"):
-        raise DistilkitError(f"--plot '{path}' is neither .svg nor .png: give one of them")
+        raise DistilkitError(f"--plot '{path}' is neither .svg nor .png: use one of these formats")
     try:
         import matplotlib as mpl  # noqa: F401
     except ImportError:
-        raise DistilkitError("--plot draws with matplotlib, which is missing: pip install 'distilkit[plots]'") from None
+        raise DistilkitError("--plot requires matplotlib: pip install 'distilkit[plots]'") from None
 
 
-def draw(curves: dict[str, Sequence[Bin]], path: Path) -> None:
-    """Draw reliability curves over the diagonal of perfect calibration; a point's area grows with its bin's size."""
+def draw_reliability(curves: dict[str, Sequence[Bin]], path: Path) -> None:
+    """Draw a reliability diagram: the diagonal is perfect calibration, the area of a point grows with its bin."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5, 5.5), layout="constrained")

@@ -15,16 +15,16 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from distilkit.errors import DistilkitError
 
-ODDS = "no_answer_probability"  # as evaluate's own squad_v2 calls it
+NULL_ODDS = "no_answer_probability"  # the name in evaluate's own squad_v2
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def correlation(formula: Callable[..., Any]) -> Callable[..., float]:
-    """Make a correlation of SciPy's return 0.0 where one side is constant.
+    """Make a correlation of SciPy return 0.0 if one side is constant.
 
-    There it is undefined (SciPy: nan), but a model that answers the same to everything knows nothing of the order,
-    which is what 0 means; scikit-learn's Matthews coefficient does the same.
+    SciPy returns NaN there. But constant predictions carry no information about the labels, which 0 expresses, as in
+    scikit-learn's Matthews coefficient.
     """
 
     def compute(references: Sequence[float], predictions: Sequence[float], **_options: Any) -> float:
@@ -36,17 +36,16 @@ def correlation(formula: Callable[..., Any]) -> Callable[..., float]:
 
 
 class Formula(evaluate.Metric):  # type: ignore[misc]
-    """A metric that is one formula of (references, predictions); each subclass is a row of SCORES."""
+    """A metric with a single formula of (references, predictions). Each row of SCORES becomes a subclass."""
 
     metric_name: ClassVar[str]
     dtype: ClassVar[str]
     formula: ClassVar[Callable[..., Any]]
 
     def _info(self) -> evaluate.MetricInfo:
-        one = Value(self.dtype)
-        features = [
-            Features({"predictions": kind, "references": kind}) for kind in (one, List(one))
-        ]  # List: multi-label
+        single = Value(self.dtype)
+        # A list per row is for multi-label tasks.
+        features = [Features({"predictions": kind, "references": kind}) for kind in (single, List(single))]
         return evaluate.MetricInfo(description=self.metric_name, citation="", features=features)
 
     def _compute(self, predictions: Any, references: Any, **options: Any) -> dict[str, float]:
@@ -80,10 +79,10 @@ class Squad(evaluate.Metric):  # type: ignore[misc]
         return evaluate.MetricInfo(description="squad", citation="", features=features)
 
     def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, float]:
-        said = [entry for entry in predictions if entry["prediction_text"] is not None]  # None: a missing prediction
-        texts = {entry["id"]: entry["prediction_text"] for entry in said}
+        present = [entry for entry in predictions if entry["prediction_text"] is not None]  # None: a missing prediction
+        texts = {entry["id"]: entry["prediction_text"] for entry in present}
         golds = {entry["id"]: list(entry["answers"]["text"]) for entry in references}
-        odds = {entry["id"]: entry[ODDS] for entry in said if entry.get(ODDS) is not None}
+        odds = {entry["id"]: entry[NULL_ODDS] for entry in present if entry.get(NULL_ODDS) is not None}
         scores = squad_scores(texts, golds, version=self.version)
         return scores | (best_thresholds(texts, golds, odds) if odds else {})
 
@@ -91,20 +90,19 @@ class Squad(evaluate.Metric):  # type: ignore[misc]
 class SquadV2(Squad):
     """SQuAD 2.0: some questions have no answer, and "" is right for them.
 
-    Predictions carry `no_answer_probability`: any number that grows with the likelihood that there is no answer, as the
-    log-odds of null_odds.json do, or None. Where it is a number, the best scores over all thresholds on it are there
-    too.
+    Predictions have a `no_answer_probability`: a number that grows with the probability of "no answer", like the log
+    odds in null_odds.json, or None. If it is a number, the best scores over all thresholds are computed too.
     """
 
     version = 2
-    form: ClassVar[dict[str, Any]] = {**Squad.form, ODDS: Value("float64")}
+    form: ClassVar[dict[str, Any]] = {**Squad.form, NULL_ODDS: Value("float64")}
 
 
 CLASSES |= {"squad": Squad, "squad_v2": SquadV2}
 
 
 def compute(name: str, predictions: Any, references: Any, **options: Any) -> dict[str, float]:
-    """Score predictions with the metric of that name, in memory; options are scikit-learn's (sample_weight)."""
+    """Score predictions with a metric by name, in memory. Options are passed to scikit-learn (sample_weight)."""
     scores: dict[str, float] = CLASSES[name](keep_in_memory=True).compute(
         predictions=predictions, references=references, **options
     )
@@ -112,9 +110,9 @@ def compute(name: str, predictions: Any, references: Any, **options: Any) -> dic
 
 
 def squad_scores(texts: dict[str, str], golds: dict[str, list[str]], *, version: int) -> dict[str, float]:
-    """Return exact_match and f1, 0 to 100, means over all questions; one without a prediction counts 0.
+    """Return exact_match and f1, 0 to 100, as means over all questions. A missing prediction counts 0.
 
-    For version 2 there are has_answer_… and no_answer_… scores besides.
+    Version 2 also has has_answer_… and no_answer_… scores for questions with and without an answer.
     """
     values = squad_values(texts, golds, version=version)
     groups = {"": values}
@@ -122,19 +120,19 @@ def squad_scores(texts: dict[str, str], golds: dict[str, list[str]], *, version:
         groups["has_answer_"] = {key: value for key, value in values.items() if golds[key]}
         groups["no_answer_"] = {key: value for key, value in values.items() if not golds[key]}
     return {
-        f"{group}{name}": 100.0 * sum(value[place] for value in found.values()) / len(found)
-        for group, found in groups.items()
-        if found
-        for place, name in enumerate(("exact_match", "f1"))
+        f"{group}{name}": 100.0 * sum(value[column] for value in members.values()) / len(members)
+        for group, members in groups.items()
+        if members
+        for column, name in enumerate(("exact_match", "f1"))
     }
 
 
 def squad_values(texts: dict[str, str], golds: dict[str, list[str]], *, version: int) -> dict[str, tuple[float, float]]:
-    """Return each question's exact match and F1, 0 to 1: those of the right answer that the text is nearest to."""
+    """Return exact match and F1 of each question, 0 to 1: the best over its gold answers."""
     values = {}
     for key, answers in golds.items():
         if version == 1 and not answers:
-            raise DistilkitError(f"question '{key}' has no answer: score such data with --task squad_v2")
+            raise DistilkitError(f"question '{key}' has no answer: use --task squad_v2 for such data")
         right = answers if version == 1 else [answer for answer in answers if normalize(answer)] or [""]
         pairs = [(texts[key], answer) for answer in dict.fromkeys(right)] if key in texts else []
         exact = any(normalize(text) == normalize(answer) for text, answer in pairs)
@@ -146,18 +144,18 @@ def squad_values(texts: dict[str, str], golds: dict[str, list[str]], *, version:
 
 
 def best_thresholds(texts: dict[str, str], golds: dict[str, list[str]], odds: dict[str, float]) -> dict[str, float]:
-    """Return the best exact match and F1, 0 to 100, that a threshold on the null odds can give, and the thresholds.
+    """Return the best exact match and F1, 0 to 100, over all thresholds on the null odds, and these thresholds.
 
-    A text counts where the question's odds do not exceed the threshold, else "" does. As find_best_thresh of the
-    official script of 2.0: questions join in the order of their odds, and the first best score wins; where it is
-    best to answer nothing the threshold is 0.0, or, unlike the script's, below the lowest odds where those are less.
+    Above the threshold, the prediction is "". As in find_best_thresh of SQuAD 2.0's official script, thresholds are
+    tried in ascending order and the first best score wins. If "" is best for all questions, the threshold is 0.0 or,
+    unlike in the script, just below the lowest odds if these are negative.
     """
     values = squad_values(texts, golds, version=2)
     keys = [key for key in sorted(odds, key=odds.__getitem__) if key in golds and key in texts]
     nothing = min(0.0, float(np.nextafter(min(odds.values()), -np.inf)))
     found: dict[str, float] = {}
-    for place, name in enumerate(("exact_match", "f1")):
-        gains = [values[key][place] if golds[key] else -float(bool(texts[key])) for key in keys]
+    for column, name in enumerate(("exact_match", "f1")):
+        gains = [values[key][column] if golds[key] else -float(bool(texts[key])) for key in keys]
         totals = np.cumsum([sum(not answers for answers in golds.values()), *gains])
         best = int(totals.argmax())
         found[f"best_{name}"] = 100.0 * float(totals[best]) / len(golds)
@@ -165,16 +163,16 @@ def best_thresholds(texts: dict[str, str], golds: dict[str, list[str]], odds: di
     return found
 
 
-@functools.lru_cache(maxsize=1 << 16)  # a text is compared with several answers, and answers repeat
+@functools.lru_cache(maxsize=1 << 16)  # A text is compared with several answers, and answers repeat.
 def normalize(text: str) -> str:
-    """Lower the case, drop punctuation and articles, and squeeze blanks, as the official scripts do."""
+    """Lower-case a text, drop punctuation and articles, and collapse white space, as the official scripts do."""
     return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
 
 
 def token_f1(text: str, answer: str, *, version: int) -> float:
-    """Return the F1 of the words two texts share.
+    """Return the F1 score of the words that two texts share.
 
-    Where nothing is left of one after normalising, 2.0 asks whether the same is true of the other; 1.1 says 0.
+    If a text is empty after normalising, version 2 returns 1 if the other is empty too; version 1 always returns 0.
     """
     words, gold = normalize(text).split(), normalize(answer).split()
     if version == 2 and not (words and gold):

@@ -16,7 +16,7 @@ from typing import Any
 
 from distilkit.encoders import checkpoint
 from distilkit.evaluation import scoring
-from distilkit.evaluation.predictions import Answers
+from distilkit.evaluation.predictions import SpanPredictions
 from distilkit.options.tasks import EvalOptions
 from distilkit.tasks import squad
 from distilkit.tasks.catalogue import TASKS, with_training_settings
@@ -45,8 +45,8 @@ def main(directory: str, data: str, name: str = "squad") -> None:
     model.forward = timed("model", model.forward)
     squad.encode = timed("tokenising", squad.encode)
     squad.best_spans = timed("post-processing", squad.best_spans)
-    squad.answers = timed("post-processing", squad.answers)
-    Answers.score = timed("post-processing", Answers.score)  # type: ignore[method-assign]
+    squad.best_answers = timed("post-processing", squad.best_answers)
+    SpanPredictions.score = timed("post-processing", SpanPredictions.score)  # type: ignore[method-assign]
     score = timed("all", scoring.score)
     scores = score(model, tokenizer, task, splits, config, name=directory)
     shares = {label: round(seconds / spent["all"], 4) for label, seconds in spent.items()}

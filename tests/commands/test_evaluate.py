@@ -210,7 +210,7 @@ def test_refuses_a_diverged_model(make_checkpoint: Callable[..., Path], tmp_path
         model.classifier.bias[0] = torch.nan
     model.save_pretrained(directory)
     data = write_rows(tmp_path, "validation.jsonl", [{"sentence": "a value", "label": 1}])
-    with pytest.raises(DistilkitError, match=f"'{directory}' gives outputs that are no numbers"):
+    with pytest.raises(DistilkitError, match=f"'{directory}' produces NaN"):
         evaluate.evaluate(EvalOptions(models=(str(directory),), task="sst2", data=data))
 
 

@@ -1,4 +1,4 @@
-"""Behaviour without labels, against models called directly, SciPy and what distill says of held-out text."""
+"""Agreement against models called directly, SciPy, and the held-out agreement of distill."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from distilkit.commands.evaluate import evaluate
 from distilkit.commands.init import init
 from distilkit.errors import DistilkitError
 from distilkit.evaluation import agreement, calibration, slices
-from distilkit.evaluation.paired_outputs import at_masked_tokens, trained_length
+from distilkit.evaluation.paired_outputs import compare_at_masked_tokens, trained_length
 from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions
 from distilkit.options.tasks import EvalOptions
@@ -37,7 +37,7 @@ def compared(*models: Path, on: Path, **options: object) -> dict[str, float]:
 
 
 def probabilities(directory: Path, texts: list[str], family: str = "bert") -> np.ndarray:
-    """Softmax (N, C) of a classifier, row by row, without padding."""
+    """Return a classifier's probabilities (N, C), row by row, without padding."""
     model, tokenizer = CLASSIFIER.from_pretrained(directory).eval(), AutoTokenizer.from_pretrained(directory)
     options = {"truncation": True, "max_length": 96, "return_tensors": "pt"}
     with torch.no_grad():
@@ -47,13 +47,13 @@ def probabilities(directory: Path, texts: list[str], family: str = "bert") -> np
 
 @pytest.fixture(scope="module")
 def sentences(prose: list[str]) -> list[str]:
-    """Sixty or so sentences, of the whole prose."""
+    """About sixty sentences from the whole prose."""
     return prose[:: len(prose) // 60]
 
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory, sentences: list[str]) -> Path:
-    """A text without labels, a document a line."""
+    """A text without labels, one document per line."""
     path = tmp_path_factory.mktemp("unlabelled") / "lines.txt"
     path.write_text("\n".join(sentences) + "\n", encoding="utf-8")
     return path
@@ -61,13 +61,13 @@ def lines(tmp_path_factory: pytest.TempPathFactory, sentences: list[str]) -> Pat
 
 @pytest.fixture(scope="module")
 def classifiers(make_checkpoint: Callable[..., Path]) -> tuple[Path, Path]:
-    """A student and a teacher with the same three classes; they differ often."""
+    """A student and a teacher with the same three classes, which often differ."""
     student = make_checkpoint("bert", 1, CLASSIFIER, seed=1, id2label=NAMES, initializer_range=0.4)
     return student, make_checkpoint("bert", 3, CLASSIFIER, seed=2, id2label=NAMES, initializer_range=0.4)
 
 
 def test_classifiers_by_hand(classifiers: tuple[Path, Path], lines: Path, sentences: list[str]) -> None:
-    """Agreement, KL (scipy.special.rel_entr), confidences and calibration are those of single rows."""
+    """Agreement, KL (scipy.special.rel_entr), confidences and calibration equal those of unbatched rows."""
     student, teacher = classifiers
     found = compared(student, on=lines, against=str(teacher), batch_size=3)
     ours, theirs = probabilities(student, sentences), probabilities(teacher, sentences)
@@ -85,13 +85,13 @@ def test_classifiers_by_hand(classifiers: tuple[Path, Path], lines: Path, senten
     digits = np.array([any(character.isdigit() for character in text) for text in sentences])
     assert found["agreement/slices/digits/1+"] == pytest.approx(same[digits].mean())
     assert found["agreement/slices/digits/1+/count"] == digits.sum()
-    said = [NAMES[place].replace(" ", "_") for place in theirs.argmax(1)]
-    for name in set(said):
-        assert found[f"agreement/slices/answer/{name}"] == pytest.approx(same[np.array(said) == name].mean())
+    predicted = [NAMES[label].replace(" ", "_") for label in theirs.argmax(1)]
+    for name in set(predicted):
+        assert found[f"agreement/slices/answer/{name}"] == pytest.approx(same[np.array(predicted) == name].mean())
 
 
 def test_slices_come_worst_first(classifiers: tuple[Path, Path], lines: Path) -> None:
-    """What a slice's agreement is at most rises from slice to slice, and is above its agreement."""
+    """The upper bound of agreement rises from slice to slice and is above the agreement."""
     student, teacher = classifiers
     found = compared(student, on=lines, against=str(teacher))
     names = [name.removesuffix("/high") for name in found if name.endswith("/high")]
@@ -102,7 +102,7 @@ def test_slices_come_worst_first(classifiers: tuple[Path, Path], lines: Path) ->
 
 
 def test_a_model_agrees_with_itself(classifiers: tuple[Path, Path], teacher: Path, lines: Path) -> None:
-    """Agreement 1, divergence 0, and what is left of calibration is that it is never sure."""
+    """Agreement is 1, KL 0, and the calibration error is 1 minus the confidence."""
     for model in (classifiers[0], teacher):
         found = compared(model, on=lines, against=str(model))
         assert found["agreement"] == 1.0
@@ -111,22 +111,24 @@ def test_a_model_agrees_with_itself(classifiers: tuple[Path, Path], teacher: Pat
 
 
 def test_outputs_are_matched_by_name(make_checkpoint: Callable[..., Path], lines: Path) -> None:
-    """A teacher with the same weights whose classes stand in another order agrees only with itself so named."""
+    """Classes are matched by name, whatever their order; generic names keep the order."""
     student = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "no", 1: "yes"})
     swapped = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "Yes", 1: "No"})
     silent = make_checkpoint("bert", 1, CLASSIFIER)
 
     assert compared(student, on=lines, against=str(swapped))["agreement"] == 0.0
     assert compared(student, on=lines, against=str(silent))["agreement"] == 1.0
-    signs = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "-", 1: "+"})  # the same to the letter
+    signs = make_checkpoint(
+        "bert", 1, CLASSIFIER, id2label={0: "-", 1: "+"}
+    )  # equal after dropping everything but letters
     assert compared(signs, on=lines, against=str(signs))["agreement"] == 1.0
     other = make_checkpoint("bert", 1, CLASSIFIER, id2label={0: "ham", 1: "spam"})
-    with pytest.raises(DistilkitError, match=r"predicts ham, spam, but the student no, yes: .*--against"):
+    with pytest.raises(DistilkitError, match=r"ham, spam.*no, yes.*--against"):
         compared(student, on=lines, against=str(other))
 
 
 def test_numbers_differ_and_correlate(make_checkpoint: Callable[..., Path], lines: Path, sentences: list[str]) -> None:
-    """Two regressions: mean absolute difference, SciPy's correlations, and no agreement."""
+    """Two regression models have a mean absolute difference and SciPy's correlations, and no agreement."""
     models = [make_checkpoint("bert", layers, CLASSIFIER, num_labels=1, seed=layers) for layers in (1, 2)]
     found = compared(models[0], on=lines, against=str(models[1]), batch_size=7)
     numbers = []
@@ -144,7 +146,7 @@ def test_numbers_differ_and_correlate(make_checkpoint: Callable[..., Path], line
 
 
 def test_masked_tokens_by_hand(tokenizer: PreTrainedTokenizerFast, make_checkpoint: Callable[..., Path]) -> None:
-    """At the masked tokens, and there alone: full logits of each model, without the shortcut to masked rows."""
+    """Predictions, confidences and KL equal those of full logits at the masked tokens, and of no other tokens."""
     models = [AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", n, seed=n)).eval() for n in (1, 2)]
     ids = torch.randint(5, 400, (6, 32), generator=torch.Generator().manual_seed(0))
     labels = ids.where(torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)) < 0.2, -100)
@@ -158,28 +160,28 @@ def test_masked_tokens_by_hand(tokenizer: PreTrainedTokenizerFast, make_checkpoi
         def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
             return {"input_ids": seen[3 * number :][:3], "labels": labels[3 * number :][:3]}
 
-    found = at_masked_tokens(models[0], models[1], tokenizer, Two())  # type: ignore[arg-type]
+    found = compare_at_masked_tokens(models[0], models[1], tokenizer, Two())  # type: ignore[arg-type]
     with torch.no_grad():
         logits = [model(seen).logits[labels != -100].double().numpy() for model in models]
     ours, theirs = (special.softmax(values, axis=1) for values in logits)
 
-    assert found.belief
+    assert found.confidences
     assert found.student.tolist() == ours.argmax(1).tolist()
     assert found.teacher.tolist() == theirs.argmax(1).tolist()
-    np.testing.assert_allclose(found.belief.kl, special.rel_entr(theirs, ours).sum(1), rtol=1e-4)
-    np.testing.assert_allclose(found.belief.student, ours.max(1), rtol=1e-4)
+    np.testing.assert_allclose(found.confidences.kl, special.rel_entr(theirs, ours).sum(1), rtol=1e-4)
+    np.testing.assert_allclose(found.confidences.student, ours.max(1), rtol=1e-4)
     shown = found.describe(0)
     row, place = (labels != -100).nonzero()[0].tolist()
     assert shown["token"] == tokenizer.convert_ids_to_tokens(int(ids[row, place]))
     assert shown["teacher"] == tokenizer.convert_ids_to_tokens(int(theirs[0].argmax()))
     assert "»[MASK]«" in shown["text"]
-    assert found.families["shown"] == ["masked", "kept", "replaced", *["masked"] * (len(where) - 3)]
+    assert found.slices["shown"] == ["masked", "kept", "replaced", *["masked"] * (len(where) - 3)]
     counts = [int((ids == token).sum()) for token in ids[labels != -100]]
-    assert found.families["frequency"] == [slices.band(count, (1, 9, 99, 999), 1) for count in counts]
+    assert found.slices["frequency"] == [slices.band_name(count, (1, 9, 99, 999), 1) for count in counts]
 
 
 def test_masked_as_distill_masks(teacher: Path, lines: Path, tmp_path: Path) -> None:
-    """On the same held-out text `agreement` is distill's heldout_agreement; the teacher is the remembered one."""
+    """On the same held-out text, `agreement` equals distill's heldout_agreement; the teacher is the recorded one."""
     init(InitOptions(teacher=str(teacher), output=tmp_path / "start", layers=2))
     trained = distill(
         DistillOptions(
@@ -201,7 +203,7 @@ def test_masked_as_distill_masks(teacher: Path, lines: Path, tmp_path: Path) -> 
 
 
 def test_a_student_with_fewer_tokens(teacher: Path, lines: Path, tmp_path: Path) -> None:
-    """The teacher is asked about the kept tokens alone; with all layers kept the two then say the same."""
+    """The teacher is pruned to the student's tokens, so a student with all layers agrees everywhere."""
     text = tmp_path / "text.txt"
     text.write_text("the value is an object or a string\n" * 20, encoding="utf-8")
     init(InitOptions(teacher=str(teacher), output=tmp_path / "student", layers=4, vocabulary=str(text)))
@@ -211,10 +213,8 @@ def test_a_student_with_fewer_tokens(teacher: Path, lines: Path, tmp_path: Path)
     assert found["agreement/kl"] == pytest.approx(0, abs=1e-6)
 
 
-def test_examples_and_picture(
-    classifiers: tuple[Path, Path], lines: Path, sentences: list[str], tmp_path: Path
-) -> None:
-    """A line an example: a text of the slice on which both differ, both answers; the worst slice and text first."""
+def test_examples_and_plot(classifiers: tuple[Path, Path], lines: Path, sentences: list[str], tmp_path: Path) -> None:
+    """Examples are texts on which the models differ, with both predictions; the worst slice and text come first."""
     pytest.importorskip("matplotlib")
     student, teacher = classifiers
     files = {"examples": tmp_path / "worst.jsonl", "plot": tmp_path / "reliability.svg"}
@@ -226,24 +226,24 @@ def test_examples_and_picture(
     for name in {line["slice"] for line in shown}:
         mine = [line for line in shown if line["slice"] == name]
         missed = found[f"0/agreement/slices/{name}/count"] * (1 - found[f"0/agreement/slices/{name}"])
-        assert len(mine) == min(agreement.EXAMPLES, round(missed))
+        assert len(mine) == min(agreement.EXAMPLES_PER_SLICE, round(missed))
         assert [line["kl"] for line in mine] == sorted((line["kl"] for line in mine), reverse=True)
     line = shown[0]
-    said = {
-        whose: probabilities(name, [line["text"]])[0] for whose, name in (("student", student), ("teacher", teacher))
+    by_model = {
+        model: probabilities(path, [line["text"]])[0] for model, path in (("student", student), ("teacher", teacher))
     }
     assert line["text"] in sentences
     assert line["model"] == str(student)  # the teacher never differs from itself
-    for whose, shares in said.items():
-        assert line[whose] == NAMES[int(shares.argmax())]
-        assert line[f"{whose}_confidence"] == pytest.approx(shares.max(), rel=1e-3)
+    for model, shares in by_model.items():
+        assert line[model] == NAMES[int(shares.argmax())]
+        assert line[f"{model}_confidence"] == pytest.approx(shares.max(), rel=1e-3)
     assert "0/student confidence" in files["plot"].read_text(encoding="utf-8")
-    with pytest.raises(DistilkitError, match=r"--examples '.*worst.jsonl' is already there"):
+    with pytest.raises(DistilkitError, match=r"--examples '.*worst.jsonl'"):
         compared(student, on=lines, against=str(teacher), examples=files["examples"])
 
 
 def test_task_and_agreement_in_one_run(classifiers: tuple[Path, Path], lines: Path, sentences: list[str]) -> None:
-    """Both kinds of metric are in one record, so that one command can hold the gates of both."""
+    """Both kinds of metrics are in one record, so that one command can check gates on both."""
     student, teacher = classifiers
     rows = "".join(json.dumps({"t": text, "l": "ham"}) + "\n" for text in sentences[:5])
     (lines.parent / "validation.jsonl").write_text(rows, encoding="utf-8")
@@ -267,66 +267,66 @@ def test_task_and_agreement_in_one_run(classifiers: tuple[Path, Path], lines: Pa
 def test_refuses_before_anything_is_compared(
     lines: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    """What else is wrong with the command is said first, and no file is written."""
+    """Wrong options are reported before any model runs, and no file is written."""
     with pytest.raises(DistilkitError, match=message):
         evaluate(EvalOptions(agreement=str(lines), examples=tmp_path / "worst.jsonl", **options))
     assert not (tmp_path / "worst.jsonl").exists()
 
 
-def test_refuses_a_folder_of_somebody_else_s(
+def test_a_folder_without_write_permission_is_refused(
     classifiers: tuple[Path, Path], lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is compared."""
+    """The error names the option and comes before any model runs."""
     monkeypatch.setattr(agreement, "is_writable", lambda _: False)
     with pytest.raises(DistilkitError, match=r"cannot write --plot '.*a.svg'"):
         compared(classifiers[0], on=lines, against=str(classifiers[1]), plot=tmp_path / "a.svg")
 
 
 @pytest.mark.parametrize(
-    ("biography", "message"),
+    ("history", "message"),
     [
-        ([], r"does not say which teacher .*--against"),
-        ([{"task": "mrpc"}], r"was trained on rows of two texts .mrpc."),
-        ([{"task": "custom", "text": ["a", "b"]}], r"was trained on rows of two texts .custom."),
+        ([], "--against"),
+        ([{"task": "mrpc"}], "mrpc.*--task"),
+        ([{"task": "custom", "text": ["a", "b"]}], "custom.*--task"),
     ],
 )
-def test_refuses_what_has_no_answer_to_compare(
-    classifiers: tuple[Path, Path], lines: Path, biography: list[dict[str, object]], message: str, tmp_path: Path
+def test_no_teacher_and_pairs_of_texts_are_refused(
+    classifiers: tuple[Path, Path], lines: Path, history: list[dict[str, object]], message: str, tmp_path: Path
 ) -> None:
-    """No teacher, and rows of two texts."""
+    """The error names the option to use."""
     model = tmp_path / "model"
     model.symlink_to(classifiers[0])
-    if biography:
+    if history:
         model.unlink()
         model.mkdir()
         for path in classifiers[0].iterdir():
             (model / path.name).symlink_to(path)
-        write_biography(model, [Record(command="finetune", config=c, metrics={}, environment={}) for c in biography])
+        write_biography(model, [Record(command="finetune", config=c, metrics={}, environment={}) for c in history])
     with pytest.raises(DistilkitError, match=message):
         compared(model, on=lines)
 
 
-def test_refuses_models_of_two_kinds(
+def test_models_that_cannot_be_compared_are_refused(
     make_checkpoint: Callable[..., Path], classifiers: tuple[Path, Path], teacher: Path, lines: Path
 ) -> None:
-    """Spans, several labels, a teacher with another head, other tokens, files that can't be written."""
+    """Span models, multi-label models, a teacher with another head, a missing folder, a missing option."""
     spans = make_checkpoint("bert", 1, AutoModelForQuestionAnswering)
     several = make_checkpoint("bert", 1, CLASSIFIER, problem_type="multi_label_classification")
     for model, message in (
-        (spans, "has the head question-answering"),
-        (several, "gives a text several labels"),
-        (classifiers[0], "has the head sequence-classification, but '.*' masked-lm"),
+        (spans, "question-answering.*--agreement.*--task"),
+        (several, "--agreement.*--task"),
+        (classifiers[0], "sequence-classification.*masked-lm.*--against"),
     ):
         with pytest.raises(DistilkitError, match=message):
             compared(model, on=lines, against=str(teacher))
-    with pytest.raises(DistilkitError, match=r"no folder '.*nowhere' for --plot"):
+    with pytest.raises(DistilkitError, match=r"nowhere' of --plot"):
         compared(teacher, on=lines, against=str(teacher), plot=lines.parent / "nowhere" / "x.svg")
     with pytest.raises(DistilkitError, match="--agreement"):
         evaluate(EvalOptions(models=("m",), task="sst2", examples=Path("x")))
 
 
 def test_refuses_another_vocabulary(make_checkpoint: Callable[..., Path], teacher: Path, lines: Path) -> None:
-    """Tokens that the teacher doesn't have can't be compared."""
+    """A student with tokens that the teacher lacks cannot be compared."""
     student = make_checkpoint("bert", 1)
     words, model = AutoTokenizer.from_pretrained(student), AutoModelForMaskedLM.from_pretrained(student)
     words.add_tokens(["distilkit"])
@@ -338,7 +338,7 @@ def test_refuses_another_vocabulary(make_checkpoint: Callable[..., Path], teache
 
 
 def test_length_is_as_trained(tmp_path: Path) -> None:
-    """The last training's --max-length or --seq-length, else 128."""
+    """It is --max-length or --seq-length of the last training, else 128."""
     assert trained_length(str(tmp_path)) == 128
     steps = [("distill", {"seq_length": 64}), ("finetune", {"max_length": 256}), ("finetune", {"max_length": None})]
     write_biography(tmp_path, [Record(command=c, config=o, metrics={}, environment={}) for c, o in steps])
@@ -346,11 +346,11 @@ def test_length_is_as_trained(tmp_path: Path) -> None:
 
 
 def test_a_diverged_model_is_named(make_checkpoint: Callable[..., Path], teacher: Path, lines: Path) -> None:
-    """Outputs that aren't finite are an error, not the agreement of tokens picked from nan."""
+    """NaN outputs are an error that names the model."""
     student = make_checkpoint("bert", 1)
     model = AutoModelForMaskedLM.from_pretrained(student)
     with torch.no_grad():
         model.cls.predictions.bias[0] = torch.nan
     model.save_pretrained(student)
-    with pytest.raises(DistilkitError, match=f"'{student}' gives outputs that are no numbers"):
+    with pytest.raises(DistilkitError, match=f"'{student}' produces NaN"):
         compared(student, on=lines, against=str(teacher))

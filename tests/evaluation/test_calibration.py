@@ -7,11 +7,11 @@ import pytest
 from sklearn.calibration import calibration_curve
 
 from distilkit.errors import DistilkitError
-from distilkit.evaluation.calibration import BINS, check_picture, draw, expected_error, reliability
+from distilkit.evaluation.calibration import BINS, check_plot, draw_reliability, expected_error, reliability
 
 
 def test_expected_error_by_hand() -> None:
-    """Two bins of 0.5: of 0.3 and 0.5 one is right (|0.5 - 0.4| of 2), of 0.8 three all wrong (|0 - 0.8| of 3)."""
+    """Two bins of width 0.5: one of two right at a mean of 0.4, none of three right at 0.8."""
     confidence, right = np.array([0.3, 0.5, 0.8, 0.8, 0.8]), np.array([1.0, 0, 0, 0, 0])
     bins = reliability(confidence, right, bins=2)
 
@@ -20,7 +20,7 @@ def test_expected_error_by_hand() -> None:
 
 
 def test_bins_are_scikit_learns() -> None:
-    """The points of the curve are calibration_curve's, limits included, and every answer is in one bin."""
+    """The curve equals calibration_curve of scikit-learn, limits included, and every prediction is in one bin."""
     random = np.random.default_rng(0)
     confidence = np.concatenate([random.uniform(0.3, 1, 500), np.linspace(0, 1, BINS + 1)])
     right = random.integers(0, 2, len(confidence)).astype(float)
@@ -33,18 +33,18 @@ def test_bins_are_scikit_learns() -> None:
 
 
 def test_a_calibrated_model_has_no_error() -> None:
-    """Where as many are right as the confidence says, the error is 0, whatever the bin."""
+    """The error is 0 if the share of right predictions equals the confidence in every bin."""
     confidence, right = np.repeat([0.25, 0.75], 4), np.array([1.0, 0, 0, 0, 1, 1, 1, 0])
 
     assert expected_error(reliability(confidence, right)) == pytest.approx(0)
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
-def test_draws_a_picture(tmp_path: Path, suffix: str) -> None:
-    """The file is of its suffix's format and has a legend entry a curve; nothing else is left beside it."""
+def test_draws_a_plot(tmp_path: Path, suffix: str) -> None:
+    """The file has the format of its suffix and a legend entry per curve; no temporary file remains."""
     pytest.importorskip("matplotlib")
     path = tmp_path / f"reliability{suffix}"
-    draw({"mine": reliability(np.array([0.5, 0.9]), np.array([1.0, 1.0]))}, path)
+    draw_reliability({"mine": reliability(np.array([0.5, 0.9]), np.array([1.0, 1.0]))}, path)
 
     start = b"\x89PNG" if suffix == ".png" else b"<?xml"
     assert path.read_bytes().startswith(start)
@@ -53,6 +53,6 @@ def test_draws_a_picture(tmp_path: Path, suffix: str) -> None:
 
 
 def test_another_format_is_refused() -> None:
-    """The error names the flag and what there is."""
-    with pytest.raises(DistilkitError, match=r"--plot 'x.pdf' is neither .svg nor .png"):
-        check_picture(Path("x.pdf"))
+    """The error names the option and both formats."""
+    with pytest.raises(DistilkitError, match=r"--plot 'x.pdf'.*\.svg.*\.png"):
+        check_plot(Path("x.pdf"))

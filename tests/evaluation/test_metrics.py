@@ -1,4 +1,4 @@
-"""Metrics against hand arithmetic, scikit-learn, SciPy and the official scripts' documented results."""
+"""Metrics against hand arithmetic, scikit-learn, SciPy and documented examples."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +16,9 @@ from distilkit.evaluation import metrics
     ("name", "predictions", "references", "expected"),
     [
         ("accuracy", [0, 1, 1, 0], [0, 1, 0, 0], 3 / 4),
-        ("f1", [0, 0, 1, 1, 0], [0, 1, 0, 1, 0], 1 / 2),  # one hit, one false alarm, one miss
+        ("f1", [0, 0, 1, 1, 0], [0, 1, 0, 1, 0], 1 / 2),  # one true positive, one false positive, one false negative
         ("f1", [0, 0], [1, 0], 0.0),
-        ("f1_macro", [0, 2, 1, 0, 0, 1], [0, 1, 2, 0, 1, 2], 0.8 / 3),  # class 0: 2 hits, 1 false alarm; others nothing
+        ("f1_macro", [0, 2, 1, 0, 0, 1], [0, 1, 2, 0, 1, 2], 0.8 / 3),  # class 0: 2 hits, 1 false positive; others 0
         (
             "f1_micro",
             [[1, 0], [1, 1], [0, 0]],
@@ -35,7 +35,7 @@ from distilkit.evaluation import metrics
     ],
 )
 def test_scores(name: str, predictions: list[Any], references: list[Any], expected: float) -> None:
-    """Each metric gives the value worked out by hand."""
+    """Each metric gives the value computed by hand."""
     assert metrics.compute(name, predictions, references) == pytest.approx({name: expected})
 
 
@@ -64,20 +64,22 @@ def test_rows_can_have_weights() -> None:
 def test_matches_libraries(name: str, seed: int) -> None:
     """On random rows, with ties among the numbers, the values are scikit-learn's and SciPy's."""
     generator = np.random.default_rng(seed)
-    said, asked = generator.integers(2 if name in CLASSES else 8, size=(2, 50))
-    found = metrics.compute(name, said.tolist(), asked.tolist())[name]
-    assert found == pytest.approx(LIBRARIES[name](asked, said), abs=1e-15)
+    predicted, labels = generator.integers(2 if name in CLASSES else 8, size=(2, 50))
+    found = metrics.compute(name, predicted.tolist(), labels.tolist())[name]
+    assert found == pytest.approx(LIBRARIES[name](labels, predicted), abs=1e-15)
 
 
-@pytest.mark.parametrize(("said", "asked"), [([1, 1, 1], [0, 1, 1]), ([0, 0, 0], [0, 1, 1]), ([0, 0, 0], [0, 0, 0])])
+@pytest.mark.parametrize(
+    ("predicted", "labels"), [([1, 1, 1], [0, 1, 1]), ([0, 0, 0], [0, 1, 1]), ([0, 0, 0], [0, 0, 0])]
+)
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.filterwarnings("ignore:A single label was found")
-def test_one_class_scores_as_in_the_library(name: str, said: list[int], asked: list[int]) -> None:
-    """A constant answer, and rows of one class alone, are scored like any other."""
-    assert metrics.compute(name, said, asked)[name] == pytest.approx(LIBRARIES[name](asked, said))
+def test_one_class_scores_as_in_the_library(name: str, predicted: list[int], labels: list[int]) -> None:
+    """Constant predictions and rows of a single class score as in scikit-learn."""
+    assert metrics.compute(name, predicted, labels)[name] == pytest.approx(LIBRARIES[name](labels, predicted))
 
 
-# the examples that the README files of evaluate's own glue, f1 and spearmanr metrics document
+# From the README files of the metrics glue, f1 and spearmanr of evaluate.
 @pytest.mark.parametrize(
     ("name", "references", "predictions", "expected"),
     [
@@ -91,14 +93,14 @@ def test_one_class_scores_as_in_the_library(name: str, said: list[int], asked: l
     ],
 )
 def test_documented_examples(name: str, references: list[Any], predictions: list[Any], expected: float) -> None:
-    """What evaluate documents for its own metrics is what these give."""
+    """The examples in the documentation of evaluate give the documented values."""
     assert metrics.compute(name, predictions, references) == pytest.approx({name: expected})
 
 
 @pytest.mark.parametrize("name", ["pearson", "spearmanr", "matthews_correlation"])
 @pytest.mark.filterwarnings("error")
 def test_constant_predictions_score_zero(name: str) -> None:
-    """A model that answers the same to everything has no correlation, without a warning."""
+    """Constant predictions have a correlation of 0, without a warning."""
     assert metrics.compute(name, [1, 1, 1], [0, 1, 2]) == {name: 0.0}
 
 
@@ -112,7 +114,7 @@ def test_normalize(text: str, normal: str) -> None:
 
 
 def test_squad_takes_the_best_answer() -> None:
-    """Each question counts its best gold answer; F1 is over shared words, and means run over all questions."""
+    """Each question takes its best gold answer; F1 is over shared words; scores are means over all questions."""
     texts = {"a": "the Denver Broncos", "b": "gold and blue", "c": "nothing right"}
     golds = {"a": ["Broncos", "Denver Broncos"], "b": ["gold", "deep blue"], "c": ["1 May"]}
     # a is exact; b shares 1 word of 3 with 1 of 1: F1 1/2 (with "deep blue" 2/5); c is wrong
@@ -120,7 +122,7 @@ def test_squad_takes_the_best_answer() -> None:
 
 
 def test_squad_missing_prediction_counts_zero() -> None:
-    """A question without a prediction counts 0 instead of being left out."""
+    """A question without a prediction counts 0."""
     scores = metrics.squad_scores({"a": "x"}, {"a": ["x"], "b": ["y"]}, version=1)
     assert scores == {"exact_match": 50.0, "f1": 50.0}
 
@@ -131,9 +133,9 @@ def test_squad_repeated_words_count_as_often_as_shared() -> None:
 
 
 def test_squad_v2_scores_answered_and_unanswerable_apart() -> None:
-    """An empty text is right exactly where there is no answer, and both groups have scores of their own."""
+    """An empty text is right only if there is no answer. Questions with and without an answer are also scored apart."""
     texts = {"a": "x y", "b": "", "c": "z"}
-    predictions = [{"id": key, "prediction_text": text, metrics.ODDS: None} for key, text in texts.items()]
+    predictions = [{"id": key, "prediction_text": text, metrics.NULL_ODDS: None} for key, text in texts.items()]
     answers = {"a": ["x"], "b": [], "c": []}
     references = [
         {"id": key, "answers": {"text": right, "answer_start": [0] * len(right)}} for key, right in answers.items()
@@ -151,11 +153,11 @@ def test_squad_v2_scores_answered_and_unanswerable_apart() -> None:
 
 
 def test_versions_differ_on_answers_that_are_only_articles() -> None:
-    """2.0 calls "the" and "a" equal, as nothing is left of either; 1.1's F1 is 0 where no word is shared."""
+    """In 2.0, "the" and "a" are both empty after normalising, so F1 is 1; in 1.1 it is 0 without a shared word."""
     assert (metrics.token_f1("the", "a", version=2), metrics.token_f1("the", "a", version=1)) == (1.0, 0.0)
 
 
 def test_squad_refuses_unanswerable_questions() -> None:
-    """SQuAD 1.1 has no question without an answer; the error names the task that has."""
+    """SQuAD 1.1 has no unanswerable questions; the error names the task to use."""
     with pytest.raises(DistilkitError, match="--task squad_v2"):
         metrics.squad_scores({"a": ""}, {"a": []}, version=1)

@@ -1,7 +1,7 @@
-"""Published scores, digit by digit, from a folder that is not part of distilkit.
+"""Published scores, to the last digit, from a folder that is not part of distilkit.
 
-DISTILKIT_DATA names it: parity/squad_cases.json lists published SQuAD predictions with what the official scripts say of
-them, parity/glue_metric_doc_examples.json the documented examples of GLUE's metrics.
+DISTILKIT_DATA is its path. parity/squad_cases.json lists published SQuAD predictions with the output of the official
+scripts, parity/glue_metric_doc_examples.json the documented examples of GLUE's metrics.
 """
 
 import gzip
@@ -18,10 +18,14 @@ from distilkit.options.tasks import EvalOptions
 
 DATA = Path(os.environ.get("DISTILKIT_DATA", ""))
 PARITY = DATA / "parity"
-NAMES = {"exact": "exact_match", "HasAns": "has_answer", "NoAns": "no_answer"}  # the official scripts', and ours
+NAMES = {
+    "exact": "exact_match",
+    "HasAns": "has_answer",
+    "NoAns": "no_answer",
+}  # names in the official scripts: our names
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not PARITY.is_dir(), reason="DISTILKIT_DATA names no folder with parity/"),
+    pytest.mark.skipif(not PARITY.is_dir(), reason="DISTILKIT_DATA is no folder with parity/"),
 ]
 
 
@@ -38,11 +42,11 @@ def renamed(metric: str) -> str:
 
 @pytest.mark.parametrize("case", cases("squad_cases.json"), ids=lambda case: Path(case["predictions"]).name)
 def test_squad_predictions(case: dict[str, Any], tmp_path: Path) -> None:
-    """`eval --predictions` prints every digit of the official exact match and F1, 2.0's by kind of question too."""
+    """`eval --predictions` gives every digit of the official scores, for 2.0 also by kind of question."""
     task = "squad_v2" if case["task"].endswith("2.0") else "squad"
     (tmp_path / "validation.json.gz").symlink_to((DATA / case["dataset"]).absolute())
-    said = gzip.decompress((PARITY / case["predictions"]).read_bytes())
-    (tmp_path / "predictions.json").write_bytes(said)
+    predictions = gzip.decompress((PARITY / case["predictions"]).read_bytes())
+    (tmp_path / "predictions.json").write_bytes(predictions)
     found = evaluate(
         EvalOptions(models=(), task=task, data=tmp_path, predictions=tmp_path / "predictions.json")
     ).metrics
@@ -55,7 +59,7 @@ def test_squad_predictions(case: dict[str, Any], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", cases("glue_metric_doc_examples.json"), ids=lambda case: case["metric"])
 def test_documented_examples(case: dict[str, Any]) -> None:
-    """Each value as it is documented, to the digits that are given."""
+    """Each value equals the documented one, to the documented digits."""
     weights = {"sample_weight": case["sample_weight"]} if "sample_weight" in case else {}
     found = metrics.compute(case["metric"], case["predictions"], case["references"], **weights)[case["metric"]]
 

@@ -1,4 +1,4 @@
-"""Slices and the bounds that rank them, against hand arithmetic and textbook formulas."""
+"""Slices and the bounds that rank them against hand arithmetic and textbook formulas."""
 
 import math
 
@@ -13,13 +13,13 @@ from distilkit.evaluation import slices
     ("number", "name"), [(0, "0"), (1, "1-2"), (2, "1-2"), (3, "3-5"), (5, "3-5"), (6, "6+"), (99, "6+")]
 )
 def test_bands(number: int, name: str) -> None:
-    """A top belongs to its band; the last is open."""
-    assert slices.band(number, (0, 2, 5)) == name
+    """A top belongs to its band; the last band is open."""
+    assert slices.band_name(number, (0, 2, 5)) == name
 
 
 def test_texts_are_sliced_by_what_is_in_them() -> None:
-    """Words, words met once in all of the texts, punctuation marks, digits; case doesn't make a word rare."""
-    found = slices.of_texts(["The cat sat.", "the cat ran, and 12 ran!"])
+    """Slices are by words, words that occur once in all texts (ignoring case), punctuation marks and digits."""
+    found = slices.slice_texts(["The cat sat.", "the cat ran, and 12 ran!"])
 
     assert found == {
         "words": ["0-8", "0-8"],
@@ -30,8 +30,8 @@ def test_texts_are_sliced_by_what_is_in_them() -> None:
 
 
 def test_tokens_are_sliced_by_kind_frequency_characters_and_position() -> None:
-    """A block of 128 has quarters that end at 31, 63 and 95."""
-    found = slices.of_tokens(["...", "b2b", "word"], [1, 10, 1000], [0, 31, 127], 128)
+    """The quarters of a block of 128 tokens end at 31, 63 and 95."""
+    found = slices.slice_tokens(["...", "b2b", "word"], [1, 10, 1000], [0, 31, 127], 128)
 
     assert found == {
         "kind": ["punctuation", "digits", "letters"],
@@ -41,12 +41,14 @@ def test_tokens_are_sliced_by_kind_frequency_characters_and_position() -> None:
     }
 
 
-def test_a_handful_does_not_win() -> None:
-    """3 of 3 wrong is a higher share than 40 of 50, but says less: the larger slice is the worst one."""
-    misses = np.array([1.0] * 3 + [1.0] * 40 + [0.0] * 10 + [0.0] * 47)
-    ranked = slices.rank(misses, {"part": ["tiny"] * 3 + ["large"] * 50 + ["good"] * 47, "all": ["same"] * 100})
+def test_a_very_small_slice_is_not_ranked_worst() -> None:
+    """3 of 3 is a higher share than 40 of 50, but the lower bound of the larger slice is higher."""
+    disagreements = np.array([1.0] * 3 + [1.0] * 40 + [0.0] * 10 + [0.0] * 47)
+    ranked = slices.rank_slices(
+        disagreements, {"part": ["tiny"] * 3 + ["large"] * 50 + ["good"] * 47, "all": ["same"] * 100}
+    )
 
-    assert [(entry.name, entry.size, entry.miss) for entry in ranked] == [
+    assert [(entry.name, entry.size, entry.disagreement) for entry in ranked] == [
         ("part/large", 50, 0.8), ("part/tiny", 3, 1.0), ("part/good", 47, 0.0),
     ]  # fmt: skip
 
@@ -57,17 +59,17 @@ def test_shares_are_bounded_by_wilsons_interval(wrong: int, total: int) -> None:
     p, z = wrong / total, 1.959963985
     root = math.sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
     expected = (p + z**2 / (2 * total) - z * root) / (1 + z**2 / total)
-    misses = np.array([1.0] * wrong + [0.0] * (total - wrong))
+    disagreements = np.array([1.0] * wrong + [0.0] * (total - wrong))
 
-    assert slices.share_at_least(misses) == pytest.approx(expected, abs=1e-9)
+    assert slices.share_lower_bound(disagreements) == pytest.approx(expected, abs=1e-9)
 
 
 def test_means_are_bounded_by_students_interval() -> None:
-    """The lower end of SciPy's interval; never below 0, and 0 for a single number, which has no spread."""
-    misses = np.array([0.5, 0.75, 1.25, 2.0])
-    interval = stats.t.interval(0.95, 3, loc=misses.mean(), scale=stats.sem(misses))
+    """It is the lower end of SciPy's interval, never below 0, and 0 for a single number."""
+    disagreements = np.array([0.5, 0.75, 1.25, 2.0])
+    interval = stats.t.interval(0.95, 3, loc=disagreements.mean(), scale=stats.sem(disagreements))
 
     assert interval[0] > 0
-    assert slices.mean_at_least(misses) == pytest.approx(interval[0])
-    assert slices.mean_at_least(np.array([0.0, 9.0])) == 0.0
-    assert slices.mean_at_least(np.array([9.0])) == 0.0
+    assert slices.mean_lower_bound(disagreements) == pytest.approx(interval[0])
+    assert slices.mean_lower_bound(np.array([0.0, 9.0])) == 0.0
+    assert slices.mean_lower_bound(np.array([9.0])) == 0.0
