@@ -1,1 +1,1 @@
-"""One file a command, read from top to bottom."""
+"""The commands, one file each. Read a file from top to bottom."""

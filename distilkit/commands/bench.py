@@ -1,4 +1,4 @@
-"""`bench`: how big checkpoints are and how fast they run, measured in turn so that drift cancels."""
+"""`bench`: measure size and speed of checkpoints, interleaved so that drift cancels."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -13,18 +13,19 @@ from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
 from distilkit.progress import track
 from distilkit.record import Record, record
+from distilkit.training.devices import DTYPES
 
 DEVICES = ("cpu", "cuda")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def bench(config: BenchOptions) -> Record:
     """Measure parameters, size, latency, throughput, memory and speed-up of checkpoints, side by side.
 
-    A classifier or question answerer is timed as a whole. Any other checkpoint is timed as its encoder: a vocabulary
-    head serves pre-training. The input is random token ids without padding. A speed-up is against the first model:
-    in a cell the median of the runs' ratios, overall the median of the cells. For memory see peak_memory().
-    Raises DistilkitError for a device that isn't there and lengths that a model has no positions for.
+    A classifier or question-answering model is timed as a whole. Any other checkpoint is timed as its encoder, because
+    a vocabulary head serves pre-training only. The input is random token ids without padding. Speed-ups are relative to
+    the first model: per setting the median ratio over runs, overall the median over settings. For memory see
+    peak_memory().
+    Raises DistilkitError for an absent device, and for lengths beyond a model's positions.
     """
     devices = present(config.devices)
     contenders = [contend(name) for name in config.models]
@@ -49,25 +50,25 @@ def bench(config: BenchOptions) -> Record:
 
 
 def present(devices: Sequence[str]) -> list[str]:
-    """Return the devices to run on: those asked for, or all there are.
+    """Return the devices to run on: the given ones, or all that exist.
 
-    Raises DistilkitError for one that is unknown or absent.
+    Raises DistilkitError if one is absent.
     """
     for device in devices:
         if device == "cuda" and not torch.cuda.is_available():
-            raise DistilkitError("--devices cuda: torch finds no CUDA device here: leave it out")
+            raise DistilkitError("--devices cuda: torch finds no CUDA device: remove it")
     return list(dict.fromkeys(devices)) or ["cpu", "cuda"][: 1 + torch.cuda.is_available()]
 
 
 def contend(name: str) -> Contender:
-    """Open a checkpoint as its config's `architectures` says."""
+    """Open a checkpoint with the head that its config names."""
     head = checkpoint.head_of(checkpoint.open_config(name))
     model = checkpoint.open_model(name, head)
     return Contender(name, model, model.base_model if head in ("masked-lm", "encoder") else model)
 
 
 def check_lengths(contender: Contender, lengths: Sequence[int]) -> None:
-    """Refuse sequences that are longer than a model's positions."""
+    """Raise DistilkitError for sequences longer than a model's positions."""
     positions = checkpoint.max_tokens(contender.model)
     if positions is not None and max(lengths) > positions:
         raise DistilkitError(

@@ -15,7 +15,7 @@ from distilkit.options.values import did_you_mean
 from distilkit.progress import set_level
 from distilkit.record import Record
 
-MODULES = {"eval": "evaluate"}  # of commands whose file has another name
+MODULES = {"eval": "evaluate"}  # commands whose file has another name
 
 
 def run(command: str, options: CommonOptions) -> Record:
@@ -23,7 +23,7 @@ def run(command: str, options: CommonOptions) -> Record:
 
     Raises DistilkitError if it cannot do its work, or if a gate cannot be read.
     """
-    for gate in getattr(options, "require", ()):  # before the work, which may take hours
+    for gate in getattr(options, "require", ()):  # checked before the work, which may take hours
         parse_gate(gate)
     set_level(quiet=options.quiet, verbose=options.verbose)
     name = MODULES.get(command, command)
@@ -35,8 +35,8 @@ def run(command: str, options: CommonOptions) -> Record:
 def make_function(command: str) -> Callable[..., Record]:
     """Return a command as a function: positional arguments as on the command line, options as keywords.
 
-    Options are checked as on the command line. The function returns the Record of what it did. It raises DistilkitError
-    for everything that the command line reports in one line, unmet gates (`require=`) included.
+    Options are checked as on the command line. The function returns a Record. It raises DistilkitError
+    for everything that the command line reports in one line, including unmet gates (`require=`).
     """
     options_class = COMMANDS[command]
 

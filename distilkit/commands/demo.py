@@ -51,20 +51,20 @@ MODELS = ("teacher", "student", "control")
 
 
 def demo(config: DemoOptions, say: Callable[[str], None] = say) -> Record:
-    """Train a small teacher from nothing, distil it, and measure it beside its student and a control.
+    """Train a small teacher from scratch, distil it, and compare teacher, student and baseline.
 
-    `say` is given a line before each step: the command that does the same.
+    Before each step, `say` gets the command line that does the same.
     """
     output = config.output or Path(tempfile.mkdtemp(prefix="distilkit-demo-"))
     with claim(output) as out:
         write_data(out, config.seed)
-        say(f"# the documentation of this Python as text: {out}/corpus.txt, and an untrained BERT: {out}/untrained")
+        say(f"# Wrote Python's documentation as text to {out}/corpus.txt and an untrained BERT to {out}/untrained")
         write_untrained(out)
         done = {}
         for name, command, step in steps(out, config.seed):
             say(f"\n$ {command_line(command.__name__.replace('evaluate', 'eval'), step)}")
             done[name] = command(step)
-            if name in ("eval", "bench"):  # they write no checkpoint to keep their record in
+            if name in ("eval", "bench"):  # these commands write no checkpoint that could hold their record
                 write_text(out / f"{name}.json", json_text(done[name].to_json()))
         say(f"\nEverything is in {out}: {', '.join(sorted(p.name for p in out.iterdir()))}\n")
         summary = record("demo", replace(config, output=out), summarize(out, done))
@@ -73,7 +73,7 @@ def demo(config: DemoOptions, say: Callable[[str], None] = say) -> Record:
 
 
 def steps(out: Path, seed: int) -> Iterator[tuple[str, Callable[[Any], Record], CommonOptions]]:
-    """Yield the chain: a name, a command and its config."""
+    """Yield the steps of the chain: name, command and options."""
     corpus: dict[str, Any] = {
         "corpus": f"{out}/corpus.txt", "heldout": f"{out}/heldout.txt", "seq_length": 64, "seed": seed,
         "evaluate_every": 175, "max_grad_norm": 1.0,
@@ -102,7 +102,7 @@ def steps(out: Path, seed: int) -> Iterator[tuple[str, Callable[[Any], Record], 
 
 
 def summarize(out: Path, done: dict[str, Record]) -> dict[str, float]:
-    """Gather what the final table shows of each model."""
+    """Collect the metrics of each model for the final table."""
     scores, speeds = done["eval"].metrics, done["bench"].metrics
     metrics: dict[str, float] = {}
     for place, model in enumerate(MODELS):
@@ -118,7 +118,7 @@ def summarize(out: Path, done: dict[str, Record]) -> dict[str, float]:
 
 
 def write_data(out: Path, seed: int) -> None:
-    """Write corpus.txt and heldout.txt, a paragraph a line, and the labelled train.jsonl and validation.jsonl."""
+    """Write corpus.txt and heldout.txt, one paragraph per line, and the labelled train.jsonl and validation.jsonl."""
     paragraphs = list(dict.fromkeys(documentation()))
     random.Random(seed).shuffle(paragraphs)  # noqa: S311 - nothing secret here
     heldout = int(HELDOUT_SHARE * len(paragraphs))
@@ -131,7 +131,7 @@ def write_data(out: Path, seed: int) -> None:
 
 
 def documentation() -> Iterator[tuple[str, str]]:
-    """Yield (area, paragraph) of the language reference and of every docstring of the standard library."""
+    """Yield (area, paragraph) from the language reference and all docstrings of the standard library."""
     for text in topics.values():
         yield from (("language", paragraph) for paragraph in paragraphs_of(text))
     area_of = {module: area for area, modules in AREAS.items() for module in modules.split()}
@@ -144,7 +144,7 @@ def documentation() -> Iterator[tuple[str, str]]:
 
 
 def docstrings(path: Path) -> Iterator[str]:
-    """Yield the docstrings in a source file, without importing it."""
+    """Yield the docstrings of a source file without importing it."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError):  # the library carries a few files that are broken on purpose
@@ -155,7 +155,7 @@ def docstrings(path: Path) -> Iterator[str]:
 
 
 def paragraphs_of(text: str) -> Iterator[str]:
-    """Yield the paragraphs that are long enough to say something."""
+    """Yield the paragraphs that are long enough to be useful."""
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         words = paragraph.split()
         if len(words) >= FEWEST_WORDS:
@@ -163,7 +163,7 @@ def paragraphs_of(text: str) -> Iterator[str]:
 
 
 def write_untrained(out: Path) -> None:
-    """Train a WordPiece tokenizer on the corpus and write it with a small BERT of random weights."""
+    """Train a WordPiece tokenizer on the corpus; write it with a small, randomly initialised BERT."""
     trainer = BertWordPieceTokenizer(lowercase=True)
     trainer.train([str(out / "corpus.txt")], vocab_size=WORDS_LEARNT, show_progress=False)
     tokenizer: PreTrainedTokenizerBase = BertTokenizer(vocab=trainer.get_vocab(), model_max_length=128)

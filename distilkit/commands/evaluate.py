@@ -1,4 +1,4 @@
-"""`eval`: score checkpoints on a task, and say how much of a teacher's score they keep, and how sure that is."""
+"""`eval`: score checkpoints on a task; compare them with a teacher and baselines, with confidence intervals."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
-from distilkit.evaluation.agreement import agree
+from distilkit.evaluation.agreement import measure_agreement
 from distilkit.evaluation.retention import TEACHER, Result, compare
 from distilkit.evaluation.scoring import score_checkpoint, score_file
 from distilkit.files import UNWRITABLE, is_writable
@@ -20,15 +20,14 @@ from distilkit.training.devices import device
 
 
 def evaluate(config: EvalOptions) -> Record:
-    """Score every checkpoint, and compare with --against and --control; or score a prediction file of SQuAD's.
+    """Score every checkpoint and compare it with --against and --control; or score a SQuAD prediction file.
 
-    With --agreement, compare it with its teacher on plain text (agreement.agree), besides or instead.
-
-    With several checkpoints, a metric's name begins with the checkpoint's position; `teacher/` and `control/` begin the
-    names of what they are compared with.
+    With --agreement, also compare it with its teacher on unlabelled text (agreement.measure_agreement); --task is then
+    optional. With several checkpoints, metric names start with the position of the checkpoint. Metrics of the teacher
+    and the baselines start with `teacher/` and `control/`.
     """
     chosen = resolve(config) if config.task or not config.agreement else []
-    agreed = agree(config) if config.agreement else {}
+    agreed = measure_agreement(config) if config.agreement else {}
     if not chosen:
         return record("eval", config, agreed, device=str(device()))
     if config.predictions:
@@ -46,7 +45,7 @@ def evaluate(config: EvalOptions) -> Record:
         _make(config.write_predictions, [file for task in chosen for file in task.files])
     about = {name: " ".join(names) for name, names in glue_average_tasks(chosen).items()}
     about |= tasks_scored_on_test(chosen, config.data)
-    scored: dict[str, Result] = {}  # once each: a model may be what it is compared with, too
+    scored: dict[str, Result] = {}  # each checkpoint once, even if it is also the teacher or a baseline
     for label, name in entries.items():
         if name not in scored:
             out = config.write_predictions if label in models else None
@@ -59,17 +58,19 @@ def evaluate(config: EvalOptions) -> Record:
 
 
 def _check_directories(name: str, chosen: Sequence[Task]) -> None:
-    """Raise DistilkitError where a directory lacks some tasks: averages over different ones do not compare."""
+    """Raise DistilkitError if a directory lacks some tasks, because averages over different tasks are not
+    comparable.
+    """
     lacking = [task.name for task in chosen if not (Path(name) / task.name).is_dir()]
     if Path(name).is_dir() and lacking:
         raise DistilkitError(
-            f"'{name}' has no model for {', '.join(lacking)}, and an average over other tasks would not compare: "
+            f"'{name}' has no model for {', '.join(lacking)}, so its average would not be comparable: "
             "fine-tune them too, or score single tasks"
         )
 
 
 def _check_kinds(names: Sequence[str], task: Task, config: EvalOptions) -> None:
-    """Raise DistilkitError where models of a custom task were trained for different kinds of labels."""
+    """Raise DistilkitError if models of a custom task were trained for different label types."""
     kinds = {name: labels.labels_from_model(task, checkpoint.open_config(name), config.kind).kind for name in names}
     for name in names:
         if kinds[name] != kinds[names[0]]:
@@ -78,7 +79,7 @@ def _check_kinds(names: Sequence[str], task: Task, config: EvalOptions) -> None:
 
 
 def _make(directory: Path, files: Sequence[str]) -> None:
-    """Make the directory of --write-predictions, and see that files can be written there and replace none."""
+    """Create the directory of --write-predictions; check that files can be written and that none would be replaced."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not is_writable(directory):
@@ -91,4 +92,4 @@ def _make(directory: Path, files: Sequence[str]) -> None:
         ) from None
     for file in files:
         if (directory / file).exists():
-            raise DistilkitError(f"--write-predictions '{directory / file}' is already there: choose another folder")
+            raise DistilkitError(f"--write-predictions '{directory / file}' already exists: choose another folder")

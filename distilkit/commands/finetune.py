@@ -1,4 +1,4 @@
-"""`finetune`: train a task head, on labels alone or beside a teacher that already knows the task."""
+"""`finetune`: train a task head, on labels alone or also with a task teacher."""
 
 import math
 import shutil
@@ -20,11 +20,11 @@ from distilkit.progress import warn
 from distilkit.record import COLLAPSED, MetricName, Record, config_json, read_biography, record, write_biography
 from distilkit.tasks.catalogue import Task, averages, glue_average_tasks, resolve, with_task_defaults
 from distilkit.tasks.rows import read_rows, read_validation, scored_splits
-from distilkit.training.devices import claimed, device, is_main_process, state
+from distilkit.training.devices import claim_once, device, is_main_process, state
 from distilkit.training.learning_curve import draw_run
 from distilkit.training.log import check_tracker
 from distilkit.training.loop import train
-from distilkit.training.memory import explain_out_of_memory
+from distilkit.training.memory import explain_out_of_memory, memory_suggestions
 from distilkit.training.resume import CHANGEABLE, LEARNING_RATES, defaults, remove_run_checkpoints
 from distilkit.training.stopping import EarlyStopping, stop_signal
 
@@ -32,7 +32,7 @@ from distilkit.training.stopping import EarlyStopping, stop_signal
 def finetune(config: FinetuneOptions) -> Record:
     """Train a checkpoint on a task, score it on the validation rows, and write it with its record.
 
-    `--task glue` makes nine of them, each in its own directory under the output.
+    `--task glue` trains nine models, each in its own directory under the output.
     """
     check_tracker(config.log_with)
     chosen = resolve(config)
@@ -42,25 +42,25 @@ def finetune(config: FinetuneOptions) -> Record:
 def settle(task: Task, config: FinetuneOptions) -> FinetuneOptions:
     """Fill in what was not given: the task's settings, and which weights to keep.
 
-    The best ones are chosen by the rows that are scored, which must not be a test split.
+    The best weights are chosen by the score, so they are not kept by default if a test split is scored.
     """
     tests = "test" in scored_splits(task, config.data).values()
     return replace(with_task_defaults(task, config), keep=config.keep or ("last" if tests else "best"))
 
 
 def finetune_all(chosen: list[Task], config: FinetuneOptions) -> Record:
-    """Train a checkpoint on several tasks, each from the start, in OUTPUT/<task>; OUTPUT's record has the averages.
+    """Train a checkpoint on several tasks separately, in OUTPUT/<task>; OUTPUT's record has the averages.
 
-    Raises DivergedError, after the other tasks, where one of them diverged: `--resume` takes another rate for that one.
+    Raises DivergedError after the other tasks if one diverged: `--resume` accepts another learning rate for that one.
     """
     jobs = [settle(task, _for_task(config, task)) for task in chosen]
-    with claimed(config.output, resume=config.resume, keep="*/*") as out:
-        for task, job in zip(chosen, jobs, strict=True):  # find out what is missing now, not a night later
+    with claim_once(config.output, resume=config.resume, keep="*/*") as out:
+        for task, job in zip(chosen, jobs, strict=True):  # find missing data now, not after hours of training
             read_rows(task, job.data, "train")
             read_validation(task, job.data)
             if job.teacher:
                 checkpoint.open_config(job.teacher)
-        with stop_signal():  # what comes when one task is nearly done stops the next
+        with stop_signal():  # a signal at the end of one task stops the next one
             scores, lost = dict[str, float](), list[str]()
             for task, job in zip(chosen, jobs, strict=True):
                 try:
@@ -74,7 +74,7 @@ def finetune_all(chosen: list[Task], config: FinetuneOptions) -> Record:
                 scores |= {f"{task.name}/{name}": 1.0 for name in done.metrics if name.startswith("seed-")}
         if lost:
             raise DivergedError(
-                f"{', '.join(lost)} diverged: lower --lr and go on with --resume, which keeps the others"
+                f"{', '.join(lost)} diverged: lower --lr and continue with --resume, which keeps the others"
             )
         names = {name: " ".join(over) for name, over in glue_average_tasks(chosen).items()}
         done = record("finetune", config, scores | averages(scores, chosen), **_device(), **names)
@@ -99,18 +99,18 @@ def _for_task(config: FinetuneOptions, task: Task) -> FinetuneOptions:
 
 
 def finetune_task(task: Task, config: FinetuneOptions) -> Record:
-    """Train a checkpoint on one task with one seed or several."""
+    """Train a checkpoint on one task, with one seed or several."""
     _check_seeds(config)
-    with claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]" if config.seeds == 1 else "*/*"):
+    with claim_once(config.output, resume=config.resume, keep="checkpoint-*[0-9]" if config.seeds == 1 else "*/*"):
         job = prepare(task, config)
         if config.seeds == 1:
             return run(job, config)
-        with stop_signal():  # what comes when one seed is nearly done stops the next
+        with stop_signal():  # a signal at the end of one seed stops the next one
             return run_seeds(job, config)
 
 
 def _check_seeds(config: FinetuneOptions) -> None:
-    """Raise DistilkitError where the run to go on with had other seeds: what they came to would be lost."""
+    """Raise DistilkitError if the run to resume had other seeds, whose results would be lost."""
     mine = {_of_seed(config, seed).name for seed in _seeds(config)} if config.seeds > 1 else set()
     others = sorted({path.name for path in config.output.glob("seed-*")} - mine)
     if config.resume and (others or (mine and (config.output / "run.json").exists())):
@@ -127,14 +127,14 @@ def _of_seed(config: FinetuneOptions, seed: int) -> Path:
 
 
 def run(job: Job, config: FinetuneOptions) -> Record:
-    """Train with one seed, scoring on the way, and write the model with its record."""
+    """Train with one seed, score during training, and write the model with its record."""
     out = config.output
-    set_seed(config.seed)  # the fresh head's weights
+    set_seed(config.seed)  # initialises the new head
     student = open_student(job.task, config)
-    best = EarlyStopping(
+    early_stopping = EarlyStopping(
         student,
         lambda: score(student, job.tokenizer, job.task, job.splits, config, name=str(out)),
-        scoring.headline(job.task),
+        scoring.headline_metric(job.task),
         keep=str(config.keep),
         patience=config.patience,
     )
@@ -142,24 +142,27 @@ def run(job: Job, config: FinetuneOptions) -> Record:
     every = readings(config, batches.per_epoch)
     label = f"finetune {job.task.name}"
     objective = job.objective(student, config)
-    with explain_out_of_memory(config, out):
-        totals = train(objective, batches, config, out, best=best, evaluate_every=every, label=label)
-    scores = best.restore()
+    less_memory = memory_suggestions(config, f"lower --max-length (now {config.max_length})")
+    with explain_out_of_memory(less_memory, out):
+        totals = train(
+            objective, batches, config, out, early_stopping=early_stopping, evaluate_every=every, label=label
+        )
+    scores = early_stopping.restore()
     if COLLAPSED in _marks(scores):
-        warn(f"{job.task.name} with seed {config.seed} collapsed: it gives every row the same answer")
-    own = {"kept_evaluation": float(best.kept), "parameters": float(student.num_parameters())}
+        warn(f"{job.task.name} with seed {config.seed} collapsed: it predicts the same label for every row")
+    own = {"kept_evaluation": float(early_stopping.kept), "parameters": float(student.num_parameters())}
     about = _device() | job.about
     done = record("finetune", config, scores | {k: v for k, v in totals.items() if "/" not in k} | own, **about)
     if is_main_process():
         checkpoint.save(student, job.tokenizer, out)
         draw_run(out)
         write_biography(out, [*read_biography(config.model), done])
-        remove_run_checkpoints(out)  # last: killed before, it can still go on from them
+        remove_run_checkpoints(out)  # last, so that a killed run can still be resumed
     return done
 
 
 def readings(config: FinetuneOptions, per_epoch: int) -> int:
-    """Return the updates between two evaluations, 0 for one at the end alone."""
+    """Return the updates between two evaluations, 0 for one at the end only."""
     if config.evaluate_every is None and config.keep == "last" and config.patience is None:
         return 0
     return config.evaluate_every or math.ceil(per_epoch / (config.accumulate * state().num_processes))
@@ -174,11 +177,11 @@ def _device() -> dict[str, str]:
 
 
 def run_seeds(job: Job, config: FinetuneOptions) -> Record:
-    """Train with several seeds, in seed-<n> each, and keep the one with the median headline score.
+    """Train with several seeds, each in seed-<n>, and keep the run with the median headline score.
 
-    Every metric is a median over the seeds, of an even number the lower one, with /min and /max beside it. A seed that
-    diverged has no scores, one that collapsed counts like the others; each is named: seed-<n>/diverged or /collapsed.
-    Raises DivergedError where all of them did.
+    Every metric is the median over seeds (for an even number, the lower one), with /min and /max beside it. A diverged
+    seed has no scores; a collapsed one counts. Each is marked: seed-<n>/diverged or /collapsed.
+    Raises DivergedError if all seeds diverged.
     """
     out, records, marks = config.output, [], {}
     for seed in _seeds(config):
@@ -193,7 +196,7 @@ def run_seeds(job: Job, config: FinetuneOptions) -> Record:
             marks[f"seed-{seed}/{COLLAPSED}"] = 1.0
     if not records:
         raise DivergedError(f"all {config.seeds} seeds diverged on {job.task.name}: lower --lr")
-    headline = scoring.headline(job.task)
+    headline = scoring.headline_metric(job.task)
     middle = sorted(records, key=lambda done: done.metrics[headline])[(len(records) - 1) // 2]
     about = _device() | job.about
     done = record("finetune", config, spread([entry.metrics for entry in records]) | marks, **about)
@@ -206,7 +209,7 @@ def run_seeds(job: Job, config: FinetuneOptions) -> Record:
 
 
 def _run_one(job: Job, config: FinetuneOptions) -> Record:
-    with claimed(config.output, resume=config.resume, keep="checkpoint-*[0-9]"):
+    with claim_once(config.output, resume=config.resume, keep="checkpoint-*[0-9]"):
         return run(job, config)
 
 
@@ -221,16 +224,16 @@ def spread(runs: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _promote(source: Path, out: Path) -> None:
-    """Move a seed's files up. Its record stays behind, so that an interruption here can be resumed."""
+    """Move a seed's files up. Its record stays, so that an interruption here can be resumed."""
     for path in sorted(source.iterdir()):
         if path.name != "distilkit.json":
             path.replace(out / path.name)
 
 
 def finished(config: FinetuneOptions, may_change: set[str] = CHANGEABLE) -> Record | None:
-    """Return the record of a run that was already finished under its output, None where it has to be made.
+    """Return the record of a run that is already finished in its output directory, None otherwise.
 
-    Raises DistilkitError where it was made with other options than those that may change.
+    Raises DistilkitError if it was made with other options, apart from those that may change.
     """
     records = read_biography(config.output)
     if not records:

@@ -1,4 +1,4 @@
-"""A fine-tuning job: all that the runs with different seeds share, read and checked before anything long begins."""
+"""What all seeds of a fine-tuning share, read and checked before anything long starts."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,7 @@ from distilkit.tasks.rows import read_rows, read_validation, tasks_scored_on_tes
 
 @dataclass(frozen=True)
 class Job:
-    """What every seed of a fine-tuning run shares."""
+    """The inputs that every seed of a fine-tuning shares."""
 
     task: Task
     tokenizer: PreTrainedTokenizerBase
@@ -33,14 +33,14 @@ class Job:
     about: dict[str, str] = field(default_factory=dict)  # for the record
 
     def batches(self, config: FinetuneOptions) -> Batches:
-        """Return the run's batches, rows of about the same length together."""
+        """Return the run's batches; rows of similar length share a batch."""
         own = self.teacher.tokenizer if self.teacher and self.teacher.prefix else None
         collate = encoding.collator(self.tokenizer, own, TEACHER_PREFIX)
         lengths = encoding.lengths(self.rows)
         return Batches(self.rows, collate, batch_size=config.batch_size, seed=config.seed, lengths=lengths)
 
     def objective(self, student: PreTrainedModel, config: FinetuneOptions) -> TaskLoss:
-        """Return what to minimise."""
+        """Return the objective."""
         teacher, more = self.teacher, dict[str, Any]()
         if teacher:
             more = {
@@ -54,16 +54,16 @@ class Job:
 
 
 def prepare(task: Task, config: FinetuneOptions) -> Job:
-    """Read and check all that a run needs, the teacher included, and encode the rows to train on.
+    """Read and check everything that a run needs, the teacher included, and encode the training rows.
 
-    Raises DistilkitError where the teacher has other labels than the student, or, for spans, another tokenizer.
+    Raises DistilkitError if the teacher's labels differ from the student's, or, for SQuAD, its tokenizer.
     """
     rows = read_rows(task, config.data, "train")
     if task.name == "custom":
         task = labels.infer_labels(task, rows, str(config.data), config.kind)
         check_labels(rows, task, str(config.data))
     splits = read_validation(task, config.data)
-    about = tasks_scored_on_test([task], config.data)  # asked now: after the training the hub might not answer
+    about = tasks_scored_on_test([task], config.data)  # read now, because the hub may be unreachable after the training
     student = open_student(task, config)
     tokenizer = checkpoint.open_tokenizer(config.model, student)
     inputs = encoding.input_names(student)
@@ -73,9 +73,9 @@ def prepare(task: Task, config: FinetuneOptions) -> Job:
     if layer_weights(config) and teacher.prefix:
         raise DistilkitError(
             "--alpha-hidden and --alpha-attention compare token by token, and "
-            f"'{config.teacher}' has another tokenizer: leave them out"
+            f"'{config.teacher}' has another tokenizer: remove them"
         )
-    if layer_weights(config):  # now, not after the rows are encoded
+    if layer_weights(config):  # before the rows are encoded
         LayerMatching(
             student, teacher.model, layer_weights(config), map_layers(config.layer_map, student, teacher.model)
         )
@@ -89,13 +89,13 @@ def prepare(task: Task, config: FinetuneOptions) -> Job:
 
 
 def layer_weights(config: FinetuneOptions) -> dict[str, float]:
-    """Return the weights of what compares the inside of the models, {} where nothing does."""
+    """Return the weights of the losses on hidden states and attention, without those that are 0."""
     weights = {"hidden": config.alpha_hidden, "attention": config.alpha_attention}
     return {part: weight for part, weight in weights.items() if weight}
 
 
 def open_student(task: Task, config: FinetuneOptions) -> PreTrainedModel:
-    """Open the checkpoint with a head of the task's size, fresh unless it has one."""
+    """Open the checkpoint with a head of the task's size, newly initialised unless it has one."""
     names = task.labels or (("LABEL_0", "LABEL_1") if task.kind == "span" else ("LABEL_0",))
     changes: dict[str, Any] = {
         "id2label": dict(enumerate(names)),
@@ -113,7 +113,7 @@ def encode(
     config: FinetuneOptions,
     *models: PreTrainedModel,
 ) -> Dataset:
-    """Tokenise rows to train on, no longer than every model that reads them has positions for."""
+    """Tokenise training rows, cut to the positions of every model that reads them."""
     length = encoding.window_length(task, config, *models)
     encoding.warn_if_shortened(task, config, length)
     if task.kind == "span":

@@ -1,4 +1,4 @@
-"""`init`: choose layers, extract them, and prove that the student is what it should be."""
+"""`init`: choose layers, extract them, and verify the student."""
 
 import itertools
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ from distilkit.options.init import InitOptions
 from distilkit.record import Record, read_biography, record, write_biography
 
 SEARCH_BLOCKS, SEARCH_LENGTH, SEARCH_BATCH = 32, 128, 8  # 4,096 tokens
-TRIED = 60  # other choices of layers to try before a refusal names none
+TRIED = 60  # other choices of layers to try before a refusal without a suggestion
 
 
 class Student(NamedTuple):
-    """What init makes before it is written: model, tokenizer, and which of the teacher's ids it kept (None: all)."""
+    """A student before it is written: model, tokenizer, and the teacher's token ids that it kept (None: all)."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -35,7 +35,7 @@ class Student(NamedTuple):
 
 
 def init(config: InitOptions) -> Record:
-    """Extract a student from a teacher, save it, reload it and compare, then write its record."""
+    """Extract a student from a teacher, save it, reload and compare it, then write its record."""
     teacher = checkpoint.open_as_saved(config.teacher, allow_pickle=config.allow_pickle)
     splits = config.strategy == "search" or config.vocabulary is not None
     tokenizer = checkpoint.open_tokenizer(config.teacher, fast=splits)
@@ -70,40 +70,40 @@ def init(config: InitOptions) -> Record:
 def verify(
     config: InitOptions, teacher: PreTrainedModel, student: Student, shorter: PreTrainedModel, kept: Sequence[int]
 ) -> float:
-    """Return the proof's largest difference.
+    """Return the largest output difference between the student and the truncated teacher.
 
-    Raises DistilkitError where it is more than rounding, naming what is to blame: what was changed beside the layers
-    (`shorter` is the student before that), or the choice of layers, with one that would be exact.
+    Raises DistilkitError if it exceeds rounding, with the cause: another change than the layers (`shorter` is the
+    student before that), or the choice of layers, with one that would be exact.
     """
-    added = config.architecture != "same"  # tables are added up, and the sum is rounded as it is saved
+    added = config.architecture != "same"  # embedding tables are added, and the sum is rounded when saved
     rounding = max(TOLERANCE, 2 * torch.finfo(student.model.dtype).eps) if added else TOLERANCE
     difference, scale = max_output_difference(teacher, student.model, kept, student.kept_ids)
     bound = rounding * max(1.0, scale)
-    if difference <= bound:  # never true of nan
+    if difference <= bound:  # nan fails this comparison
         return difference
     option = "--vocabulary" if config.vocabulary else "--architecture" if config.architecture != "same" else ""
     if option and max_output_difference(teacher, shorter, kept, None)[0] <= bound:
-        raise DistilkitError(f"with {option} the student computes something else: leave it out")
+        raise DistilkitError(f"with {option} the student computes something else: remove it")
     raise refusal(
-        f"here a layer depends on its place, and layers {format_layers(kept)} alone compute something else"
-        f" (by {difference:.2g})",
+        f"in this architecture a layer depends on its index: a student with layers {format_layers(kept)} differs from "
+        f"the truncated teacher (by up to {difference:.2g})",
         teacher,
         kept,
     )
 
 
 def refuse_shared(config: InitOptions, teacher: PreTrainedModel) -> None:
-    """Refuse to halve, unasked, a stack whose layers are one and the same."""
+    """Raise DistilkitError for a stack whose layers share weights, unless --layers or --keep was given."""
     stack = find_stack(teacher)
     if is_shared(stack) and config.layers is None and config.keep is None:
         raise DistilkitError(
             f"the {len(stack.layers)} layers of this {teacher.config.model_type} share one set of weights, so a student"
-            " would be faster but not smaller: give --layers N to repeat them less often all the same"
+            " would be faster but not smaller: give --layers N to repeat them fewer times anyway"
         )
 
 
 def convert(config: InitOptions, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Student:
-    """Give a shortened teacher the architecture and the vocabulary that the student is to have."""
+    """Give a truncated teacher the architecture and vocabulary of the student."""
     kept_ids = None
     if config.architecture == "distilbert":
         model = distilbert.convert(model)
@@ -116,7 +116,7 @@ def convert(config: InitOptions, model: PreTrainedModel, tokenizer: PreTrainedTo
 def fewer_tokens(config: InitOptions, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, list[int]]:
     """Return the tokenizer of --vocabulary and the ids that it kept.
 
-    Raises DistilkitError where it would split the text of --vocabulary TEXT in another way.
+    Raises DistilkitError if it would split the text of --vocabulary TEXT differently.
     """
     wanted = str(config.vocabulary)
     most = int(wanted) if wanted.isdigit() else None
@@ -128,18 +128,18 @@ def fewer_tokens(config: InitOptions, tokenizer: PreTrainedTokenizerBase) -> tup
     if most is not None:
         return smaller, kept
     differing = list(vocabulary.find_differences(documents, tokenizer, smaller, kept))
-    if differing:  # a word that ends as unknown was split on the way, into tokens that nobody counted
+    if differing:  # a word that ends as unknown was split into tokens that were not counted
         kept = sorted({*kept, *vocabulary.find_tokens_inside(differing, tokenizer)})
         smaller = checkpoint.redefine(tokenizer, vocabulary.rewrite_tokenizer(definition, kept))
         if any(vocabulary.find_differences(documents, tokenizer, smaller, kept)):
-            raise DistilkitError("--vocabulary would split its own text in another way: leave it out, and report this")
+            raise DistilkitError("--vocabulary would split its own text differently: remove it, and please report this")
     return smaller, kept
 
 
 def ranking(config: InitOptions, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[Candidate]:
     """Measure the strategies on --corpus, best first."""
     if checkpoint.head_of(teacher.config) != "masked-lm":
-        raise DistilkitError("--strategy search needs a masked-LM head to measure with: name another --strategy")
+        raise DistilkitError("--strategy search requires a masked-LM head: choose another --strategy")
     depth = len(find_stack(teacher).layers)
     documents = corpus.read_documents(str(config.corpus)).shuffle(seed=config.seed)
     sample = documents.select(range(min(len(documents), 50 * SEARCH_BLOCKS)))
@@ -153,22 +153,24 @@ def ranking(config: InitOptions, teacher: PreTrainedModel, tokenizer: PreTrained
 
 
 def choose(config: InitOptions, depth: int) -> list[int]:
-    """Return the teacher's layers that the student keeps, in order.
+    """Return the teacher layers that the student keeps, in order.
 
-    Raises DistilkitError for layers that the teacher doesn't have, or no choice that leaves fewer than it has.
+    Raises DistilkitError for layers that the teacher does not have, and if none would be dropped.
     """
     if config.keep is not None:
         kept = list(config.keep)
         if kept != sorted(set(kept)) or not kept or kept[0] < 0 or kept[-1] >= depth:
-            raise DistilkitError(f"--keep takes rising numbers from 0 to {depth - 1}, this teacher's layers")
+            raise DistilkitError(f"--keep takes ascending layer numbers from 0 to {depth - 1}")
         if config.layers not in (None, len(kept)):
-            raise DistilkitError(f"--keep names {len(kept)} layers and --layers {config.layers}: give one of them")
+            raise DistilkitError(
+                f"--keep names {len(kept)} layers, but --layers is {config.layers}: remove one of them"
+            )
         return kept
     return STRATEGIES[config.strategy](depth, wanted_layers(config, depth))
 
 
 def wanted_layers(config: InitOptions, depth: int) -> int:
-    """Return how many layers the student has: --layers, else half the teacher's."""
+    """Return the number of layers to keep: --layers, else half of the teacher's."""
     layers = config.layers or max(1, depth // 2)
     if layers > depth:
         raise DistilkitError(f"--layers {layers} is more than the teacher's {depth}: give fewer")
@@ -176,7 +178,7 @@ def wanted_layers(config: InitOptions, depth: int) -> int:
 
 
 def refusal(reason: str, teacher: PreTrainedModel, kept: Sequence[int]) -> DistilkitError:
-    """Return the error with the nearest choice of as many layers that would be exact, where one is found."""
+    """Return the error, with the nearest choice of the same size that would be exact if one is found."""
     for layers in itertools.islice(neighbouring_choices(kept, len(find_stack(teacher).layers)), TRIED):
         try:
             difference, scale = max_output_difference(teacher, truncate_shared(teacher, layers), layers, None)
@@ -188,7 +190,7 @@ def refusal(reason: str, teacher: PreTrainedModel, kept: Sequence[int]) -> Disti
 
 
 def describe(kept: Sequence[int], depth: int, ranked: Sequence[Candidate]) -> dict[str, str]:
-    """Return which layers were kept and dropped, and which each strategy would have kept."""
+    """Return the layers that were kept and dropped, and those that each strategy would have kept."""
     dropped = [i for i in range(depth) if i not in kept]
     return {
         "kept_layers": format_layers(kept),

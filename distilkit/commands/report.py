@@ -1,4 +1,4 @@
-"""`report`: a page, plots, tables and model cards from what the commands left in their directories."""
+"""`report`: a page, plots, tables and model cards from the records of the other commands."""
 
 from distilkit.errors import DistilkitError
 from distilkit.files import claim, write_text
@@ -15,10 +15,10 @@ from distilkit.reporting.tables import overview, scores, speeds
 
 
 def report(config: ReportOptions) -> Record:
-    """Write report.html, report.md and the plots; with --card, a README.md into each checkpoint too.
+    """Write report.html, report.md and the plots; with --card also a README.md into each checkpoint.
 
-    The record's metrics are those of the models, each with the model's position in front.
-    Raises DistilkitError for a directory that nothing is known about, and for a README.md that isn't to be replaced.
+    The record has the metrics of all models, each with the model's position in front.
+    Raises DistilkitError for a directory without records, and for a README.md that must not be replaced.
     """
     results = read(config.directories)
     done_steps = steps(results)
@@ -38,12 +38,12 @@ def report(config: ReportOptions) -> Record:
         try:
             write_text(path, text)
         except OSError as error:
-            raise DistilkitError(f"cannot write '{path}' ({error.strerror}): free space, or leave out --card") from None
+            raise DistilkitError(f"cannot write '{path}' ({error.strerror}): free space, or remove --card") from None
     return done
 
 
 def drawn(results: Results) -> tuple[list[Plot], list[NextStep]]:
-    """Return the plots; without matplotlib there are none, which is said."""
+    """Return the plots; without matplotlib, warn and return none."""
     try:
         return draw(results), []
     except DistilkitError as error:

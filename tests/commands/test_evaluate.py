@@ -140,7 +140,7 @@ def test_custom_labels_come_from_the_model(
     options = {"task": "custom", "text": ("mail",), "label": "kind", "data": data, "max_length": 64}
     assert evaluate.evaluate(EvalOptions(models=(str(directory),), **options)).metrics["custom/accuracy"] == 1.0
     write_rows(tmp_path, "validation.jsonl", [*rows, {"mail": "x", "kind": "eggs"}])
-    with pytest.raises(DistilkitError, match=r"kind 'eggs' in row 10, outside custom's .ham, spam."):
+    with pytest.raises(DistilkitError, match=r"kind 'eggs' in row 10"):
         evaluate.evaluate(EvalOptions(models=(str(directory),), **options))
 
 
@@ -318,7 +318,7 @@ def test_glue_needs_a_model_for_every_task(tmp_path: Path) -> None:
         for task in GLUE[: 9 if name == "student" else 8]:
             (tmp_path / name / task.name).mkdir(parents=True)
     config = EvalOptions(models=(str(tmp_path / "student"),), against=str(tmp_path / "teacher"), task="glue")
-    with pytest.raises(DistilkitError, match=r"teacher' has no model for wnli, and an average over other tasks"):
+    with pytest.raises(DistilkitError, match=r"teacher' has no model for wnli"):
         evaluate.evaluate(config)
 
 
@@ -393,7 +393,7 @@ def test_writes_other_tasks_predictions_by_name(
     assert refused.exit_code == 1
     assert "cannot write --write-predictions" in refused.stderr
     refused = run("eval", *words, "--write-predictions", tmp_path / "out")
-    assert "custom.tsv' is already there" in refused.stderr
+    assert "custom.tsv' already exists" in refused.stderr
     number = make_checkpoint("bert", 1, CLASSIFIER, num_labels=1)
     refused = run("eval", *words, "--against", number)
     assert "is for classification, but '" in refused.stderr

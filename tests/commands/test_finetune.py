@@ -281,7 +281,7 @@ def test_a_task_that_diverges_does_not_stop_the_others(
         return run(job, replace(one, lr=1e30, steps=3, log_every=1) if high else one)
 
     monkeypatch.setattr(finetune, "run", troubled)
-    with pytest.raises(DistilkitError, match="mrpc diverged: lower --lr and go on with --resume, which keeps the oth"):
+    with pytest.raises(DistilkitError, match="mrpc diverged: lower --lr and continue with --resume, which keeps the oth"):
         finetune.finetune(glue)
     assert "warning: mrpc diverged: the loss is nan at update" in capsys.readouterr().err
     assert len(ran) == 9
@@ -384,7 +384,7 @@ def test_seeds_that_diverge_or_collapse_are_named(
     assert done.metrics["sst2/accuracy/max"] == 1.0
     said = capsys.readouterr().err
     assert "warning: sst2 with seed 1 diverged: the loss is" in said
-    assert "warning: sst2 with seed 2 collapsed: it gives every row the same answer" in said
+    assert "warning: sst2 with seed 2 collapsed: it predicts the same label for every row" in said
     assert not list(config.output.glob("seed-*"))
 
 
