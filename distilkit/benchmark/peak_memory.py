@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from distilkit.encoders.sizes import memory_bytes
+
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler talks on stderr
 
 
@@ -20,9 +22,8 @@ def peak_memory(model: nn.Module, inputs: dict[str, Tensor], device: str) -> int
     That is what torch's allocators hand out for tensors: not the interpreter, hundreds of megabytes whatever the
     model, and not the scratch space of BLAS.
     """
-    weights = {tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
     rise = _rise_on_cuda(model, inputs) if device == "cuda" else _rise_on_cpu(model, inputs)
-    return sum(weights.values()) + rise
+    return memory_bytes(model) + rise
 
 
 def _rise_on_cuda(model: nn.Module, inputs: dict[str, Tensor]) -> int:

@@ -22,6 +22,11 @@ def tensor_bytes(model: PreTrainedModel) -> int:
     return sum({id(tensor): tensor.nbytes for tensor in model.state_dict(keep_vars=True).values()}.values())
 
 
+def memory_bytes(model: nn.Module) -> int:
+    """Return the memory that a model's parameters and buffers take, in bytes, with tied weights counted once."""
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}.values())
+
+
 def compare_sizes(teacher: PreTrainedModel, student: PreTrainedModel) -> dict[str, float]:
     """Count layers, tokens, parameters by part, and bytes of teacher and student."""
     metrics: dict[str, float] = {}

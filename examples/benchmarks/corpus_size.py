@@ -1,16 +1,16 @@
-"""Make a large text and measure what preparing it for `distill` takes: memory, time, disk, and the cost of a batch.
+"""Create a large text and measure the cost of preparing it for `distill`: memory, time, disk, and time per batch.
 
-    python examples/benchmarks/corpus_size.py WORKPLACE CHECKPOINT MEGABYTES TEXT…
+    python examples/benchmarks/corpus_size.py DIRECTORY CHECKPOINT MEGABYTES TEXT…
 
-The text is made of the TEXT files (.txt, .gz too; documents between blank lines, or a document a line), again and again
-until it has so many megabytes: from the second time on the documents are in another order and one word in eight is
-another one of the same document, drawn by random.Random(time). It lies in WORKPLACE/<megabytes>.txt, a document a line,
-datasets' cache beside it. CHECKPOINT gives the tokenizer.
+The text repeats the TEXT files (.txt, .gz too; documents are separated by blank lines, or each line is one) until it
+has MEGABYTES megabytes. From the second repetition on, the documents are shuffled and one word in eight is replaced by
+another word of its document. The text is DIRECTORY/MEGABYTES.txt, one document per line, and datasets' cache is beside
+it. The tokenizer is that of CHECKPOINT.
 
-Each way is a process of its own. Seconds run from the first read to the first batch of 32 x 128, without Python's
-imports, which are given apart. Memory is the peak of the resident set (VmHWM), which counts files' pages while they are
-mapped; `anonymous` is the largest RssAnon seen, sampled.
-The cost of a batch is the median of 2,000, fetched at random from the memory map and masked.
+Each way of reading runs in its own process. Seconds count from the first read to the first batch of 32 x 128; imports
+are measured separately. Memory is the peak of the resident set (VmHWM), which includes mapped pages of files;
+`anonymous` is the largest sampled RssAnon. The time per batch is the median of 2,000 batches, read in random order from
+the memory map and masked.
 """
 
 import gzip
@@ -25,10 +25,13 @@ PROGRAM = """
 import sys, time
 began = time.perf_counter()
 import json, os, pathlib, statistics, threading
-from distilkit import checkpoint, corpus
-from distilkit.rows import Rows
-from distilkit.stream import StreamedBatches, set_aside
-from distilkit.training import Batches
+from distilkit.data import corpus
+from distilkit.data.batches import Batches
+from distilkit.data.blocks import HELDOUT_BLOCKS, make_packer, pack_documents, split_blocks
+from distilkit.data.masking import make_collate
+from distilkit.data.streaming import StreamedBatches, split_stream
+from distilkit.data.token_store import Rows
+from distilkit.encoders import checkpoint
 
 def status():
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
@@ -44,17 +47,17 @@ text, name, way, packing = sys.argv[1:]
 anonymous = []
 threading.Thread(target=watch, daemon=True).start()
 tokenizer = checkpoint.open_tokenizer(name)
-collate = corpus.masked_batch(tokenizer, 0.15)
+collate = make_collate(tokenizer, 0.15)
 started = time.perf_counter()
 result = {"way": way, "packing": packing, "seconds_to_import": started - began}
 if way == "streaming":
-    packer = corpus.make_packer(tokenizer, 128, packing)
-    stream, _ = set_aside(text, packer)
+    packer = make_packer(tokenizer, 128, packing)
+    stream, _ = split_stream(text, packer, HELDOUT_BLOCKS)
     batches = StreamedBatches(stream, collate, batch_size=32, seed=0)
 else:
     documents, fingerprint = corpus.read_once(text)
-    stored = corpus.pack_documents(documents, tokenizer, 128, fingerprint=fingerprint, packing=packing)
-    rows, _ = corpus.split(stored, 0)
+    stored = pack_documents(documents, tokenizer, 128, fingerprint=fingerprint, packing=packing)
+    rows, _ = split_blocks(stored, 0)
     lengths = rows.lengths if packing == "documents" else None
     batches = Batches(rows, collate, batch_size=32, seed=0, lengths=lengths)
 batches[0]
@@ -87,7 +90,7 @@ WAYS = [
 
 
 def write_text(path: Path, size: int, sources: list[Path]) -> None:
-    """Write the text, `size` bytes of it, under a temporary name first."""
+    """Write a text of `size` bytes, under a temporary name first."""
     documents = [" ".join(document.split()) for source in sources for document in read(source)]
     documents = [document for document in documents if document]
     partial, time, written = path.with_suffix(".partial"), 0, 0
@@ -110,7 +113,7 @@ def read(path: Path) -> list[str]:
 
 
 def change(documents: list[str], chance: random.Random) -> list[str]:
-    """Return the documents in another order, one word in eight of each replaced by another of its words."""
+    """Shuffle the documents, and replace one word in eight by another word of the same document."""
     changed = []
     for document in chance.sample(documents, len(documents)):
         words = document.split()
@@ -120,9 +123,9 @@ def change(documents: list[str], chance: random.Random) -> list[str]:
     return changed
 
 
-def main(workplace: str, checkpoint: str, megabytes: str, sources: list[str]) -> None:
-    """Make the text where it isn't there yet, then measure each way."""
-    place = Path(workplace)
+def main(directory: str, checkpoint: str, megabytes: str, sources: list[str]) -> None:
+    """Create the text unless it exists, then measure each way of reading it."""
+    place = Path(directory)
     place.mkdir(parents=True, exist_ok=True)
     text, cache = place / f"{megabytes}.txt", place / "cache"
     if not text.exists():

@@ -1,4 +1,4 @@
-"""Text to rows of token ids, against the tokenizer called plainly and against arithmetic by hand."""
+"""Pack texts into rows: checked against the tokenizer called plainly, and against hand-computed rows."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,9 @@ def ids(*numbers: int) -> np.ndarray:
 
 
 def test_documents_lie_end_to_end(encoder: Encoder) -> None:
-    """By hand: bodies of 4 out of 3 + SEP, 6 + SEP; the rest waits for more; an empty one is none."""
+    """Hand-computed: rows of 4 tokens out of 3 + SEP and 6 + SEP; the rest waits for the next call; an empty
+    document adds nothing.
+    """
     packer = Packer(encoder, CLS, SEP, 6, "blocks")
     first = packer.rows([ids(11, 12, 13), ids(), ids(21, 22, 23, 24, 25, 26)])
     second = packer.rows([ids(31)])
@@ -31,7 +33,7 @@ def test_documents_lie_end_to_end(encoder: Encoder) -> None:
 
 
 def test_a_document_a_row(encoder: Encoder) -> None:
-    """By hand: 3 tokens fill one row of 5, 9 tokens are cut into 4 + 4 + 1, an empty document gives none."""
+    """Hand-computed: 3 tokens fill one row of 5, 9 tokens are split into 4 + 4 + 1, an empty document has no row."""
     rows = Packer(encoder, CLS, SEP, 6, "documents").rows([ids(11, 12, 13), ids(), ids(*range(20, 29))])
 
     assert [row.tolist() for row in rows] == [
@@ -45,7 +47,9 @@ def test_a_document_a_row(encoder: Encoder) -> None:
 def test_a_long_text_is_tokenised_in_parts(
     encoder: Encoder, prose: list[str], tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cut before spaces it gives the ids of the whole; without a space it is cut anyway, and nothing is lost."""
+    """Split before spaces, a text has the same ids as in one piece. Without spaces it is split anywhere, and nothing
+    is lost.
+    """
     book = " ".join(prose)
     monkeypatch.setattr(packing, "PART_CHARACTERS", 300)
 
@@ -55,14 +59,16 @@ def test_a_long_text_is_tokenised_in_parts(
 
 
 def test_two_bytes_a_token_where_they_do(tokenizer: PreTrainedTokenizerFast) -> None:
-    """A vocabulary of 65,536 has its last id in two bytes, one more needs four."""
+    """A vocabulary of 65,536 fits into two bytes per token; one more token needs four."""
     definition = tokenizer.backend_tokenizer.to_str()
 
     assert [Encoder(definition, size).dtype for size in (400, 65_536, 65_537)] == [np.uint16, np.uint16, np.int32]
 
 
 def test_groups_are_bounded_whatever_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Books, lines and empty lines: a group has PART_CHARACTERS characters and at most one more document, in order."""
+    """For long, short and empty documents, a group has at most PART_CHARACTERS characters plus one document, in
+    order.
+    """
     monkeypatch.setattr(packing, "PART_CHARACTERS", 6400)
     for length, documents in ((5000, 50), (20, 5000), (0, 1000)):
         texts = [str(number).rjust(length, "x")[:length] for number in range(documents)]

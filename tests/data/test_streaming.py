@@ -1,4 +1,4 @@
-"""A stream against the same text read plainly, and against itself after an interruption."""
+"""Stream a text: compared with reading it at once, and with itself after an interruption."""
 
 import json
 from collections.abc import Callable
@@ -32,14 +32,14 @@ pytestmark = pytest.mark.usefixtures("small")
 
 @pytest.fixture
 def small(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groups of a few documents and buffers of a few batches, so that there are many of both."""
+    """Small groups of documents and small buffers, so that the test text fills many of each."""
     monkeypatch.setattr(packing, "PART_CHARACTERS", 500)
     monkeypatch.setattr(streaming, "BUFFER_ROWS", 40)
 
 
 @pytest.fixture(params=["one file", "many files", "gzipped jsonl"])
 def source(request: pytest.FixtureRequest, corpus: Path, prose: list[str], tmp_path: Path) -> str:
-    """The same documents in one file, in several, and in another format."""
+    """The same documents in one file, in several files, and in another format."""
     if request.param == "one file":
         return str(corpus)
     if request.param == "many files":
@@ -65,7 +65,7 @@ def lists(rows: Any) -> list[list[int]]:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that grows by the number of texts, with every group that is tokenised in this process."""
+    """Return a list that receives the number of texts of every group that is tokenised in this process."""
     counts: list[int] = []
     call = Encoder.__call__
     monkeypatch.setattr(Encoder, "__call__", lambda self, texts: counts.append(len(texts)) or call(self, texts))
@@ -76,7 +76,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_stream_gives_the_rows_of_a_plain_reading(
     source: str, tokenizer: PreTrainedTokenizerFast, layout: str
 ) -> None:
-    """Every pass over the text gives the packed data set's rows, in order and from the first token on."""
+    """Every pass over the text yields the rows of the packed data set, in order."""
     plain = pack_documents(corpora.read_documents(source), tokenizer, 32, packing=layout)["input_ids"][:]
     read = RowStream(source, make_packer(tokenizer, 32, layout)).read(0, 2 * len(plain) + 3)
 
@@ -84,7 +84,7 @@ def test_a_stream_gives_the_rows_of_a_plain_reading(
 
 
 def test_rows_are_a_function_of_their_number(source: str, packer: Packer) -> None:
-    """Read in pieces, passed over, or gone back to: row n is the same."""
+    """Read in pieces, with gaps, or backwards: row n is the same."""
     rows = lists(RowStream(source, packer).read(0, 400))
     pieces = RowStream(source, packer)
 
@@ -94,7 +94,7 @@ def test_rows_are_a_function_of_their_number(source: str, packer: Packer) -> Non
 
 @pytest.mark.parametrize("start", [1, 64, 170, 333])
 def test_reading_goes_on_from_a_place(source: str, packer: Packer, start: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new stream that is told the position gives the same rows, and tokenises none of the text before it again."""
+    """A new stream that starts from the stored position yields the same rows without tokenising the text before it."""
     first = RowStream(source, packer)
     before = first.read(start, 20)
     expected = lists(first.read(start + 20, 150))
@@ -127,7 +127,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_batches_are_the_same_after_an_interruption(
     corpus: Path, tokenizer: PreTrainedTokenizerFast, layout: str
 ) -> None:
-    """Batch n is the same for one that read all before it, one that skips it, and one that starts from the position."""
+    """Batch n is the same after reading all rows before it, after skipping them, and from a stored position."""
     whole = streamed(str(corpus), tokenizer, layout)
     batches = [whole[number] for number in range(30)]
     for known in (True, False):
@@ -142,7 +142,7 @@ def test_batches_are_the_same_after_an_interruption(
 def test_a_buffer_is_shuffled_and_given_once(
     corpus: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Five batches of 8 hold the stream's first 40 rows, each once, in another order than the next five's."""
+    """Five batches of 8 have the stream's first 40 rows, each once, in another order than the next five batches."""
     monkeypatch.setattr(masking, "mask_tokens", lambda ids, *_: (ids, ids))
     batches = streamed(str(corpus), tokenizer)
     rows = lists(RowStream(str(corpus), batches.stream.packer).read(0, 80))
@@ -155,7 +155,7 @@ def test_a_buffer_is_shuffled_and_given_once(
 
 
 def test_rows_of_like_length_share_a_batch(corpus: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    """With a document a row less is padded than in the order of the text, and the masks count the tokens."""
+    """With --packing documents there is less padding than in text order, and the masks cover all tokens."""
     batches = streamed(str(corpus), tokenizer, "documents", 96)
     rows = RowStream(str(corpus), batches.stream.packer).read(0, 40)
     seen = [batches[number] for number in range(5)]
@@ -168,7 +168,7 @@ def test_rows_of_like_length_share_a_batch(corpus: Path, tokenizer: PreTrainedTo
 
 
 def test_two_processes_share_a_stream(corpus: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Each takes every other micro-batch of those that one process would take, after a resume too."""
+    """Each process takes every other micro-batch of a single-process run, also after a resume."""
     config = TrainOptions(accumulate=2)
 
     def taken(rank: int, world: int, steps: range) -> list[dict[str, torch.Tensor]]:
@@ -185,7 +185,7 @@ def test_two_processes_share_a_stream(corpus: Path, tokenizer: PreTrainedTokeniz
 
 
 def test_heldout_rows_are_never_trained_on(source: str, tokenizer: PreTrainedTokenizerFast, packer: Packer) -> None:
-    """The stream's first rows are set aside; what is given begins after them, in the second pass over the text too."""
+    """The first rows are held out. Training starts after them, in the second pass over the text too."""
     plain = pack_documents(corpora.read_documents(source), tokenizer, 32)["input_ids"][:]
     training, heldout = split_stream(source, packer, 9)
 
@@ -194,17 +194,17 @@ def test_heldout_rows_are_never_trained_on(source: str, tokenizer: PreTrainedTok
 
 
 def test_a_text_too_short_to_set_aside_is_refused(corpus: Path, packer: Packer) -> None:
-    """The line names both ways out."""
-    with pytest.raises(DistilkitError, match="--heldout, or remove --streaming"):
+    """The error names --heldout and --streaming."""
+    with pytest.raises(DistilkitError, match=r"--heldout.*--streaming"):
         split_stream(str(corpus), packer, 10_000)
-    with pytest.raises(DistilkitError, match="too short for --streaming"):
+    with pytest.raises(DistilkitError, match="--streaming"):
         RowStream(str(corpus), packer, skipped_rows=10_000).read(0, 1)
 
 
 def test_text_that_turns_bad_is_one_line(
     tmp_path: Path, packer: Packer, prose: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A byte that is not UTF-8, in a file behind those that are looked into first, is told apart from a bug."""
+    """Invalid UTF-8 in a later file, which is not read at the start, ends in one line."""
     monkeypatch.setattr(packing, "PART_CHARACTERS", 2**20)
     (tmp_path / "text").mkdir()
     (tmp_path / "text/1.txt").write_text("\n".join(prose * 35) + "\n", encoding="utf-8")
@@ -236,7 +236,7 @@ def config(teacher: Path, make_checkpoint: Callable[..., Path], corpus: Path, tm
 def test_a_resumed_run_ends_with_the_same_bits(
     config: DistillOptions, monkeypatch: pytest.MonkeyPatch, layout: Any, tmp_path: Path
 ) -> None:
-    """Broken off in the second buffer and gone on with from its checkpoint."""
+    """A run interrupted in the second buffer and resumed from its checkpoint ends with the same weights."""
     config = replace(config, packing=layout)
     distill(replace(config, output=tmp_path / "whole"))
     calls = []
@@ -258,7 +258,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
 
 
 def test_a_stream_needs_steps(config: DistillOptions) -> None:
-    """It doesn't say how long it is; nothing is written."""
+    """The length of a stream is unknown, so --streaming without --steps is refused before anything is written."""
     with pytest.raises(DistilkitError, match="--streaming"):
         distill(replace(config, steps=None))
 

@@ -1,4 +1,4 @@
-"""Rows of token ids on the disk: whole or not there."""
+"""Rows of token ids on disk: complete or absent."""
 
 import errno
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def never() -> Iterator[list[np.ndarray]]:
 
 
 def test_rows_come_back_as_they_were_written(cache: Path) -> None:
-    """Across batches, all or chosen, with their lengths; a second time they are only opened."""
+    """All rows or a selection, across batches, with their lengths. The second time, the file is only opened."""
     rows = Rows(store("key", UINT16, batches))
     chosen = Rows(store("key", UINT16, never), np.array([5, 0, 2]))
 
@@ -43,7 +43,7 @@ def test_rows_come_back_as_they_were_written(cache: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_an_interruption_leaves_nothing_behind(cache: Path, error: type[BaseException]) -> None:
-    """Broken off in the middle there is no file, and the next run makes it whole."""
+    """An interrupted write leaves no file, and the next run writes it completely."""
 
     def broken() -> Iterator[list[np.ndarray]]:
         yield from list(batches())[:2]
@@ -57,7 +57,7 @@ def test_an_interruption_leaves_nothing_behind(cache: Path, error: type[BaseExce
 
 
 def test_what_a_kill_left_is_not_taken_for_the_whole(cache: Path) -> None:
-    """Half a file under a temporary name is ignored."""
+    """An incomplete file under a temporary name is ignored."""
     (cache / "distilkit").mkdir()
     (cache / "distilkit/.abc.partial").write_bytes(b"half")
 
@@ -65,7 +65,7 @@ def test_what_a_kill_left_is_not_taken_for_the_whole(cache: Path) -> None:
 
 
 def test_a_full_disk_is_one_line(cache: Path) -> None:
-    """The line names the place and the ways out, and nothing stays under either name."""
+    """The error names HF_DATASETS_CACHE and --streaming, and no file is left."""
 
     def full() -> Iterator[list[Any]]:
         yield from batches()
@@ -81,7 +81,9 @@ def test_a_full_disk_is_one_line(cache: Path) -> None:
 def test_a_text_is_tokenised_once(
     corpus: Path, tokenizer: PreTrainedTokenizerFast, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same text, tokenizer, length and packing are found again, whatever the tokenizer did between."""
+    """The same text, tokenizer, length and packing are found in the cache, even after the tokenizer was used with
+    other settings.
+    """
     first = pack_documents(corpora.read_documents(str(corpus)), tokenizer, 32)
     tokenizer(["a", "b c"], padding=True, truncation=True, max_length=8)
     made = []

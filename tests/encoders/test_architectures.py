@@ -1,4 +1,4 @@
-"""init on a tiny teacher of every architecture that transformers maps to masked LM."""
+"""Run init on a tiny teacher of every architecture that transformers maps to masked LM."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def digits_out(name: str) -> str:
 
 
 def truncate(teacher: PreTrainedModel, student: PreTrainedModel, kept: list[int]) -> None:
-    """Cut the teacher's module lists in memory, without any code of distilkit; only the config is the student's."""
+    """Cut the teacher's module lists in memory, without distilkit's code; only the config is the student's."""
     for parent in list(teacher.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.ModuleList) and len(child) == LAYERS:
@@ -46,7 +46,9 @@ def truncate(teacher: PreTrainedModel, student: PreTrainedModel, kept: list[int]
 
 @pytest.mark.parametrize("model_type", NAMES)
 def test_a_student_of_every_architecture(model_type: str, tmp_path: Path) -> None:
-    """It is the truncated teacher, bit by bit and logit by logit, or is refused by name; the page says which."""
+    """The student equals the truncated teacher in every weight and logit, or is refused by name. The documentation
+    says which.
+    """
     row = try_init(model_type, tmp_path)
 
     assert row.markdown() in PAGE.splitlines()
@@ -74,7 +76,7 @@ def test_a_student_of_every_architecture(model_type: str, tmp_path: Path) -> Non
 
 
 def same_tensors(place: Path, model_type: str, kept: list[int]) -> None:
-    """Every tensor of the student is one of the teacher's, from the layer that it should be from."""
+    """Assert that every tensor of the student is the teacher's, from the right layer."""
     teacher = load_file(place / "teacher/model.safetensors")
     by_content: dict[bytes, set[str]] = {}
     for name, tensor in teacher.items():
@@ -99,7 +101,7 @@ def content(tensor: Tensor) -> bytes:
 
 
 def test_albert_repeats_its_layer_less_often(tmp_path: Path) -> None:
-    """All weights are the teacher's, and its logits are those of a teacher that is told so in its config alone."""
+    """All weights are the teacher's, and the logits are those of a teacher with a smaller depth in its config."""
     try_init("albert", tmp_path)
     ids = torch.randint(5, VOCABULARY, (2, 20))
     student = AutoModelForMaskedLM.from_pretrained(tmp_path / "student").eval()
@@ -109,7 +111,7 @@ def test_albert_repeats_its_layer_less_often(tmp_path: Path) -> None:
 
 
 def test_funnel_keeps_a_layer_of_each_block(tmp_path: Path) -> None:
-    """Its logits are those of a teacher whose blocks were cut in memory."""
+    """The logits are those of a teacher whose blocks were cut in memory."""
     try_init("funnel", tmp_path)
     ids = torch.randint(5, VOCABULARY, (2, 20))
     student = AutoModelForMaskedLM.from_pretrained(tmp_path / "student").eval()
@@ -126,7 +128,7 @@ def test_funnel_keeps_a_layer_of_each_block(tmp_path: Path) -> None:
 @pytest.mark.parametrize("positions", ["all", "masked"])
 @pytest.mark.parametrize("model_type", sorted(set(NAMES) - REFUSED))
 def test_the_objective_reaches_every_architecture_s_head(model_type: str, positions: str, tmp_path: Path) -> None:
-    """Soft targets, masked LM and their gradients are those of full logits, whatever lies between body and logits."""
+    """Soft-target and masked-LM losses and their gradients equal those computed from full logits, for every head."""
     write_teacher(model_type, tmp_path / "teacher")
     teacher = AutoModelForMaskedLM.from_pretrained(tmp_path / "teacher").eval()
     if model_type == "xmod":

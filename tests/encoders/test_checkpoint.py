@@ -1,4 +1,4 @@
-"""checkpoint: what is opened has all of its weights, or is refused by name."""
+"""Open and save checkpoints: all weights are there, or the error names what is missing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,16 +13,16 @@ from distilkit.errors import DistilkitError
 
 
 def test_pickled_weights_are_not_read(make_checkpoint: Callable[..., Path]) -> None:
-    """A directory with pytorch_model.bin alone is refused with the reason."""
+    """A directory with only pytorch_model.bin is refused."""
     directory = make_checkpoint("bert", 1)
     torch.save(load_file(directory / "model.safetensors"), directory / "pytorch_model.bin")
     (directory / "model.safetensors").unlink()
-    with pytest.raises(DistilkitError, match="pickles are not read"):
+    with pytest.raises(DistilkitError, match=r"--allow-pickle"):
         checkpoint.open_model(str(directory), "masked-lm")
 
 
 def test_a_missing_layer_is_damage_even_with_a_new_head(make_checkpoint: Callable[..., Path]) -> None:
-    """Only a head may be fresh."""
+    """Only a head may be newly initialised."""
     directory = make_checkpoint("bert", 2)
     weights = load_file(directory / "model.safetensors")
     kept = {name: tensor for name, tensor in weights.items() if ".layer.1.output.dense.weight" not in name}
@@ -32,7 +32,7 @@ def test_a_missing_layer_is_damage_even_with_a_new_head(make_checkpoint: Callabl
 
 
 def test_damaged_weights_are_one_line(make_checkpoint: Callable[..., Path]) -> None:
-    """A file that was cut off."""
+    """A truncated weight file ends in one line."""
     directory = make_checkpoint("bert", 1)
     whole = (directory / "model.safetensors").read_bytes()
     (directory / "model.safetensors").write_bytes(whole[: len(whole) // 2])
@@ -43,7 +43,7 @@ def test_damaged_weights_are_one_line(make_checkpoint: Callable[..., Path]) -> N
 
 
 def test_a_head_of_another_width_is_replaced_only_when_asked(make_checkpoint: Callable[..., Path]) -> None:
-    """A 2-label classifier becomes a 3-label one with the same body."""
+    """A 2-label classifier becomes a 3-label one with the same encoder."""
     directory = make_checkpoint("bert", 1, auto=AutoModelForSequenceClassification)
     labels = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
     with pytest.raises(DistilkitError):
@@ -60,7 +60,7 @@ def test_a_head_of_another_width_is_replaced_only_when_asked(make_checkpoint: Ca
 def test_saving_goes_through_a_temporary_name(
     make_checkpoint: Callable[..., Path], tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """What fails half-way leaves no model.safetensors under its final name."""
+    """A failed save leaves no model.safetensors."""
     model = checkpoint.open_model(str(make_checkpoint("bert", 1)), "masked-lm")
 
     class Broken:
@@ -80,7 +80,7 @@ def test_saving_goes_through_a_temporary_name(
 def test_a_tokenizer_with_tokens_that_the_model_lacks_is_refused(
     make_checkpoint: Callable[..., Path], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """Rather than in the middle of a run, at the first text that has one."""
+    """It is refused on opening, not at the first text with such a token."""
     directory = make_checkpoint("bert", 1)
     model = checkpoint.open_as_saved(str(directory))
     assert len(checkpoint.open_tokenizer(str(directory), model)) == len(tokenizer)

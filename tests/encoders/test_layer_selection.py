@@ -1,4 +1,4 @@
-"""selection: what the search measures is the loss, and what it finds is the best that it saw."""
+"""Choose layers: the search measures the loss correctly and finds its best candidate."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ def model(make_checkpoint: Callable[..., Path]) -> PreTrainedModel:
 
 
 def test_loss_and_agreement_are_the_plain_ones(model: PreTrainedModel) -> None:
-    """Of a model whose stack was cut by hand, with full logits and textbook cross-entropy."""
+    """They equal those of a hand-truncated model with full logits and plain cross-entropy."""
     batches = [make_batch(0), make_batch(1)]
     loss, agreement = LayerEvaluator(model, batches).measure([1, 4])
     ids, labels = (torch.cat([batch[name] for batch in batches]) for name in ("input_ids", "labels"))
@@ -47,25 +47,25 @@ def test_loss_and_agreement_are_the_plain_ones(model: PreTrainedModel) -> None:
 
 
 def test_search_drops_the_cheapest_layer_each_time(model: PreTrainedModel) -> None:
-    """The greedy path, walked by hand; all strategies are ranked with it, the closest to the teacher first."""
-    gauge = LayerEvaluator(model, [make_batch(2)])
+    """The search takes the greedy path, computed step by step here, and ranks it with all strategies."""
+    evaluator = LayerEvaluator(model, [make_batch(2)])
     kept = list(range(6))
 
-    def far(layers: list[int]) -> tuple[float, float]:
-        loss, agreement = gauge.measure(layers)
+    def key(layers: list[int]) -> tuple[float, float]:
+        loss, agreement = evaluator.measure(layers)
         return -agreement, loss
 
     while len(kept) > 3:
-        kept = min(([i for i in kept if i != dropped] for dropped in kept), key=far)
-    ranked = search(gauge, 6, 3)
+        kept = min(([i for i in kept if i != dropped] for dropped in kept), key=key)
+    ranked = search(evaluator, 6, 3)
 
     assert {candidate.strategy for candidate in ranked} == {*STRATEGIES, "search"}
     assert next(candidate.layers for candidate in ranked if candidate.strategy == "search") == kept
-    assert [(-candidate.agreement, candidate.loss) for candidate in ranked] == sorted(far(c.layers) for c in ranked)
+    assert [(-candidate.agreement, candidate.loss) for candidate in ranked] == sorted(key(c.layers) for c in ranked)
 
 
 def test_search_by_command_records_the_table(teacher: Path, corpus: Path, tmp_path: Path) -> None:
-    """The student has the layers of the first row; every row is in the record."""
+    """The student has the layers of the best candidate, and the record has every candidate."""
     done = init(
         InitOptions(teacher=str(teacher), output=tmp_path / "s", strategy="search", corpus=str(corpus), layers=2)
     )
@@ -80,13 +80,13 @@ def test_search_by_command_records_the_table(teacher: Path, corpus: Path, tmp_pa
 
 
 def test_search_needs_text(teacher: Path, tmp_path: Path) -> None:
-    """Without --corpus there is nothing to measure on."""
+    """Without --corpus there is no text to measure on."""
     with pytest.raises(DistilkitError, match="--corpus"):
         init(InitOptions(teacher=str(teacher), output=tmp_path / "s", strategy="search"))
 
 
-def test_near_yields_every_choice_within_two_exchanges_once() -> None:
-    """Nearest first, never the choice itself."""
+def test_every_choice_within_two_exchanges_is_yielded_once() -> None:
+    """Nearest first, and never the choice itself."""
     choices = [tuple(layers) for layers in neighbouring_choices([0, 2, 5], 6)]
 
     assert len(choices) == len(set(choices)) == 9 + 9

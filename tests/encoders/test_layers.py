@@ -1,4 +1,4 @@
-"""layers: what is shared is the teacher's, what is passed over does nothing, and what cannot be is refused."""
+"""Keep and skip layers: shared weights are the teacher's, skipped layers do nothing, unsuitable models are refused."""
 
 import contextlib
 from collections.abc import Callable
@@ -28,7 +28,7 @@ IDS = torch.randint(5, 60, (2, 12), generator=torch.Generator().manual_seed(0))
 
 
 def test_share_copies_nothing_and_extract_everything(make_checkpoint: Callable[..., Path]) -> None:
-    """A shared student's weights lie where the teacher's do, an extracted one's elsewhere; both keep ties."""
+    """truncate_shared() uses the teacher's memory, extract() its own; both keep tied weights tied."""
     teacher = AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", 4))
     layer = teacher.bert.encoder.layer[3].output.dense.weight
     shared, copied = truncate_shared(teacher, [0, 3]), extract(teacher, [0, 3])
@@ -41,7 +41,7 @@ def test_share_copies_nothing_and_extract_everything(make_checkpoint: Callable[.
 
 
 def test_passing_over_ends_with_the_block(make_checkpoint: Callable[..., Path]) -> None:
-    """Afterwards the teacher is whole again, even where the block failed."""
+    """After the context manager the teacher runs all layers again, even after an error."""
     teacher = AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", 4)).eval()
     ids = IDS % 60
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_passing_over_ends_with_the_block(make_checkpoint: Callable[..., Path]) 
 
 
 def test_modernbert_s_first_layer_has_no_attention_norm() -> None:
-    """No other layer can come first, and the first nowhere else: the weight in question is named."""
+    """Another layer cannot come first, nor the first layer later: the error names the weight."""
     model = ModernBertForMaskedLM(ModernBertConfig(num_hidden_layers=6, pad_token_id=0, **TINY))
     with pytest.raises(DistilkitError, match=r"layers 3,4,5 put 'model\.layers\.3\.attn_norm\.weight'"):
         truncate_shared(model, [3, 4, 5])
@@ -62,7 +62,7 @@ def test_modernbert_s_first_layer_has_no_attention_norm() -> None:
 
 
 def test_a_list_that_only_looks_like_one_by_layer_stays_whole() -> None:
-    """X-MOD with as many languages as layers, TAPAS with as many token types."""
+    """X-MOD with as many languages as layers, and TAPAS with as many token types, keep these lists."""
     languages = [f"l{i}" for i in range(4)]
     xmod = XmodForMaskedLM(XmodConfig(num_hidden_layers=4, languages=languages, default_language="l0", **TINY))
     tapas = TapasForMaskedLM(TapasConfig(num_hidden_layers=3, type_vocab_sizes=[3, 5, 7], **TINY))
@@ -72,7 +72,7 @@ def test_a_list_that_only_looks_like_one_by_layer_stays_whole() -> None:
 
 
 def test_esmc_folds_its_residual_scaling() -> None:
-    """The branch weights take the factor √(new depth / old depth); half-precision ones only where nothing rounds."""
+    """The branch weights are scaled by √(new depth / old depth); half-precision weights only if that does not round."""
     model = EsmcForMaskedLM(EsmcConfig(num_hidden_layers=8, num_key_value_heads=2, **TINY)).eval()
     student = truncate_shared(model, [0, 7])
     old, new = model.esmc.layers[7].mlp.down_proj.weight, student.esmc.layers[1].mlp.down_proj.weight
@@ -82,12 +82,12 @@ def test_esmc_folds_its_residual_scaling() -> None:
     half = model.to(torch.bfloat16)
 
     assert truncate_shared(half, [0, 7]).dtype == torch.bfloat16
-    with pytest.raises(DistilkitError, match="would round them"):
+    with pytest.raises(DistilkitError, match="fp32"):
         truncate_shared(half, [0, 2, 4, 6])
 
 
 def test_deberta_s_convolution_belongs_to_the_first_layer() -> None:
-    """It runs beside whichever layer comes first, so passing over layer 0 and leaving it out are two things."""
+    """The convolution runs beside the first layer, so skipping layer 0 differs from removing it."""
     model = DebertaV2ForMaskedLM(DebertaV2Config(num_hidden_layers=4, conv_kernel_size=3, **TINY)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -99,9 +99,9 @@ def test_deberta_s_convolution_belongs_to_the_first_layer() -> None:
 
 
 def test_two_stacks_are_refused(make_checkpoint: Callable[..., Path]) -> None:
-    """Which one to shorten would be a guess."""
+    """It is unknown which one to shorten."""
     model = AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", 4))
     model.bert.other = torch.nn.Module()
     model.bert.other.layer = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(4))
-    with pytest.raises(DistilkitError, match="2 stacks of 4"):
+    with pytest.raises(DistilkitError, match="2 stacks"):
         find_stack(model)

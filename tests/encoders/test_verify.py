@@ -1,4 +1,4 @@
-"""proof: it finds what it is there to find."""
+"""Compare a student with its truncated teacher: equal models pass, every change is found."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ def teacher(make_checkpoint: Callable[..., Path]) -> PreTrainedModel:
 
 
 def test_the_right_student_differs_by_nothing(teacher: PreTrainedModel) -> None:
-    """And the second number is the largest output."""
+    """The difference is 0; the second number is the largest output."""
     difference, scale = max_output_difference(teacher, extract(teacher, [0, 2]), [0, 2], None)
 
     assert difference == 0
@@ -28,7 +28,7 @@ def test_the_right_student_differs_by_nothing(teacher: PreTrainedModel) -> None:
 
 @pytest.mark.parametrize("name", ["encoder.layer.1.output.LayerNorm.bias", "embeddings.word_embeddings.weight"])
 def test_a_changed_weight_shows(teacher: PreTrainedModel, name: str) -> None:
-    """In a layer or outside of the layers."""
+    """A changed weight is found, inside and outside of the layers."""
     student = extract(teacher, [0, 2])
     with torch.no_grad():
         student.bert.get_parameter(name).mul_(1.1)
@@ -37,7 +37,7 @@ def test_a_changed_weight_shows(teacher: PreTrainedModel, name: str) -> None:
 
 
 def test_other_layers_and_not_a_number_show(teacher: PreTrainedModel) -> None:
-    """A student of the wrong layers, and one whose outputs are nan: never counted as equal."""
+    """A student with other layers, or with nan outputs, never counts as equal."""
     student = extract(teacher, [0, 3])
     assert max_output_difference(teacher, student, [0, 2], None)[0] > 1e-3
     with torch.no_grad():
@@ -46,7 +46,7 @@ def test_other_layers_and_not_a_number_show(teacher: PreTrainedModel) -> None:
 
 
 def test_bare_encoders_are_compared_too(make_checkpoint: Callable[..., Path]) -> None:
-    """By hidden states and what the pooler makes of them."""
+    """Encoders without a head are compared by hidden states and pooler output."""
     teacher = AutoModel.from_pretrained(make_checkpoint("bert", 4, auto=AutoModel)).eval()
     student = extract(teacher, [1, 3])
     assert max_output_difference(teacher, student, [1, 3], None)[0] == 0
@@ -56,7 +56,7 @@ def test_bare_encoders_are_compared_too(make_checkpoint: Callable[..., Path]) ->
 
 
 def test_nan_in_one_output_of_several_shows(make_checkpoint: Callable[..., Path]) -> None:
-    """The hidden states are equal, and the pooler's output is not a number."""
+    """Equal hidden states and a nan pooler output do not count as equal."""
     teacher = AutoModel.from_pretrained(make_checkpoint("bert", 4, auto=AutoModel)).eval()
     student = extract(teacher, [1, 3])
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""vocabulary: the same text splits the same, and the kept tokens' logits stay what they were."""
+"""Prune a vocabulary: the text is split as before, and the logits of kept tokens do not change."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_a_text_s_own_tokens_are_enough(
     prose: list[str],
     tmp_path: Path,
 ) -> None:
-    """With fewer tokens the text gives the same strings, and the model the same logits for them."""
+    """With the pruned vocabulary, the text has the same tokens and the model the same logits for them."""
     part = prose[:12]
     text = tmp_path / "part.txt"
     text.write_text("\n".join(part) + "\n", encoding="utf-8")
@@ -111,7 +111,7 @@ def test_a_text_s_own_tokens_are_enough(
 
 
 def test_specials_keep_their_roles(full: PreTrainedTokenizerBase, prose: list[str]) -> None:
-    """Their ids change, their names and places don't."""
+    """Special tokens keep their names and positions; only their ids change."""
     from distilkit.encoders import checkpoint, vocabulary
 
     kept = vocabulary.choose_tokens(vocabulary.count_tokens(Dataset.from_dict({"text": prose[:3]}), full), full)
@@ -123,7 +123,7 @@ def test_specials_keep_their_roles(full: PreTrainedTokenizerBase, prose: list[st
 
 
 def test_counts_are_the_plain_ones(full: PreTrainedTokenizerBase, prose: list[str]) -> None:
-    """As counted by hand."""
+    """They equal counts over the plain tokenizer's ids."""
     counts = vocabulary.count_tokens(Dataset.from_dict({"text": prose[:5]}), full)
     ids = [i for line in prose[:5] for i in full(line, add_special_tokens=False)["input_ids"]]
 
@@ -131,7 +131,7 @@ def test_counts_are_the_plain_ones(full: PreTrainedTokenizerBase, prose: list[st
 
 
 def test_the_commonest_tokens_of_a_corpus(teacher: Path, corpus: Path, tmp_path: Path) -> None:
-    """--vocabulary N keeps N tokens and what they rest on, and needs a text to count in."""
+    """--vocabulary N keeps N tokens and those that they need. It requires a text to count in."""
     options = {"teacher": str(teacher), "layers": 2, "vocabulary": "100"}
     with pytest.raises(DistilkitError, match="--vocabulary N counts tokens"):
         init(InitOptions(output=tmp_path / "a", **options))  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ def test_the_commonest_tokens_of_a_corpus(teacher: Path, corpus: Path, tmp_path:
 def test_a_student_with_fewer_tokens_is_distilled_against_its_teacher(
     teacher: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    """The teacher is asked about the kept tokens alone; a teacher that lacks one of them is refused."""
+    """The teacher is pruned to the student's tokens; a teacher that lacks one of them is refused."""
     init(InitOptions(teacher=str(teacher), output=tmp_path / "s", vocabulary="100", corpus=str(corpus)))
     options = {"corpus": str(corpus), "steps": 2, "batch_size": 2, "seq_length": 32}
     done = distill(DistillOptions(student=str(tmp_path / "s"), output=tmp_path / "d", **options))  # type: ignore[arg-type]
@@ -164,7 +164,7 @@ def test_a_student_with_fewer_tokens_is_distilled_against_its_teacher(
 
 
 def test_a_word_that_ends_as_unknown_stays_so() -> None:
-    """WordPiece goes through tokens that nobody counts before it gives up: without them it might not."""
+    """WordPiece tries tokens inside a word before it returns [UNK]; these must be kept too."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ab", "a", "##b", "##c", "##bc", "c"]
     core = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -177,7 +177,7 @@ def test_a_word_that_ends_as_unknown_stays_so() -> None:
 
 
 def test_size_of_an_xlm_r() -> None:
-    """Half the layers leave most of XLM-R-base; a fifth of its tokens as well does not (counted, nothing allocated)."""
+    """Half the layers leave most of XLM-R-base; a fifth of its tokens does not (shapes only, nothing is allocated)."""
     from distilkit.encoders.layers import truncate_shared
 
     config = XLMRobertaConfig(vocab_size=250_002, max_position_embeddings=514, type_vocab_size=1)
