@@ -155,7 +155,7 @@ def make_step(options: Any) -> tuple[Any, Any]:
     from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
     from distilkit.data.batches import Batches
-    from distilkit.data.masking import masked_batch
+    from distilkit.data.masking import make_collate
     from distilkit.distillation.text_objective import WEIGHTS, Distillation
     from distilkit.encoders import layers
     from distilkit.options.distill import DistillOptions
@@ -177,7 +177,7 @@ def make_step(options: Any) -> tuple[Any, Any]:
     tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(words)})
     blocks = np.random.default_rng(0).integers(5, VOCABULARY, (2000, options.length)).astype("int32")
     rows = Dataset.from_dict({"input_ids": blocks})
-    batches = Batches(rows, masked_batch(tokenizer, 0.15), batch_size=options.batch, seed=0)
+    batches = Batches(rows, make_collate(tokenizer, 0.15), batch_size=options.batch, seed=0)
     numbers = iter(range(10**6))
     settings = DistillOptions(
         student="", corpus="", output=Path(), precision=options.precision, compile=options.compile
