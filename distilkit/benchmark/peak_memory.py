@@ -1,4 +1,4 @@
-"""Measure the memory of a model's weights and forward pass."""
+"""Measure the memory of a model's weights and its forward pass."""
 
 import json
 import os
@@ -12,28 +12,28 @@ from torch.profiler import ProfilerActivity, profile
 
 from distilkit.encoders.sizes import memory_bytes
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler talks on stderr
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # Otherwise the profiler logs to stderr.
 
 
 @torch.inference_mode()
 def peak_memory(model: nn.Module, inputs: dict[str, Tensor], device: str) -> int:
-    """Return the bytes of a model's weights and of what a (warm) forward pass adds to them at its peak.
+    """Return the bytes of a model's weights plus the peak of its activations in a forward pass. Warm it up first.
 
-    That is what torch's allocators hand out for tensors: not the interpreter, hundreds of megabytes whatever the
-    model, and not the scratch space of BLAS.
+    Only tensors of torch's allocators count. The interpreter's hundreds of megabytes, which do not depend on the model,
+    and scratch space of BLAS are excluded.
     """
-    rise = _rise_on_cuda(model, inputs) if device == "cuda" else _rise_on_cpu(model, inputs)
-    return memory_bytes(model) + rise
+    peak = _cuda_peak(model, inputs) if device == "cuda" else _cpu_peak(model, inputs)
+    return memory_bytes(model) + peak
 
 
-def _rise_on_cuda(model: nn.Module, inputs: dict[str, Tensor]) -> int:
+def _cuda_peak(model: nn.Module, inputs: dict[str, Tensor]) -> int:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     model(**inputs)
     return torch.cuda.max_memory_allocated() - before
 
 
-def _rise_on_cpu(model: nn.Module, inputs: dict[str, Tensor]) -> int:
+def _cpu_peak(model: nn.Module, inputs: dict[str, Tensor]) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         model(**inputs)
     with tempfile.TemporaryDirectory() as directory:

@@ -1,4 +1,4 @@
-"""Measure latency and throughput of models in turn, so that drift cancels."""
+"""Measure latency and throughput of several models in alternation, so that drift cancels."""
 
 import contextlib
 import time
@@ -17,14 +17,12 @@ from distilkit.options.bench import BenchOptions
 from distilkit.progress import Advance
 
 Seconds = npt.NDArray[np.float64]
-
-
-WARM_UP = 3
+WARM_UP_PASSES = 3
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A checkpoint in the comparison: the whole model, and the module of it that is timed."""
+    """A checkpoint in the comparison: the whole model, and its module that is timed."""
 
     name: str
     model: PreTrainedModel
@@ -33,7 +31,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting that every contender is measured in."""
+    """One setting in which all contenders are measured; str() is its name in metrics."""
 
     device: str
     precision: str
@@ -45,8 +43,8 @@ class Cell:
 
 
 @contextlib.contextmanager
-def threads(wanted: int | None) -> Iterator[int]:
-    """Use that many CPU threads for a while; yields how many are in use."""
+def cpu_threads(wanted: int | None) -> Iterator[int]:
+    """Context manager: use this number of CPU threads, or the current one for None; yield the number in use."""
     before = torch.get_num_threads()
     torch.set_num_threads(wanted or before)
     try:
@@ -55,26 +53,29 @@ def threads(wanted: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def measure(contenders: Sequence[Contender], cell: Cell, config: BenchOptions, advance: Advance) -> dict[str, float]:
-    """Return all models' metrics in a cell."""
+def measure(contenders: Sequence[Contender], cell: Cell, options: BenchOptions, advance: Advance) -> dict[str, float]:
+    """Return the metrics of all models in a cell. `speedup` is relative to the first model.
+
+    Raises DistilkitError if the GPU runs out of memory.
+    """
     try:
         models = [contender.timed.to(cell.device) for contender in contenders]
-        inputs = random_inputs(contenders, cell, config.seed)
-        seconds = time_in_turn(models, inputs, config.runs, advance, cell)
+        inputs = random_inputs(contenders, cell, options.seed)
+        seconds = time_interleaved(models, inputs, options.runs, advance, cell)
         peaks = [peak_memory(model, inputs, cell.device) for model in models]
     except torch.cuda.OutOfMemoryError:
-        raise DistilkitError(f"{cell} does not fit in the GPU's memory: lower --batch-sizes or --seq-lengths") from None
+        raise DistilkitError(f"{cell} does not fit in GPU memory: lower --batch-sizes or --seq-lengths") from None
     metrics: dict[str, float] = {}
-    for i, (taken, peak) in enumerate(zip(seconds, peaks, strict=True)):
-        values = {**summarise(taken, cell), "peak_memory_bytes": float(peak)}
+    for i, (own, peak) in enumerate(zip(seconds, peaks, strict=True)):
+        values = {**summarise(own, cell), "peak_memory_bytes": float(peak)}
         if i:
-            values["speedup"] = float(np.median(seconds[0] / taken))
+            values["speedup"] = float(np.median(seconds[0] / own))
         metrics |= {f"{i}/{cell}/{name}": value for name, value in values.items()}
     return metrics
 
 
 def random_inputs(contenders: Sequence[Contender], cell: Cell, seed: int) -> dict[str, Tensor]:
-    """Draw token ids that every model knows, (B, T), none of them padding."""
+    """Draw random token ids (B, T) that are in every model's vocabulary and are not padding."""
     generator = torch.Generator().manual_seed(seed)
     configs = [contender.model.config for contender in contenders]
     padding = {config.pad_token_id for config in configs}
@@ -84,32 +85,32 @@ def random_inputs(contenders: Sequence[Contender], cell: Cell, seed: int) -> dic
 
 
 @torch.inference_mode()
-def time_in_turn(
+def time_interleaved(
     models: Sequence[nn.Module], inputs: dict[str, Tensor], runs: int, advance: Advance, cell: Cell
 ) -> Seconds:
-    """Time forward passes in turn (A B A B …) after a warm-up; returns seconds, (models, runs)."""
+    """Time forward passes in alternation (A B A B …) after a warm-up; return seconds (models, runs)."""
     for model in models:
-        for _ in range(WARM_UP):
+        for _ in range(WARM_UP_PASSES):
             model(**inputs)
     seconds = np.empty((len(models), runs))
     for run in range(runs):
         for i, model in enumerate(models):
-            _finish(cell.device)
+            _synchronise(cell.device)
             started = time.perf_counter()
             model(**inputs)
-            _finish(cell.device)
+            _synchronise(cell.device)
             seconds[i, run] = time.perf_counter() - started
         advance(1, str(cell))
     return seconds
 
 
-def _finish(device: str) -> None:
+def _synchronise(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def summarise(seconds: Seconds, cell: Cell) -> dict[str, float]:
-    """Turn one model's seconds a forward pass into latency (of the pass) and throughput (of all passes)."""
+    """Return latency percentiles and throughput from one model's seconds per forward pass (runs,)."""
     rate = cell.batch * len(seconds) / seconds.sum()
     return {
         "latency_ms_p50": float(np.percentile(seconds, 50) * 1e3),

@@ -6,7 +6,7 @@ from statistics import median
 
 import torch
 
-from distilkit.benchmark.timing import Cell, Contender, measure, threads
+from distilkit.benchmark.timing import Cell, Contender, cpu_threads, measure
 from distilkit.encoders import checkpoint
 from distilkit.encoders.sizes import model_sizes
 from distilkit.errors import DistilkitError
@@ -39,7 +39,7 @@ def bench(config: BenchOptions) -> Record:
     cells = [Cell(*cell) for cell in product(devices, [config.precision], config.batch_sizes, config.seq_lengths)]
     for contender in contenders:
         contender.timed.to(DTYPES[config.precision])
-    with threads(config.threads) as used, track("bench", len(cells) * config.runs, unit="runs") as advance:
+    with cpu_threads(config.threads) as used, track("bench", len(cells) * config.runs, unit="runs") as advance:
         for cell in cells:
             metrics |= measure(contenders, cell, config, advance)
     for i in range(1, len(contenders)):

@@ -245,7 +245,7 @@ def test_what_a_cache_cannot_do_is_refused(config: DistillOptions, changes: dict
     """A loss term that needs more than predictions at masked tokens is named with its flag; nothing is written."""
     with pytest.raises(DistilkitError, match=words):
         distill(replace(config, **changes))
-    with pytest.raises(DistilkitError, match="--teacher-cache.* -o"):
+    with pytest.raises(DistilkitError, match=r"--teacher-cache.* -o"):
         distill(replace(config, teacher_cache=config.output / "cache"))
 
     assert not config.output.exists()
