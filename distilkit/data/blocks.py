@@ -64,7 +64,7 @@ def pack_corpus(options: DistillOptions, source: str, tokenizer: PreTrainedToken
 
 
 def read_heldout(options: DistillOptions, tokenizer: PreTrainedTokenizerBase) -> Sequence[dict[str, Any]]:
-    """Return the first blocks of --heldout."""
+    """Return the first HELDOUT_BLOCKS blocks of --heldout."""
     blocks = pack_corpus(options, str(options.heldout), tokenizer)
     return Rows(blocks, np.arange(min(len(blocks), HELDOUT_BLOCKS)))
 
@@ -134,6 +134,8 @@ def split_blocks(blocks: Dataset, seed: int) -> tuple[Rows, Rows]:
     """
     count = min(HELDOUT_BLOCKS, max(1, int(HELDOUT_SHARE * len(blocks))))
     if len(blocks) < 2:
-        raise DistilkitError("the corpus is too small to reserve held-out text: give more text or --heldout")
+        raise DistilkitError(
+            "the corpus is too small to hold out a block: give more text, or held-out text with --heldout"
+        )
     order = np.random.default_rng(seed).permutation(len(blocks))
     return Rows(blocks, order[count:].astype(np.uint32)), Rows(blocks, order[:count])

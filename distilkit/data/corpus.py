@@ -34,7 +34,7 @@ def stream_documents(source: str) -> IterableDataset:
 
 
 def read_once(source: str) -> tuple[Dataset | IterableDataset, str]:
-    """Read the documents for a single pass; return them with a fingerprint of their content.
+    """Read the documents for a single pass; return them with a fingerprint (for files: of path, size and change time).
 
     Local files are read in place: a copy in datasets' cache would take as much disk again and, memory-mapped, as much
     memory. A hub data set is downloaded once.
@@ -64,7 +64,7 @@ def _read(source: str, streaming: bool) -> Any:
         documents = documents.select_columns("text")
         first = [row["text"] or "" for row in islice(documents, 1000)]
         if not all(isinstance(text, str) for text in first):
-            raise DistilkitError(f"corpus '{source}' has values other than text in its column 'text': give plain text")
+            raise DistilkitError(f"corpus '{source}' has values other than text in its column 'text': use plain text")
         if not any(text.strip() for text in first):
             raise DistilkitError(f"corpus '{source}' contains no text: give another text")
     return documents

@@ -21,7 +21,7 @@ class Position(TypedDict):
 
     row: int  # rows before it since the start
     row_of_pass: int  # rows before it in this pass over the text, skipped ones included
-    rest: list[int]  # tokens before it that don't fill a row yet
+    rest: list[int]  # tokens before it that do not fill a row yet
     documents: dict[str, Any] | None  # datasets' own state, None at the start of a pass
 
 

@@ -63,7 +63,7 @@ def open_config(name: str) -> PretrainedConfig:
     # Raised for an unknown model type, custom code, or values of a wrong type.
     except (ValueError, KeyError, TypeError, StrictDataclassError) as error:
         raise DistilkitError(
-            f"'{name}' has a config.json that transformers cannot read ({_first_line(error)})"
+            f"'{name}' has a config.json that transformers cannot read ({_first_line(error)}): check it"
         ) from None
     kind = None
     if type(config) not in transformers.MODEL_FOR_MASKED_LM_MAPPING:
@@ -85,7 +85,7 @@ def head_of(config: PretrainedConfig) -> Head:
 
 def _unreachable(name: str, path: Path, error: Exception) -> str:
     if path.is_dir():
-        return f"'{name}' cannot be read ({_first_line(error)})"
+        return f"'{name}' cannot be read ({_first_line(error)}): check its config.json"
     return f"no directory '{name}', and no such checkpoint on the hub ({_first_line(error)}): give a local directory"
 
 
@@ -133,9 +133,11 @@ def open_model(
                 f"'{name}' has no model.safetensors, and pickles are not read: convert its weights"
                 " (distilkit init … --allow-pickle does)"
             ) from None
-        raise DistilkitError(f"weights of '{name}' cannot be read ({_first_line(error)})") from None
+        raise DistilkitError(f"weights of '{name}' cannot be read ({_first_line(error)}): save them again") from None
     except (ValueError, RuntimeError) as error:
-        raise DistilkitError(f"weights of '{name}' do not fit its config ({_first_line(error)})") from None
+        raise DistilkitError(
+            f"weights of '{name}' do not fit its config.json ({_first_line(error)}): check it"
+        ) from None
     missing = set(report["missing_keys"]) | {key[0] for key in report["mismatched_keys"]}
     _refuse_missing(name, head, model, missing, new_head=new_head)
     if any(".pooler." in f".{key}" for key in missing) and not new_head:
@@ -208,7 +210,9 @@ def open_tokenizer(name: str, model: PreTrainedModel | None = None, *, fast: boo
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise DistilkitError(f"'{name}' has no tokenizer that can be read ({_first_line(error)})") from None
+        raise DistilkitError(
+            f"'{name}' has no readable tokenizer ({_first_line(error)}): add its tokenizer.json"
+        ) from None
     if (fast and not tokenizer.is_fast) or len(tokenizer) < 6:
         raise DistilkitError(
             f"'{name}' has no fast tokenizer: put its tokenizer.json (or vocab files) into the directory"

@@ -1,6 +1,6 @@
 """The stack of layers in an encoder: find it, keep some layers, or skip some while running.
 
-Nothing here depends on the model family. An exception is a row of the table at the top.
+Nothing here depends on the model family. Exceptions are rows of the tables REFUSED and FOLDED_FACTORS.
 """
 
 import copy
@@ -98,19 +98,19 @@ def skip_layers(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[None]
 
 def _skipping_forward(forward: Callable[..., Any], kept: list[bool], *, as_zeros: bool) -> Callable[..., Any]:
     """Wrap a layer's forward; `kept` has one entry per call in a pass (ALBERT calls its layer repeatedly)."""
-    turns = itertools.cycle(kept)
+    calls = itertools.cycle(kept)
 
     def run(*args: Any, **inputs: Any) -> Any:
         output = forward(*args, **inputs)
-        if next(turns):
+        if next(calls):
             return output
         hidden = args[0] if args else inputs["hidden_states"]
-        passed = torch.zeros_like(hidden) if as_zeros else hidden
+        skipped = torch.zeros_like(hidden) if as_zeros else hidden
         if isinstance(output, Tensor):
-            return passed
+            return skipped
         if isinstance(output, dict):
-            return output | {next(iter(output)): passed}
-        return (passed, *output[1:])
+            return output | {next(iter(output)): skipped}
+        return (skipped, *output[1:])
 
     return run
 

@@ -70,5 +70,5 @@ def test_rows_are_padded_to_the_longest_of_their_batch(tokenizer: PreTrainedToke
         assert all(batch["input_ids"][i, n + 2 :].eq(0).all() for i, n in enumerate((4, 1, 7)))
         targets += batch["labels"] != -100
 
-    body = torch.tensor([[0, *[1] * n, 0, *[0] * (7 - n)] for n in (4, 1, 7)])
-    assert torch.equal(targets > 0, body > 0)
+    content = torch.tensor([[0, *[1] * n, 0, *[0] * (7 - n)] for n in (4, 1, 7)])
+    assert torch.equal(targets > 0, content > 0)

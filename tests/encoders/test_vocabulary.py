@@ -1,5 +1,6 @@
 """Prune a vocabulary: the text is split as before, and the logits of kept tokens do not change."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from transformers import (
 from distilkit.commands.distill import distill
 from distilkit.commands.init import init
 from distilkit.encoders import vocabulary
+from distilkit.encoders.checkpoint import redefine
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions
@@ -189,3 +191,17 @@ def test_size_of_an_xlm_r() -> None:
     assert teacher.num_parameters() == 278_295_186
     assert half.num_parameters() == 278_295_186 - 6 * 7_087_872
     assert fewer.num_parameters() == half.num_parameters() - 200_002 * (768 + 1)
+
+
+def test_the_same_tokens_with_other_ids_are_refused(teacher: Path) -> None:
+    """Two ids exchanged: the logits of the two models belong to different tokens."""
+    definition = json.loads((teacher / "tokenizer.json").read_text(encoding="utf-8"))
+    vocab = definition["model"]["vocab"]
+    one, other = [token for token in vocab if token.isalpha()][:2]
+    vocab[one], vocab[other] = vocab[other], vocab[one]
+    own = AutoTokenizer.from_pretrained(teacher)
+    exchanged = redefine(own, json.dumps(definition))
+
+    assert exchanged.get_vocab().keys() == own.get_vocab().keys()
+    with pytest.raises(DistilkitError, match=r"--teacher.*--against"):
+        vocabulary.to_vocabulary(AutoModelForMaskedLM.from_pretrained(teacher), own, exchanged)
