@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ PACKAGES = ("distilkit", "torch", "transformers", "accelerate", "datasets", "tok
 
 
 MODEL_PREFIX = re.compile(r"(\d+|teacher|student|control(-\d+)?)/")
+BENCH_SETTING = re.compile(r"(\w+)/(\w+)/b(\d+)/l(\d+)")
 COMPARISONS = ("retention", "difference")
 DETAILS = ("low", "high", "min", "max", "count")
 
@@ -60,6 +62,30 @@ class MetricName(NamedTuple):
         """The task of a score or a comparison."""
         return self.subject.split("/")[1 if self.comparison else 0]
 
+    @property
+    def seed(self) -> str:
+        """The seed in a metric of one seed (`seed-42/collapsed`; with several tasks `mrpc/seed-42/collapsed`)."""
+        word = self.subject.split("/")[-1]
+        return word.removeprefix("seed-") if word.startswith("seed-") else ""
+
+
+class BenchSetting(NamedTuple):
+    """A setting in which bench measures all models: the subject of the metrics measured in it."""
+
+    device: str
+    precision: str
+    batch_size: int
+    length: int  # tokens
+
+    @classmethod
+    def parse(cls, subject: str) -> "BenchSetting | None":
+        """Take a subject apart, like cpu/fp32/b1/l128; None if it is no setting of bench."""
+        match = BENCH_SETTING.fullmatch(subject)
+        return cls(match[1], match[2], int(match[3]), int(match[4])) if match else None
+
+    def __str__(self) -> str:
+        return f"{self.device}/{self.precision}/b{self.batch_size}/l{self.length}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -103,6 +129,12 @@ def _plain(value: Any, *, place: bool) -> Any:
     if isinstance(value, Path) or (place and value):
         return str(Path(value).absolute())
     return value
+
+
+def baselines_by_prefix(names: Sequence[str] | None) -> dict[str, str]:
+    """Return the baselines of an eval by the model in their metric names: `control`, or `control-N` for several."""
+    names = names or ()
+    return {f"control-{n}" if len(names) > 1 else "control": name for n, name in enumerate(names)}
 
 
 def _machine() -> dict[str, str]:

@@ -3,10 +3,11 @@
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from distilkit.formatting import format_duration, format_gibibytes, format_number
-from distilkit.record import MetricName, Record, json_text
+from distilkit.record import MetricName, Record, baselines_by_prefix, json_text
 
 Rows = list[tuple[Any, ...]]
 DETAIL = re.compile(  # what has a table of its own: slices of a text, and bins of confidence
@@ -25,12 +26,13 @@ def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
     if done.command == "eval":
         plain = replace(done, metrics=metrics)
         return [comparison(plain), *intervals(plain), *averages(plain), *details(done)]
-    models = list(dict.fromkeys(name.split("/")[0] for name in metrics))
+    parsed = {MetricName.parse(name): value for name, value in metrics.items()}
+    models = list(dict.fromkeys(name.model for name in parsed))
     if done.command != "demo" and not all(model.isdigit() for model in models):
         return [(["metric", "value"], list(metrics.items())), *averages(done), *details(done)]
-    names = list(dict.fromkeys("/".join(name.split("/")[1:]) for name in metrics))
-    rows = [(name, *(metrics.get(f"{model}/{name}") for model in models)) for name in names]
-    return [(["metric", *models], rows), *details(done)]
+    names = list(dict.fromkeys(name._replace(model="") for name in parsed))
+    rows: Rows = [(str(name), *(parsed.get(name._replace(model=model)) for model in models)) for name in names]
+    return [(["metric", *(column_title(done, model) for model in models)], rows), *details(done)]
 
 
 def details(done: Record) -> list[tuple[list[str], Rows]]:
@@ -68,9 +70,17 @@ def comparison(done: Record) -> tuple[list[str], Rows]:
     names = dict.fromkeys(name for column in columns.values() for name in column)
     alone = "model" if len(columns) > 1 else "value"
     return (
-        ["metric", *(label or alone for label in columns)],
+        ["metric", *(column_title(done, label) or alone for label in columns)],
         [(name, *(column.get(name) for column in columns.values())) for name in names],
     )
+
+
+def column_title(done: Record, model: str) -> str:
+    """Title a model's column: baselines, `control` in metric names, by their directory."""
+    baselines = baselines_by_prefix(done.config.get("control"))
+    if model in baselines:
+        return f"baseline: {Path(baselines[model]).name}"
+    return "baseline" if model == "control" else model
 
 
 def intervals(done: Record) -> list[tuple[list[str], Rows]]:

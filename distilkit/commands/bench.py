@@ -6,13 +6,13 @@ from statistics import median
 
 import torch
 
-from distilkit.benchmark.timing import Cell, Contender, cpu_threads, measure
+from distilkit.benchmark.timing import Contender, cpu_threads, measure
 from distilkit.encoders import checkpoint
 from distilkit.encoders.sizes import model_sizes
 from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
 from distilkit.progress import track
-from distilkit.record import Record, record
+from distilkit.record import BenchSetting, Record, record
 from distilkit.training.devices import DTYPES
 
 DEVICES = ("cpu", "cuda")
@@ -36,14 +36,15 @@ def bench(config: BenchOptions) -> Record:
         for i, entry in enumerate(contenders)
         for name, size in model_sizes(entry.model, entry.name).items()
     }
-    cells = [Cell(*cell) for cell in product(devices, [config.precision], config.batch_sizes, config.seq_lengths)]
+    options = product(devices, [config.precision], config.batch_sizes, config.seq_lengths)
+    settings = [BenchSetting(*values) for values in options]
     for contender in contenders:
         contender.timed.to(DTYPES[config.precision])
-    with cpu_threads(config.threads) as used, track("bench", len(cells) * config.runs, unit="runs") as advance:
-        for cell in cells:
-            metrics |= measure(contenders, cell, config, advance)
+    with cpu_threads(config.threads) as used, track("bench", len(settings) * config.runs, unit="runs") as advance:
+        for setting in settings:
+            metrics |= measure(contenders, setting, config, advance)
     for i in range(1, len(contenders)):
-        metrics[f"{i}/speedup"] = median(metrics[f"{i}/{cell}/speedup"] for cell in cells)
+        metrics[f"{i}/speedup"] = median(metrics[f"{i}/{setting}/speedup"] for setting in settings)
     timed = ", ".join(type(contender.timed).__name__ for contender in contenders)
     gpu = {"gpu": torch.cuda.get_device_name()} if "cuda" in devices else {}
     return record("bench", config, metrics, threads=str(used), padding="none", timed=timed, **gpu)

@@ -12,7 +12,7 @@ from distilkit.evaluation.retention import TEACHER, Result, compare
 from distilkit.evaluation.scoring import score_checkpoint, score_file
 from distilkit.files import UNWRITABLE, is_writable
 from distilkit.options.tasks import EvalOptions
-from distilkit.record import Record, record
+from distilkit.record import Record, baselines_by_prefix, record
 from distilkit.tasks import labels
 from distilkit.tasks.catalogue import Task, glue_average_tasks, resolve
 from distilkit.tasks.rows import tasks_scored_on_test
@@ -33,10 +33,8 @@ def evaluate(config: EvalOptions) -> Record:
     if config.predictions:
         return record("eval", config, score_file(chosen[0], config))
     models = {f"{place}/" if len(config.models) > 1 else "": name for place, name in enumerate(config.models)}
-    controls = {
-        f"control-{n}/" if len(config.control) > 1 else "control/": name for n, name in enumerate(config.control)
-    }
-    entries = {**models, **({TEACHER: config.against} if config.against else {}), **controls}
+    baselines = {f"{label}/": name for label, name in baselines_by_prefix(config.control).items()}
+    entries = {**models, **({TEACHER: config.against} if config.against else {}), **baselines}
     for name in entries.values() if len(chosen) > 1 else ():
         _check_directories(name, chosen)
     if chosen[0].name == "custom":
@@ -53,7 +51,7 @@ def evaluate(config: EvalOptions) -> Record:
     results = {label: scored[name] for label, name in entries.items()}
     scores = {label + name: value for label, result in results.items() for name, value in result.scores.items()}
     if config.against:
-        scores |= compare(results, chosen, config.seed, [*models], [*controls])
+        scores |= compare(results, chosen, config.seed, [*models], [*baselines])
     return record("eval", config, scores | agreed, device=str(device()), **about)
 
 

@@ -218,7 +218,7 @@ def spread(runs: list[dict[str, float]]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for name in runs[0]:
         values = [one[name] for one in runs if name in one]
-        if len(values) == len(runs) and not name.endswith(f"/{COLLAPSED}"):
+        if len(values) == len(runs) and MetricName.parse(name).metric != COLLAPSED:
             metrics |= {name: statistics.median_low(values), f"{name}/min": min(values), f"{name}/max": max(values)}
     return metrics
 

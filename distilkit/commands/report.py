@@ -9,7 +9,7 @@ from distilkit.reporting.model_card import cards
 from distilkit.reporting.models import Results, read
 from distilkit.reporting.next_steps import NextStep, next_steps
 from distilkit.reporting.plots import Plot, draw, save
-from distilkit.reporting.provenance import steps
+from distilkit.reporting.provenance import base_of, steps
 from distilkit.reporting.render import Content, html, markdown
 from distilkit.reporting.tables import overview, scores, speeds
 
@@ -29,7 +29,8 @@ def report(config: ReportOptions) -> Record:
         for plot in plots:
             save(plot, out)
         tables = [overview(results), scores(results), speeds(results)]
-        content = Content(results, tables, plots, done_steps, [*next_steps(results), *missing])
+        base = base_of(step.record for step in done_steps)
+        content = Content(results, tables, plots, done_steps, [*next_steps(results, base), *missing])
         write_text(out / "report.html", html(content))
         write_text(out / "report.md", markdown(content))
         done = record("report", config, metrics)

@@ -169,13 +169,13 @@ def training(model: Model) -> str:
     if not trained:
         return "It was not trained after layers were removed."
     took = training_seconds(trained)
-    said = ", ".join(f"{step.command} {seeds(step)}" for step in trained)
+    runs = ", ".join(f"{step.command} {seeds(step)}" for step in trained)
     hours = (
         f"Training took {took / 3600:.2f} hours ({format_duration(took)}) in all"
         if took
         else "The training time is not recorded"
     )
-    return f"{hours}: {said}."
+    return f"{hours}: {runs}."
 
 
 def limits(results: Results, model: Model) -> Iterator[str]:
@@ -196,7 +196,7 @@ def limits(results: Results, model: Model) -> Iterator[str]:
         yield "Scores come from one seed, so small differences may be due to chance."
     yield from seed_warnings(model)
     if model.role == "student" and not any(
-        task_retention(other) for other in results.models if results.role(other) == "control"
+        task_retention(other) for other in results.models if results.role(other) == "baseline"
     ):
         yield "No baseline was trained without the teacher, so the effect of distillation is unknown."
     if any("/latency_ms_" in name for name in model.metrics):

@@ -1,6 +1,5 @@
 """A model of a report: its history, the eval and bench records saved beside it, and its learning curve."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,10 @@ from typing import Any
 
 from distilkit.encoders.sizes import count_weights, weights_bytes
 from distilkit.errors import DistilkitError
-from distilkit.record import COLLAPSED, MetricName, Record, read_biography
+from distilkit.record import COLLAPSED, MetricName, Record, baselines_by_prefix, read_biography
 from distilkit.reporting.records import (
     MEASUREMENTS,
     biography,
-    controls,
     curve,
     eval_and_bench_records,
     metrics_of,
@@ -24,9 +22,9 @@ from distilkit.reporting.records import (
 from distilkit.tasks.catalogue import TASKS
 from distilkit.tasks.rows import SCORED_ON_TEST
 
-ROLES = ("", "extracted", "student", "control")
-# metrics by which finetune marks a seed; with --task glue, the task's name comes first
-MARK = re.compile(rf"((?P<task>\w+)/)?seed-(?P<seed>\d+)/(?P<what>diverged|{COLLAPSED})")
+# what finetune's mark of a seed means
+SEED_MARKS = {"diverged": "does not count", COLLAPSED: "predicts the same label for every row"}
+ROLES = ("", "extracted", "student", "baseline")
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,11 @@ class Model:
 
     @property
     def role(self) -> str:
-        """The model's role in a distillation: student, control (trained without a teacher), extracted, or ""."""
+        """The model's role in a distillation: student, baseline (trained without a teacher), extracted, or ""."""
         if not self.history_since("init"):
             return ""
         taught = [step.config.get("objective") != "mlm" for step in self.training]
-        return "student" if any(taught) else "control" if taught else "extracted"
+        return "student" if any(taught) else "baseline" if taught else "extracted"
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class Results:
         return str(born[0].config["teacher"]) if born and born[0].config.get("teacher") else None
 
     def role(self, model: Model) -> str:
-        """Return a model's role among the others: teacher, student, control, extracted, or ""."""
+        """Return a model's role among the others: teacher, student, baseline, extracted, or ""."""
         taught = [self.teacher(other) for other in self.models if other.role]
         return model.role or ("teacher" if any(place and same_model(model.location, place) for place in taught) else "")
 
@@ -183,7 +181,7 @@ def differences(results: Results, model: Model) -> dict[tuple[str, str], tuple[f
     apart: dict[tuple[str, str], tuple[float, float, float]] = {}
     for found in results.measured:
         mine = metrics_of(found, model.location)
-        for label, place in controls(found).items():
+        for label, place in baselines_by_prefix(found.config.get("control")).items():
             other = results.find(place)
             if other is None or other is model:
                 continue
@@ -197,19 +195,18 @@ def differences(results: Results, model: Model) -> dict[tuple[str, str], tuple[f
 
 def seed_warnings(model: Model) -> list[str]:
     """Return a warning for each seed that diverged, and so does not count, or that collapsed."""
-    said = []
+    warnings = []
     for step in (step for step in model.biography if step.command == "finetune"):
-        for name in step.metrics:
-            if mark := MARK.fullmatch(name):
-                after = "does not count" if mark["what"] == "diverged" else "predicts the same label for every row"
-                task = mark["task"] or step.config.get("task")
-                said.append(f"{task}: seed {mark['seed']} {mark['what']}, it {after}")
-    said += [
-        f"{name.removesuffix(f'/{COLLAPSED}')}: it predicts the same label for every row"
-        for name in model.metrics
-        if name.endswith(f"/{COLLAPSED}") and not MARK.fullmatch(name)
+        for name in map(MetricName.parse, step.metrics):
+            if name.seed and name.metric in SEED_MARKS:
+                task = name.task if name.task != name.subject else step.config.get("task")
+                warnings.append(f"{task}: seed {name.seed} {name.metric}, it {SEED_MARKS[name.metric]}")
+    warnings += [
+        f"{name.task}: it {SEED_MARKS[COLLAPSED]}"
+        for name in map(MetricName.parse, model.metrics)
+        if name.metric == COLLAPSED and not name.seed
     ]
-    return list(dict.fromkeys(said))
+    return list(dict.fromkeys(warnings))
 
 
 def scores_of(model: Model) -> Iterator[tuple[str, str]]:

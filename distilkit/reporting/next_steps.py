@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from distilkit.record import Record
 from distilkit.reporting.models import Model, Results
-from distilkit.reporting.provenance import base_of, reproduction_command, steps
+from distilkit.reporting.provenance import reproduction_command
 from distilkit.reporting.records import task_checkpoints
 from distilkit.reporting.summary import main_model, task_retention
 from distilkit.reporting.tables import headline_metrics
@@ -24,22 +24,30 @@ class NextStep(NamedTuple):
     command: str = ""
 
 
-def next_steps(results: Results) -> list[NextStep]:
-    """List what a reader would want to know but the records do not contain."""
+def next_steps(results: Results, base: str) -> list[NextStep]:
+    """List what a reader would want to know but the records do not contain.
+
+    The commands are written as typed in the directory `base`.
+    """
     main = main_model(results)
     return [
-        *missing_benchmark(results, main),
-        *missing_score(results, main),
-        *(
-            []
-            if main is None
-            else [*missing_retention(results, main), *missing_baseline(results, main), *single_seed(results, main)]
-        ),
+        *missing_benchmark(results, main, base),
+        *missing_score(results, main, base),
+        *(missing_comparisons(results, main, base) if main else []),
         *missing_curve(results),
     ]
 
 
-def missing_benchmark(results: Results, main: Model | None) -> list[NextStep]:
+def missing_comparisons(results: Results, main: Model, base: str) -> list[NextStep]:
+    """Suggest what would show how good the main model is: a teacher, a baseline, several seeds."""
+    return [
+        *missing_retention(results, main, base),
+        *missing_baseline(results, main, base),
+        *single_seed(main, base),
+    ]
+
+
+def missing_benchmark(results: Results, main: Model | None, base: str) -> list[NextStep]:
     """Suggest a bench if there is none: of the fine-tuned models if any, so that all are of one kind."""
     if any("/latency_ms_" in name for model in results.models for name in model.metrics):
         return []
@@ -49,8 +57,8 @@ def missing_benchmark(results: Results, main: Model | None) -> list[NextStep]:
     places = dict.fromkeys(
         str(next(iter(task_checkpoints(Path(place))), place)) for place in named
     )  # one task's checkpoint is timed
-    words = [_shown(results, place) for place in places]
-    into = _shown(results, (main or results.models[0]).location)
+    words = [relative_path(place, base) for place in places]
+    into = relative_path((main or results.models[0]).location, base)
     return [
         NextStep(
             "No bench record, so latency and speed-up are unknown.", _typed("bench", *words, into=f"{into}/bench.json")
@@ -58,16 +66,16 @@ def missing_benchmark(results: Results, main: Model | None) -> list[NextStep]:
     ]
 
 
-def missing_score(results: Results, main: Model | None) -> list[NextStep]:
+def missing_score(results: Results, main: Model | None, base: str) -> list[NextStep]:
     """Suggest a fine-tuning if no model was scored on a task."""
     if headline_metrics(results.models):
         return []
-    place = _shown(results, (main or results.models[0]).location)
+    place = relative_path((main or results.models[0]).location, base)
     command = shlex.join(["distilkit", "finetune", place, "--task", "NAME", "-o", f"{place}-NAME"])
     return [NextStep("No eval or finetune record, so the quality on tasks is unknown.", command)]
 
 
-def missing_retention(results: Results, main: Model) -> list[NextStep]:
+def missing_retention(results: Results, main: Model, base: str) -> list[NextStep]:
     """Suggest an eval against the teacher if the student was scored alone; name a missing interval."""
     kept = task_retention(main)
     if kept and all(f"retention/{task}/low" not in main.metrics for task in kept):
@@ -83,14 +91,14 @@ def missing_retention(results: Results, main: Model) -> list[NextStep]:
     )
     compared = teacher.location if teacher else "TEACHER"
     config = {**given, "models": [compared, main.location] if teacher else [main.location], "against": compared}
-    line = reproduction_command(Record(command="eval", config=config, metrics={}, environment={}), _base(results))
+    line = reproduction_command(Record(command="eval", config=config, metrics={}, environment={}), base)
     text = "No eval record against a teacher, so the retention is unknown."
-    return [NextStep(text, f"{line} --json > {shlex.quote(_shown(results, main.location))}/eval.json")]
+    return [NextStep(text, f"{line} --json > {shlex.quote(relative_path(main.location, base))}/eval.json")]
 
 
-def missing_baseline(results: Results, main: Model) -> list[NextStep]:
+def missing_baseline(results: Results, main: Model, base: str) -> list[NextStep]:
     """Suggest the same training without the teacher, which shows the teacher's effect."""
-    if main.role != "student" or any(results.role(model) == "control" for model in results.models):
+    if main.role != "student" or any(results.role(model) == "baseline" for model in results.models):
         return []
     made = next(step for step in reversed(main.training) if step.config.get("objective") != "mlm")
     config: dict[str, Any] = {
@@ -99,18 +107,18 @@ def missing_baseline(results: Results, main: Model) -> list[NextStep]:
         if name not in WITH_A_TEACHER and not name.startswith("alpha_")
     }
     config |= {"objective": "mlm", "output": f"{made.config.get('output', main.location)}-control"}
-    line = reproduction_command(Record(command="distill", config=config, metrics={}, environment={}), _base(results))
+    line = reproduction_command(Record(command="distill", config=config, metrics={}, environment={}), base)
     return [NextStep("No baseline without a teacher, so the effect of distillation is unknown.", line)]
 
 
-def single_seed(results: Results, main: Model) -> list[NextStep]:
+def single_seed(main: Model, base: str) -> list[NextStep]:
     """Suggest several seeds if a score comes from one."""
     every = (step for step in reversed(main.biography) if step.command == "finetune")
     tuned = next((step for step in every if int(step.config.get("seeds") or 1) == 1), None)
     if tuned is None:
         return []
     config = {**tuned.config, "seeds": 5, "output": f"{tuned.config.get('output', main.location)}-seeds"}
-    line = reproduction_command(Record(command="finetune", config=config, metrics={}, environment={}), _base(results))
+    line = reproduction_command(Record(command="finetune", config=config, metrics={}, environment={}), base)
     return [NextStep("Scores come from one seed, so chance differences are unknown.", line)]
 
 
@@ -128,13 +136,8 @@ def missing_curve(results: Results) -> list[NextStep]:
     return [NextStep(f"No learning curve of {', '.join(names)}: there is no train.jsonl.")] if names else []
 
 
-def _base(results: Results) -> str:
-    return base_of(step.record for step in steps(results))
-
-
-def _shown(results: Results, place: str) -> str:
-    """Return a location as the report's commands spell it."""
-    base = _base(results)
+def relative_path(place: str, base: str) -> str:
+    """Return a location as the report's commands write it."""
     return str(Path(place).relative_to(base)) if base and Path(place).is_relative_to(base) else place
 
 

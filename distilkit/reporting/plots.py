@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from distilkit.errors import DistilkitError
 from distilkit.files import replacing
 from distilkit.formatting import format_percent
+from distilkit.record import COLLAPSED, MetricName
 from distilkit.reporting.models import Model, Results
 from distilkit.reporting.summary import task_retention
-from distilkit.reporting.tables import FEW, describe_setting, headline_metrics, metric_name, speed_cell
+from distilkit.reporting.tables import FEW, common_setting, describe_setting, headline_metrics, metric_name
 from distilkit.tasks.catalogue import TASKS, task_display_name
 from distilkit.training.learning_curve import points
 from distilkit.training.log import NON_LOSS_KEYS
@@ -108,7 +109,7 @@ def line_style(number: int) -> str:
     return LINES[number % len(LINES)]
 
 
-def called(model: Model) -> str:
+def legend_label(model: Model) -> str:
     """Shorten a long name for a legend in the middle; strip a leading _, which would hide it."""
     name = model.name if len(model.name) <= LONGEST else f"{model.name[:18]}…{model.name[1 - LONGEST + 18 :]}"
     return f" {name}" if name.startswith("_") else name
@@ -116,7 +117,7 @@ def called(model: Model) -> str:
 
 def legend(figure: "Figure", models: Sequence[Model], **options: Any) -> None:
     """Draw a legend above a plot, in as many columns as fit; the figure grows with its rows."""
-    columns = LONGEST // (max(len(called(model)) for model in models) + 2)
+    columns = LONGEST // (max(len(legend_label(model)) for model in models) + 2)
     columns = max(1, min(columns, len(models), 3))
     figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (math.ceil(len(models) / columns) - 1))
     figure.legend(loc="outside upper left", ncols=columns, **options)
@@ -133,10 +134,10 @@ def retention(results: Results) -> list[Plot]:
     if not shown:
         return []
     figure, axes = canvas(1.1 + 0.24 * len(tasks) * len(shown), xlabel="share of the teacher's score")
-    said = []
+    descriptions = []
     for place, (number, model) in enumerate(shown):
         shift = (place - (len(shown) - 1) / 2) * 0.7 / len(shown)
-        label = called(model)
+        label = legend_label(model)
         for row, task in enumerate(tasks):
             if (kept := model.metrics.get(f"retention/{task}")) is None:
                 continue
@@ -145,7 +146,7 @@ def retention(results: Results) -> list[Plot]:
             axes.plot([kept], [row + shift], linestyle="", markersize=6, label=label, **look(number))
             label = "_"
             interval = f" ({format_percent(low)} to {format_percent(high)})" if low != high else ""
-            said.append(f"{model.name} {format_percent(kept)}{interval} on {task_display_name(task)}")
+            descriptions.append(f"{model.name} {format_percent(kept)}{interval} on {task_display_name(task)}")
     axes.axvline(1.0, color=INK, linewidth=1, linestyle="--")
     axes.set_yticks(range(len(tasks)), [task_display_name(task) for task in tasks])
     axes.set_ylim(len(tasks) - 0.5, -0.5)
@@ -153,7 +154,7 @@ def retention(results: Results) -> list[Plot]:
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     legend(figure, [model for _, model in shown])
-    return [Plot("retention", "Retention", f"Share of the teacher's score: {'; '.join(said)}.", figure)]
+    return [Plot("retention", "Retention", f"Share of the teacher's score: {'; '.join(descriptions)}.", figure)]
 
 
 def frontiers(results: Results) -> list[Plot]:
@@ -179,23 +180,28 @@ def frontiers(results: Results) -> list[Plot]:
 
 def frontier(name: str, words: str, models: Sequence[Model], scored: Sequence[tuple[int, Model, float]]) -> list[Plot]:
     """Draw a score against latency, or against size without a bench. A marker's area grows with the model's size."""
-    cell = speed_cell(models)
-    cost, scale, unit = (f"{cell}/latency_ms_p50", 1.0, "ms") if cell else ("bytes", 1e-6, "MB")
+    setting = common_setting(models)
+    cost, scale, unit = (f"{setting}/latency_ms_p50", 1.0, "ms") if setting else ("bytes", 1e-6, "MB")
     shown = [(number, model, score) for number, model, score in scored if cost in model.metrics]
     if len(shown) < 2:
         return []
-    label = f"latency p50, ms ({describe_setting(cell)})" if cell else "size, MB"
+    label = f"latency p50, ms ({describe_setting(setting)})" if setting else "size, MB"
     figure, axes = canvas(xlabel=label, ylabel=words)
     largest = max(model.metrics.get("bytes", 1.0) for _, model, _ in shown)
     for number, model, score in shown:
         area = 30 + 170 * model.metrics.get("bytes", largest) / largest
-        axes.scatter(model.metrics[cost] * scale, score, s=area, alpha=0.85, label=called(model), **look(number))
+        axes.scatter(model.metrics[cost] * scale, score, s=area, alpha=0.85, label=legend_label(model), **look(number))
     axes.margins(0.15)
     legend(figure, [model for _, model, _ in shown], markerscale=0.6)
-    title = f"{words[:1].upper()}{words[1:]} against {'latency' if cell else 'size'}"
-    said = "; ".join(f"{m.name} {score:.3f} at {m.metrics[cost] * scale:,.2f} {unit}" for _, m, score in shown)
+    title = f"{words[:1].upper()}{words[1:]} against {'latency' if setting else 'size'}"
+    descriptions = "; ".join(f"{m.name} {score:.3f} at {m.metrics[cost] * scale:,.2f} {unit}" for _, m, score in shown)
     return [
-        Plot(f"frontier-{name}", title, f"{title}; a marker's area grows with the size of the weights: {said}.", figure)
+        Plot(
+            f"frontier-{name}",
+            title,
+            f"{title}; a marker's area grows with the size of the weights: {descriptions}.",
+            figure,
+        )
     ]
 
 
@@ -203,7 +209,7 @@ def curves(results: Results) -> list[Plot]:
     """Draw the learning curves: masked LM first, then each other loss term, for distillation and fine-tuning."""
     runs = [(number, model) for number, model in enumerate(results.models) if model.curve]
     text = [run for run in runs if {"mlm", "heldout_loss"} & keys(run)]
-    plots = [learning_curve("learning-curve", "Masked-LM loss", text, masked_lm_part, heldout=True)] if text else []
+    plots = [learning_curve("learning-curve", "Masked-LM loss", text, masked_lm_key, heldout=True)] if text else []
     for name, group in (("learning-curve", text), ("finetuning-curve", [run for run in runs if run not in text])):
         found = dict.fromkeys(key for run in group for key in sorted(keys(run)))
         parts = [key for key in found if key not in NON_LOSS_KEYS | {"heldout_loss", "mlm", "loss"}]
@@ -225,10 +231,10 @@ def curve_title(key: str) -> str:
 
 def keys(run: tuple[int, Model]) -> set[str]:
     """Return all keys in a run's train.jsonl."""
-    return {key for line in run[1].curve for key in line if not key.endswith("/collapsed")}
+    return {key for line in run[1].curve for key in line if MetricName.parse(key).metric != COLLAPSED}
 
 
-def masked_lm_part(run: tuple[int, Model]) -> str:
+def masked_lm_key(run: tuple[int, Model]) -> str:
     """Return the key to compare with the held-out loss: the masked-LM term, or the loss if it has no terms."""
     return "mlm" if keys(run) - NON_LOSS_KEYS - {"loss", "heldout_loss", "heldout_agreement"} else "loss"
 
@@ -240,15 +246,15 @@ def learning_curve(
     from matplotlib.ticker import EngFormatter
 
     figure, axes = canvas(xlabel="tokens", ylabel=title[:1].lower() + title[1:])
-    said = []
+    descriptions = []
     for run in runs:
         number, model = run
-        label, drawn = called(model), look(number)
+        label, drawn = legend_label(model), look(number)
         if heldout and (read := points(model.curve, "heldout_loss", POINTS)):
             axes.plot(
                 *zip(*read, strict=True), label=label, markersize=4.5, zorder=3, linestyle=line_style(number), **drawn
             )
-            said.append(f"{model.name} {read[0][1]:.3f} to {read[-1][1]:.3f} over {read[-1][0]:,.0f} tokens")
+            descriptions.append(f"{model.name} {read[0][1]:.3f} to {read[-1][1]:.3f} over {read[-1][0]:,.0f} tokens")
             label = "_"
         if read := points(model.curve, part(run), POINTS):
             faint = (
@@ -256,8 +262,10 @@ def learning_curve(
             )
             axes.plot(*zip(*read, strict=True), label=label, color=drawn["color"], **faint)
             if label != "_":
-                said.append(f"{model.name} {read[0][1]:.3f} to {read[-1][1]:.3f} over {read[-1][0]:,.0f} tokens")
+                descriptions.append(
+                    f"{model.name} {read[0][1]:.3f} to {read[-1][1]:.3f} over {read[-1][0]:,.0f} tokens"
+                )
     axes.xaxis.set_major_formatter(EngFormatter())
     legend(figure, [model for _, model in runs])
     kind = "held out (marked) and in training (faint)" if heldout else "as training went on"
-    return Plot(name, title, f"{title} {kind}: {'; '.join(said)}.", figure)
+    return Plot(name, title, f"{title} {kind}: {'; '.join(descriptions)}.", figure)

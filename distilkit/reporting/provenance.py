@@ -82,29 +82,29 @@ def title(done: Record) -> str:
 
 def outcome(done: Record) -> str:
     """Summarise in figures what a step took and achieved."""
-    metrics, said = done.metrics, []
+    metrics, facts = done.metrics, []
     if done.command == "init" and "kept_layers" in done.environment:
-        said.append(f"kept layers {done.environment['kept_layers']}")
+        facts.append(f"kept layers {done.environment['kept_layers']}")
     if "student/parameters" in metrics and "teacher/parameters" in metrics:
         ours, theirs = (format_millions(metrics[f"{model}/parameters"]) for model in ("student", "teacher"))
-        said.append(f"{ours} of {theirs} parameters")
+        facts.append(f"{ours} of {theirs} parameters")
     if "max_difference" in metrics:
-        said.append(f"largest output difference {metrics['max_difference']:.2g}")
-    said += [f"{metrics[name]:,.0f} {name}" for name in ("updates", "tokens") if name in metrics]
+        facts.append(f"largest output difference {metrics['max_difference']:.2g}")
+    facts += [f"{metrics[name]:,.0f} {name}" for name in ("updates", "tokens") if name in metrics]
     if "seconds" in metrics:
-        said.append(format_duration(metrics["seconds"]) + (" per seed" if done.config.get("seeds", 1) > 1 else ""))
+        facts.append(format_duration(metrics["seconds"]) + (" per seed" if done.config.get("seeds", 1) > 1 else ""))
     if "tokens_per_second" in metrics:
-        said.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
+        facts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
     if done.command in ("distill", "finetune"):
-        said.append(seeds(done))
-        said += [f"{word} {metrics[name]:.3f}" for name, word in LOSSES.items() if name in metrics]
+        facts.append(seeds(done))
+        facts += [f"{word} {metrics[name]:.3f}" for name, word in LOSSES.items() if name in metrics]
     if done.command == "finetune":
         model = Model("", "", [], metrics, [])
-        said += [
+        facts += [
             f"{task} {metric} {format_score(metrics[f'{task}/{metric}'])}" for task, metric in headline_metrics([model])
         ]
-    said += [f"{name} {done.environment[name]}" for name in ("device", "threads") if name in done.environment]
-    return ", ".join(said)
+    facts += [f"{name} {done.environment[name]}" for name in ("device", "threads") if name in done.environment]
+    return ", ".join(facts)
 
 
 LOSSES = {"loss": "last training loss", "heldout_loss": "held-out loss"}

@@ -7,7 +7,7 @@ from typing import Any
 from distilkit.encoders.sizes import weights_bytes
 from distilkit.errors import DistilkitError
 from distilkit.progress import warn
-from distilkit.record import MetricName, Record, read_biography
+from distilkit.record import MetricName, Record, baselines_by_prefix, read_biography
 from distilkit.tasks.catalogue import TASKS
 
 MEASUREMENTS = ("eval", "bench")
@@ -55,13 +55,7 @@ def models_by_prefix(found: Record) -> dict[str, str]:
     entries = {"" if alone else f"{i}/": name for i, name in enumerate(models)}
     if found.config.get("against"):
         entries["teacher/"] = found.config["against"]
-    return entries | {f"{label}/": name for label, name in controls(found).items()}
-
-
-def controls(found: Record) -> dict[str, str]:
-    """Return the baselines of an eval record by prefix: `control`, or `control-N` for several."""
-    places = found.config.get("control") or ()
-    return {f"control-{n}" if len(places) > 1 else "control": place for n, place in enumerate(places)}
+    return entries | {f"{label}/": name for label, name in baselines_by_prefix(found.config.get("control")).items()}
 
 
 def metrics_of(found: Record, place: str) -> dict[str, float]:

@@ -42,23 +42,23 @@ def title(results: Results) -> str:
 
 def description(results: Results, model: Model) -> str:
     """Describe how a model was made."""
-    said, tuned = [], dict[str, list[str]]()
+    sentences, tuned = [], dict[str, list[str]]()
     for step in model.history_since("init") or model.biography:
         if step.command == "init":
             layers, depth = (step.metrics.get(f"{name}/layers") for name in ("student", "teacher"))
             share = f"{layers:.0f} of the {depth:.0f} layers" if layers and depth else "some of the layers"
-            said.append(f"{share} of {display_name(results, step.config.get('teacher'))}")
+            sentences.append(f"{share} of {display_name(results, step.config.get('teacher'))}")
         elif step.command == "distill":
             how = "trained on {} by masked LM alone" if step.config.get("objective") == "mlm" else "distilled on {}"
             amount = f", {step.metrics['tokens']:,.0f} tokens" if "tokens" in step.metrics else ""
             took = f" in {format_duration(step.metrics['seconds'])}" if "seconds" in step.metrics else ""
-            said.append(how.format(display_name(results, step.config.get("corpus"))) + amount + took)
+            sentences.append(how.format(display_name(results, step.config.get("corpus"))) + amount + took)
         elif step.command == "finetune":
             task = str(step.config.get("task", "a task"))
             taught = " with a task teacher" if step.config.get("teacher") else ""
             tuned.setdefault(taught, []).append(task_display_name(task))
-    said += [f"fine-tuned on {', '.join(names)}{taught}" for taught, names in tuned.items()]
-    text = "; ".join(said)
+    sentences += [f"fine-tuned on {', '.join(names)}{taught}" for taught, names in tuned.items()]
+    text = "; ".join(sentences)
     return text[:1].upper() + text[1:] + "." if text else ""
 
 
@@ -130,7 +130,7 @@ def retention(results: Results, model: Model) -> list[Tile]:
         Tile(
             format_percent(value),
             f"of {teacher}'s score retained",
-            ", 95 % interval ".join(filter(None, [task_display_name(task), interval])) + warning,
+            ", 95 % confidence interval ".join(filter(None, [task_display_name(task), interval])) + warning,
         )
         for task, value in kept.items()
         for interval in [bounds(model, f"retention/{task}", "low", "high", format_percent)]
@@ -142,13 +142,13 @@ def beside_baseline(results: Results, model: Model) -> list[Tile]:
     """Count the tasks on which a student is significantly better than a baseline: the interval excludes 0."""
     apart = differences(results, model) if model.role == "student" else {}
     for other in results.models:
-        found = [bounds for (_, name), bounds in apart.items() if other.role == "control" and name == other.name]
+        found = [bounds for (_, name), bounds in apart.items() if other.role == "baseline" and name == other.name]
         if found:
             better, worse = sum(low > 0 for _, low, _ in found), sum(high < 0 for _, _, high in found)
             return [
                 Tile(
                     f"{better} of {len(found)}",
-                    f"tasks better than {other.name}",
+                    f"tasks significantly better than {other.name}",
                     f"{worse} worse; {SIGNIFICANCE_NOTE}",
                 )
             ]

@@ -1,11 +1,10 @@
 """The tables of a report, as text cells."""
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from distilkit.formatting import format_percent, format_score
-from distilkit.record import MetricName
+from distilkit.record import BenchSetting, MetricName
 from distilkit.reporting.models import Model, Results, differences, scores_of, seed_warnings
 from distilkit.tasks.catalogue import DISPLAY_NAMES, TASKS, task_display_name
 
@@ -15,7 +14,6 @@ METRIC_NAMES = {
 }  # fmt: skip
 FEW = 2  # tasks that get columns and plots of their own
 OTHER_METRICS = ("average", "f1_micro", "accuracy", "pearson")  # GLUE's, and a custom task's headline of each kind
-CELL = re.compile(r"(?P<device>\w+)/(?P<precision>\w+)/b(?P<batch>\d+)/l(?P<length>\d+)")
 
 
 class Cell(NamedTuple):
@@ -41,7 +39,7 @@ def overview(results: Results) -> Table:
         (Cell("Parameters", "millions"), lambda model: _number(model, "parameters", 1e-6, ",.1f")),
         (Cell("Size", "MB"), lambda model: _number(model, "bytes", 1e-6, ",.1f")),
     ]
-    if chosen := speed_cell(models):
+    if chosen := common_setting(models):
         latency = f"{chosen}/latency_ms_p50"
         columns.append(
             (Cell("Latency", f"ms, {describe_setting(chosen)}"), lambda model: _number(model, latency, 1, ",.2f"))
@@ -51,7 +49,7 @@ def overview(results: Results) -> Table:
     for task, metric in headline_metrics(models):
         columns += task_columns(task, metric, narrow=len(headline_metrics(models)) > FEW)
     filled = [(head, cell) for head, cell in columns if any(cell(model).text for model in models)]
-    rows = [[Cell(model.name, _part(results, model)), *(cell(model) for _, cell in filled)] for model in models]
+    rows = [[Cell(model.name, _role(results, model)), *(cell(model) for _, cell in filled)] for model in models]
     return Table("Models", _caption(results), [Cell("Model"), *(head for head, _ in filled)], rows)
 
 
@@ -67,13 +65,13 @@ def task_columns(task: str, metric: str, *, narrow: bool) -> list[tuple[Cell, Ca
     return [(head, lambda model: _score(model, name)), (Cell("Retention", head.text), kept)]
 
 
-def _part(results: Results, model: Model) -> str:
-    part = results.role(model)
-    return "" if part == model.name else part
+def _role(results: Results, model: Model) -> str:
+    role = results.role(model)
+    return "" if role == model.name else role
 
 
 def _caption(results: Results) -> str:
-    models, said = results.models, []
+    models, sentences = results.models, []
     narrow = len(headline_metrics(models)) > FEW
 
     names = [MetricName.parse(name) for model in models for name in model.metrics]
@@ -87,16 +85,16 @@ def _caption(results: Results) -> str:
             if any(name.detail == "low" for name in retentions) and not narrow
             else ""
         )
-        said.append(f"{where} the share of {_names(results, sorted(against))}'s score{interval}.")
+        sentences.append(f"{where} the share of {_names(results, sorted(against))}'s score{interval}.")
     first = [found.config["models"][0] for found in results.measured if found.command == "bench"]
     if first and any(name == MetricName(metric="speedup") for name in names):
-        said.append(f"Speed-ups are relative to {_names(results, first)}.")
+        sentences.append(f"Speed-ups are relative to {_names(results, first)}.")
     if any(name.detail == "min" for name in names) and not narrow:
-        said.append("A score from several seeds is their median, with its range.")
+        sentences.append("A score from several seeds is their median, with its range.")
     trained = [step.config for model in models for step in model.biography if step.command == "finetune"]
     if len({(one.get("data"), one.get("label")) for one in trained if one.get("task") == "custom"}) > 1:
-        said.append("The custom tasks differ in data or labels, so their scores may not be comparable.")
-    return " ".join(said)
+        sentences.append("The custom tasks differ in data or labels, so their scores may not be comparable.")
+    return " ".join(sentences)
 
 
 def _names(results: Results, places: Iterable[str]) -> str:
@@ -107,16 +105,16 @@ def _names(results: Results, places: Iterable[str]) -> str:
 def scores(results: Results) -> Table:
     """Return every score, one row each. Retention and differences are in the row of the headline score."""
     apart = {model.name: differences(results, model) for model in results.models}
-    controls = list(dict.fromkeys(control for found in apart.values() for _, control in found))
+    baselines = list(dict.fromkeys(baseline for found in apart.values() for _, baseline in found))
     titles = ("Model", "Task", "Score", "Range over seeds", "Retention", "Interval")
-    heads = [*map(Cell, titles), *(Cell("Difference", f"to {control}") for control in controls)]
+    heads = [*map(Cell, titles), *(Cell("Difference", f"baseline: {baseline}") for baseline in baselines)]
     rows = []
     for model in results.models:
         for task, metric in sort_by_task(scores_of(model)):
             name, kept = f"{task}/{metric}", _retention(model, task)
-            beside = [_difference(apart[model.name].get((task, control))) for control in controls]
+            beside = [_difference(apart[model.name].get((task, baseline))) for baseline in baselines]
             if (task, metric) not in headline_metrics([model]):
-                kept, beside = Cell(""), [Cell("") for _ in controls]
+                kept, beside = Cell(""), [Cell("") for _ in baselines]
             what = Cell(task_display_name(task), metric_name(metric))
             score = format_score(model.metrics[name]), bounds(model, name, "min", "max", format_score)
             rows.append([Cell(model.name), what, *map(Cell, (*score, kept.text, kept.note)), *beside])
@@ -151,26 +149,24 @@ def drop_empty_columns(table: Table) -> Table:
     return table._replace(heads=[table.heads[i] for i in filled], rows=[[row[i] for i in filled] for row in table.rows])
 
 
-def settings(models: Sequence[Model]) -> list[str]:
-    """Return bench's settings, like cpu/fp32/b1/l128, sorted by device, precision, batch size and length."""
-    found = {match for model in models for name in model.metrics if (match := CELL.match(name))}
-    order = {m[0]: (m["device"], m["precision"], int(m["batch"]), int(m["length"])) for m in found}
-    return sorted(order, key=lambda name: order[name])
+def settings(models: Sequence[Model]) -> list[BenchSetting]:
+    """Return bench's settings, sorted by device, precision, batch size and length."""
+    subjects = {MetricName.parse(name).subject for model in models for name in model.metrics}
+    return sorted(found for subject in subjects if (found := BenchSetting.parse(subject)))
 
 
-def speed_cell(models: Sequence[Model]) -> str:
-    """Return the first of the settings in which most models were measured, "" without any."""
-    counts = {name: sum(f"{name}/latency_ms_p50" in model.metrics for model in models) for name in settings(models)}
-    return max(counts, key=lambda name: counts[name]) if counts else ""
+def common_setting(models: Sequence[Model]) -> BenchSetting | None:
+    """Return the first of the settings in which most models were measured, None without any."""
+    counts = {
+        setting: sum(f"{setting}/latency_ms_p50" in model.metrics for model in models) for setting in settings(models)
+    }
+    return max(counts, key=lambda setting: counts[setting]) if counts else None
 
 
-def describe_setting(setting: str) -> str:
+def describe_setting(setting: BenchSetting) -> str:
     """Describe a setting in words."""
-    match = CELL.match(setting)
-    if match is None:
-        return setting
-    device = match["device"].upper() if match["device"] == "cpu" else "GPU"
-    return f"{device} {match['precision']}, batch {match['batch']}, {match['length']} tokens"
+    device = "CPU" if setting.device == "cpu" else "GPU"
+    return f"{device} {setting.precision}, batch {setting.batch_size}, {setting.length} tokens"
 
 
 def sort_by_task(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

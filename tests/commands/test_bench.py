@@ -12,12 +12,13 @@ from transformers import AutoModel, AutoModelForQuestionAnswering, AutoModelForS
 
 from distilkit.benchmark import timing
 from distilkit.benchmark.peak_memory import peak_memory
-from distilkit.benchmark.timing import Cell, Contender, measure, random_inputs, summarise
+from distilkit.benchmark.timing import Contender, measure, random_inputs, summarise
 from distilkit.commands.bench import bench, present
 from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
+from distilkit.record import BenchSetting
 
-CELL = Cell("cpu", "fp32", 4, 16)
+CELL = BenchSetting("cpu", "fp32", 4, 16)
 V, P, H, FF, LAYERS = 400, 96, 32, 64, 4
 BERT_LAYER = 4 * (H * H + H) + (H * FF + FF) + (FF * H + H) + 2 * 2 * H
 BERT_ENCODER = (V + P + 2) * H + 2 * H + LAYERS * BERT_LAYER
