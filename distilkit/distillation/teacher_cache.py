@@ -37,7 +37,7 @@ from distilkit.errors import DistilkitError
 from distilkit.files import replacing
 from distilkit.options.distill import DistillOptions
 from distilkit.progress import say, track
-from distilkit.training.devices import DTYPES, device, is_main_process, keep_freed_memory, state
+from distilkit.training.devices import autocast_dtype, device, is_main_process, keep_freed_memory, state
 
 Row = dict[str, Any]
 Array = npt.NDArray[Any]
@@ -133,7 +133,8 @@ class TeacherCache:
         inputs = send_to_device(self.collate([self.mask(number) for number in numbers]), device())
         masked = inputs.pop("labels") != -100  # (n, T)
         started = time.monotonic()
-        autocast = torch.autocast(device().type, DTYPES.get(precision, torch.bfloat16), enabled=precision in DTYPES)
+        dtype = autocast_dtype(precision)
+        autocast = torch.autocast(device().type, dtype or torch.bfloat16, enabled=dtype is not None)
         with torch.no_grad(), autocast:
             logits = masked_lm_logits(teacher, inputs, masked.flatten().nonzero().squeeze(-1))[1]
         if logits.is_cuda:

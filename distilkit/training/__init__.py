@@ -1,1 +1,1 @@
-"""The one training loop and what it needs. Start with loop.py."""
+"""The training loop of every command, and its parts: logging, resuming, stopping, devices. Start with loop.py."""

@@ -1,4 +1,4 @@
-"""train.jsonl: what a training run came to, a line an update, read off the device only now and then."""
+"""train.jsonl: one line of losses per update, copied from the device every --log-every updates; trackers."""
 
 import json
 import math
@@ -18,18 +18,22 @@ from distilkit.progress import aside, warn
 from distilkit.record import config_json
 from distilkit.training.memory import peak_memory
 from distilkit.training.resume import delete_after, run_checkpoints
-from distilkit.training.stopping import WINDOW, DivergenceDetector
+from distilkit.training.stopping import WINDOW_UPDATES, DivergenceDetector
 
-NO_PART = {"step", "lr", "tokens", "seconds", "tokens_per_second"}  # of a line: what is no loss
+NON_LOSS_KEYS = {"step", "lr", "tokens", "seconds", "tokens_per_second"}  # keys of train.jsonl that are not losses
+PROJECT = "distilkit"  # in trackers
 
 
 class TrainingLog:
-    """The lines of one run so far, those of an interrupted run included."""
+    """The lines of a run's train.jsonl, including those before an interruption.
 
-    def __init__(self, out: Path, accelerator: Accelerator, config: TrainOptions, done: int) -> None:
-        self.path, self.accelerator, self.config = out / "train.jsonl", accelerator, config
-        self.pending: list[tuple[int, float, list[dict[str, Tensor]]]] = []
-        self.losses = self.examined = ""  # the newest of both kinds of lines in words
+    `done` is the number of updates before the checkpoint that the run resumes from, 0 for a new run.
+    """
+
+    def __init__(self, out: Path, accelerator: Accelerator, options: TrainOptions, done: int) -> None:
+        self.path, self.accelerator, self.options = out / "train.jsonl", accelerator, options
+        self.unwritten: list[tuple[int, float, list[dict[str, Tensor]]]] = []
+        self.loss_text = self.heldout_text = ""  # for status_line
         self.divergence = DivergenceDetector()
         self.lines = _lines_until(self.path, done)
         self.last = next(
@@ -40,37 +44,37 @@ class TrainingLog:
         for line in self.lines:
             if "loss" in line:
                 self.divergence.add(line["loss"])
-        open_tracker(accelerator, config, out, done)
+        open_tracker(accelerator, options, out, done)
         self.clock = time.monotonic() - self.last["seconds"]
 
-    def update(self, step: int, lr: float, readings: list[dict[str, Tensor]]) -> None:
-        """Keep the losses of an update, still on the device."""
-        self.pending.append((step, lr, readings))
+    def update(self, step: int, lr: float, losses: list[dict[str, Tensor]]) -> None:
+        """Hold the losses of an update, one dict per micro-batch, on the device until flush()."""
+        self.unwritten.append((step, lr, losses))
 
     def flush(self, out: Path) -> None:
-        """Write the pending updates; their time is shared evenly among them.
+        """Write a line for each held update; the time since the last flush is divided evenly among them.
 
         Raises DivergedError if a loss is not finite.
         """
-        sums = iter(self._read_pending())
+        sums = iter(self._copy_unwritten())
         seconds, before = time.monotonic() - self.clock, self.last["seconds"]
-        for place, (step, lr, readings) in enumerate(self.pending, 1):
-            values = {name: next(sums) for name in readings[0]}
+        for number, (step, lr, losses) in enumerate(self.unwritten, 1):
+            values = {name: next(sums) for name in losses[0]}
             tokens = round(values.pop("tokens"))
-            now = before + (seconds - before) * place / len(self.pending)
+            now = before + (seconds - before) * number / len(self.unwritten)
             rate = tokens / max(now - self.last["seconds"], 1e-9)
             total = self.last["tokens"] + tokens
             self.last = {"step": step, **values, "lr": lr, "tokens": total, "seconds": now, "tokens_per_second": rate}
             self._write(self.last)
             self._check(out, step, values["loss"])
-        self.pending.clear()
-        parts = " ".join(f"{name} {value:.3g}" for name, value in self.last.items() if name not in NO_PART)
-        self.losses = f"{parts}, {self.last['tokens_per_second']:.0f} tok/s"
+        self.unwritten.clear()
+        losses_text = " ".join(f"{name} {value:.3g}" for name, value in self.last.items() if name not in NON_LOSS_KEYS)
+        self.loss_text = f"{losses_text}, {self.last['tokens_per_second']:.0f} tok/s"
 
     @property
-    def text(self) -> str:
-        """What to show beside the bar: losses, speed, and what the last held-out reading said."""
-        return ", ".join(part for part in (self.losses, self.examined) if part)
+    def status_line(self) -> str:
+        """Text beside the progress bar: the newest losses, speed and held-out metrics."""
+        return ", ".join(text for text in (self.loss_text, self.heldout_text) if text)
 
     def _check(self, out: Path, step: int, loss: float) -> None:
         """Stop the run if the loss is not finite; warn once if the losses have risen."""
@@ -79,36 +83,36 @@ class TrainingLog:
         if self.divergence.add(loss):
             level, best = self.divergence.level, self.divergence.best
             warn(
-                f"the training loss has risen: its median over the last {WINDOW} updates is {level:.3g}, it was "
-                f"{best:.3g} before; if it does not fall again, lower --lr (now {self.config.lr:g})"
+                f"the training loss has risen: its median over the last {WINDOW_UPDATES} updates is {level:.3g}, up "
+                f"from {best:.3g}; if it does not fall again, lower --lr (now {self.options.lr:g})"
             )
 
     def _stop(self, out: Path, what: str, *, last_good: int) -> NoReturn:
-        """Delete the checkpoint whose weights gave the loss: --resume from there would only compute it again."""
+        """Delete the checkpoints after update `last_good`, which lead to the same loss again; raise DivergedError."""
         if self.accelerator.is_main_process:
             delete_after(out, last_good)
         self.accelerator.wait_for_everyone()
         found = run_checkpoints(out)
-        then = f"go on with --resume from {found[-1].name}" if found else "start again"
-        raise DivergedError(f"{what}: lower --lr (now {self.config.lr:g}) and {then}")
+        then = f"continue from {found[-1].name} with --resume" if found else "start again"
+        raise DivergedError(f"{what}: lower --lr (now {self.options.lr:g}) and {then}")
 
-    def _read_pending(self) -> list[float]:
-        """Read the pending losses off the device at once: means over the tokens of all processes, but tokens summed."""
+    def _copy_unwritten(self) -> list[float]:
+        """Copy the held losses from the device in one transfer: means over all processes, but sums of tokens."""
         processes = self.accelerator.num_processes
         sums = [
-            torch.stack([reading[name].float() for reading in readings]).sum().to(self.accelerator.device)
+            torch.stack([micro_batch[name].float() for micro_batch in losses]).sum().to(self.accelerator.device)
             / (1 if name == "tokens" else processes)
-            for _, _, readings in self.pending
-            for name in readings[0]
+            for _, _, losses in self.unwritten
+            for name in losses[0]
         ]
         return [float(value) for value in self.accelerator.reduce(torch.stack(sums), "sum").tolist()] if sums else []
 
     def heldout(self, metrics: dict[str, float]) -> None:
-        """Write and show a held-out line; the time it took doesn't count as training."""
+        """Write and show a line of held-out metrics; the time of the evaluation does not count as training."""
         self._write({"step": self.last["step"], "tokens": self.last["tokens"], **metrics})
         words = [f"{name.removeprefix('heldout_')} {value:.4g}" for name, value in metrics.items()]
-        self.examined = f"held-out {', '.join(words)}" if words else ""
-        aside(f"update {self.last['step']}: {self.examined}")
+        self.heldout_text = f"held-out {', '.join(words)}" if words else ""
+        aside(f"update {self.last['step']}: {self.heldout_text}")
         self.clock = time.monotonic() - self.last["seconds"]
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -119,7 +123,7 @@ class TrainingLog:
                 file.write(json.dumps(line) + "\n")
 
     def close(self) -> dict[str, float]:
-        """Close the tracker and return the run's totals and its last held-out metrics."""
+        """Close the tracker; return the totals of the run and its last held-out metrics."""
         close_tracker(self.accelerator)
         heldout: dict[str, Any] = next((line for line in reversed(self.lines) if "loss" not in line), {})
         totals = {name: float(self.last[name]) for name in ("loss", "tokens", "seconds")}
@@ -139,30 +143,27 @@ def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
     return [line for line in lines if line["step"] <= step]
 
 
-PROJECT = "distilkit"
-
-
 def check_tracker(name: str | None) -> None:
-    """Refuse a tracker whose package isn't there."""
+    """Raise DistilkitError if the package of a tracker is not installed."""
     if name and name not in [str(tracker) for tracker in get_available_trackers()]:
-        raise DistilkitError(f"--log-with {name} needs a package that is missing: pip install {name}")
+        raise DistilkitError(f"--log-with {name} requires a missing package: pip install {name}")
 
 
-def open_tracker(accelerator: Accelerator, config: TrainOptions, out: Path, done: int) -> None:
-    """Start what --log-with names, so that accelerator.log reaches it; nothing where it isn't given."""
-    check_tracker(config.log_with)
-    if config.log_with is None:
+def open_tracker(accelerator: Accelerator, options: TrainOptions, out: Path, done: int) -> None:
+    """Start the tracker of --log-with, if given; accelerator.log() then reaches it."""
+    check_tracker(options.log_with)
+    if options.log_with is None:
         return
-    accelerator.project_configuration.logging_dir = str(out / "tensorboard")  # the others have places of their own
-    accelerator.log_with = filter_trackers([config.log_with], accelerator.logging_dir)
-    # a run that goes on takes the place of what the interrupted one logged after its last checkpoint
+    accelerator.project_configuration.logging_dir = str(out / "tensorboard")  # only TensorBoard uses it
+    accelerator.log_with = filter_trackers([options.log_with], accelerator.logging_dir)
+    # purge_step removes what the interrupted run logged after its last checkpoint.
     settings = {"tensorboard": {"purge_step": done + 1}, "wandb": {"name": out.name}, "trackio": {"name": out.name}}
-    options = {name: value for name, value in config_json(config).items() if isinstance(value, (str, int, float))}
-    accelerator.init_trackers(PROJECT, config=options, init_kwargs=settings)
+    plain = {name: value for name, value in config_json(options).items() if isinstance(value, (str, int, float))}
+    accelerator.init_trackers(PROJECT, config=plain, init_kwargs=settings)
 
 
 def close_tracker(accelerator: Accelerator) -> None:
-    """Let the trackers write what they still hold."""
-    for tracker in accelerator.trackers:  # not end_training(), which would end the group of processes too
+    """Make the trackers write their buffers."""
+    for tracker in accelerator.trackers:  # end_training() would also end the process group
         tracker.finish()
     accelerator.trackers = []

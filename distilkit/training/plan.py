@@ -1,4 +1,4 @@
-"""`distill --plan`: what a run will take, measured on a few of its own updates."""
+"""`distill --plan`: estimate tokens, time and memory of a run from a few of its updates."""
 
 import gc
 import time
@@ -15,53 +15,55 @@ from distilkit.training.loop import count_updates, train
 from distilkit.training.memory import total_memory
 from distilkit.training.objective import Objective
 
-FIRST = 3  # updates that show how many more can be timed
-SECONDS = 12.0  # that the timed ones take together
-FEWEST, MOST = 5, 100  # of them, whatever they take
+TRIAL_UPDATES = 3  # they show how many updates fit into TIMED_SECONDS
+TIMED_SECONDS = 12.0
+MIN_UPDATES, MAX_UPDATES = 5, 100  # limits on the number of timed updates
 
 
 def calibrate(
     objective: Objective,
     batches: Batches,
-    config: TrainOptions,
+    options: TrainOptions,
     out: Path,
     *,
     evaluate: Callable[[], dict[str, float]],
     evaluate_every: int,
     label: str,
 ) -> dict[str, float]:
-    """Make a few updates in a directory that is thrown away, and return what train(…) would take.
+    """Make a few updates in the temporary directory `out`; return an estimate for train() with the same arguments.
 
-    `seconds` is the time of the updates, `heldout_seconds` of all readings of held-out text; `peak_memory_bytes` has
-    the optimizer's state in it, `memory_bytes` is what there is. The objective is trained a little by this.
+    `seconds` is the time of all updates, `heldout_seconds` that of all evaluations. `peak_memory_bytes` includes the
+    optimizer state; `memory_bytes` is the memory of the device. The objective is changed by these updates.
     """
-    look = Look(evaluate)
+    evaluation = TimedEvaluation(evaluate)
 
     def time_updates(count: int) -> dict[str, float]:
-        forget()
-        short = shorten(config, count, compile=config.compile and look.seconds is None)  # models stay compiled
-        return train(objective, batches, short, out, evaluate=look, label=f"{label}, {count} updates to plan")
+        free_memory()
+        compile_now = options.compile and evaluation.seconds is None  # only the first call compiles the models
+        short = shorten(options, count, compile=compile_now)
+        return train(objective, batches, short, out, evaluate=evaluation, label=f"{label}, {count} updates to plan")
 
-    updates = count_updates(batches, config, state().num_processes)
-    first = time_updates(min(FIRST, updates))
-    count = max(FEWEST, min(MOST, updates, round(SECONDS * first["updates"] / max(first["seconds"], 1e-9))))
+    updates = count_updates(batches, options, state().num_processes)
+    trial = time_updates(min(TRIAL_UPDATES, updates))
+    fitting = round(TIMED_SECONDS * trial["updates"] / max(trial["seconds"], 1e-9))
+    count = max(MIN_UPDATES, min(MAX_UPDATES, updates, fitting))
     timed = time_updates(count)
-    looking = 1 + updates // evaluate_every + bool(updates % evaluate_every)
-    epochs = updates * config.accumulate * state().num_processes / batches.per_epoch
+    evaluations = 1 + updates // evaluate_every + bool(updates % evaluate_every)
+    epochs = updates * options.accumulate * state().num_processes / batches.per_epoch
     return {
         "updates": float(updates),
-        **({} if getattr(config, "streaming", False) else {"epochs": epochs}),  # a stream doesn't say how long it is
+        **({} if getattr(options, "streaming", False) else {"epochs": epochs}),  # the length of a stream is unknown
         "tokens": round(updates * timed["tokens"] / count),
         "tokens_per_second": timed["tokens_per_second"],
         "seconds": updates * timed["seconds"] / count,
-        "heldout_seconds": looking * (look.seconds or 0.0),
+        "heldout_seconds": evaluations * (evaluation.seconds or 0.0),
         "peak_memory_bytes": timed["peak_memory_bytes"],
         "memory_bytes": float(total_memory(device())),
     }
 
 
-class Look:
-    """An evaluate() that is timed, and asked once only: a second time it would say the same."""
+class TimedEvaluation:
+    """An evaluate() that measures its first call and skips later ones, which would take the same time."""
 
     def __init__(self, evaluate: Callable[[], dict[str, float]]) -> None:
         self.evaluate = evaluate
@@ -75,15 +77,15 @@ class Look:
         return {}
 
 
-def shorten(config: TrainOptions, count: int, *, compile: bool) -> TrainOptions:
-    """Return a config for so many updates that leave nothing behind."""
+def shorten(options: TrainOptions, count: int, *, compile: bool) -> TrainOptions:
+    """Return options for `count` updates without checkpoints and trackers."""
     return replace(
-        config, steps=count, log_every=1, checkpoint_every=count + 1, resume=False, log_with=None, compile=compile
+        options, steps=count, log_every=1, checkpoint_every=count + 1, resume=False, log_with=None, compile=compile
     )
 
 
-def forget() -> None:
-    """Give back what the updates before have left, so that the peak of memory is that of those to come."""
-    gc.collect()  # their optimizer
+def free_memory() -> None:
+    """Free the memory of earlier updates and restart the measurement of peak memory on a GPU."""
+    gc.collect()  # frees the optimizer state
     if device().type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -1,4 +1,4 @@
-"""The state of a run between two updates, on disk: what --resume goes on from."""
+"""Checkpoints of a run, and --resume."""
 
 import json
 import logging
@@ -19,13 +19,13 @@ from distilkit.options.training import TrainOptions
 from distilkit.progress import warn
 from distilkit.record import config_json
 
-KEPT = 2
-MANIFEST = "manifest.json"  # a CRC-32 of each file: a checkpoint whose files don't match is passed over
-CHANGEABLE = {"resume", "log_every", "log_with", "checkpoint_every", "output", "plan"}
-DATA_KEY = "rows"  # in run.json: what tells the text or rows from others
-LEARNING_RATES = {"lr", "head_lr"}  # may differ with --resume: a run whose loss was not finite needs a lower one
+KEEP_NEWEST = 2  # checkpoints; the older one serves if the newest is damaged
+CHECKSUMS = "manifest.json"  # file in a checkpoint: the CRC-32 of each other file
+CHANGEABLE = {"resume", "log_every", "log_with", "checkpoint_every", "output", "plan"}  # free to differ with --resume
+LEARNING_RATES = {"lr", "head_lr"}  # free to differ with a warning: a run that diverged needs a lower rate
+DATA_KEY = "rows"  # key in run.json for the fingerprint of the training data
 
-logging.getLogger("accelerate").setLevel(logging.ERROR)  # it warns of tied weights, which load again as they were
+logging.getLogger("accelerate").setLevel(logging.ERROR)  # it warns about tied weights, which are restored correctly
 
 
 def run_checkpoints(out: Path) -> list[Path]:
@@ -34,35 +34,37 @@ def run_checkpoints(out: Path) -> list[Path]:
 
 
 def save_run_checkpoint(accelerator: Accelerator, out: Path, step: int) -> None:
-    """Write the state after an update under a temporary name, rename it, and drop all but the last two."""
-    final, beside = out / f"checkpoint-{step:08d}", (out / "train.jsonl", out / "run.json")
+    """Write a checkpoint after update `step` under a temporary name, rename it, and delete all but the newest two.
+
+    Raises DistilkitError if it cannot be written, for example for lack of space.
+    """
+    final, run_files = out / f"checkpoint-{step:08d}", (out / "train.jsonl", out / "run.json")
     partial = final.with_suffix(".partial")
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
     try:
         accelerator.save_state(str(partial))
-    except (RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a full disk
+    except (RuntimeError, SafetensorError) as error:  # raised by torch and safetensors if the disk is full
         shutil.rmtree(partial, ignore_errors=True)
         reason = str(error).splitlines()[0]
-        raise DistilkitError(
-            f"cannot write '{final}' ({reason}): free space and run it again, with --resume where an older one is"
-        ) from None
+        resume = " with --resume" if run_checkpoints(out) else ""
+        raise DistilkitError(f"cannot write '{final}' ({reason}): free some space and run it again{resume}") from None
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        write_text(partial / MANIFEST, json.dumps(checksums(partial)))
-        for path in (*partial.rglob("*"), partial, *(path for path in beside if path.exists())):
+        write_text(partial / CHECKSUMS, json.dumps(checksums(partial)))
+        for path in (*partial.rglob("*"), partial, *(path for path in run_files if path.exists())):
             sync(path)
         partial.replace(final)
         sync(out)
-        for old in run_checkpoints(out)[:-KEPT]:
+        for old in run_checkpoints(out)[:-KEEP_NEWEST]:
             shutil.rmtree(old)
 
 
 def checksums(directory: Path) -> dict[str, int]:
     """Return the CRC-32 of each file of a checkpoint, by name."""
     found = {}
-    for path in sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST):
+    for path in sorted(path for path in directory.rglob("*") if path.is_file() and path.name != CHECKSUMS):
         value = 0
         with path.open("rb") as file:
             while block := file.read(2**24):
@@ -71,11 +73,11 @@ def checksums(directory: Path) -> dict[str, int]:
     return found
 
 
-def is_whole(directory: Path) -> bool:
-    """Say whether a checkpoint holds what was written into it."""
+def is_intact(directory: Path) -> bool:
+    """Return whether the files of a checkpoint match their checksums."""
     try:
-        return bool(json.loads((directory / MANIFEST).read_text("utf-8")) == checksums(directory))
-    except (OSError, ValueError):  # ValueError: text that is no JSON, or no text
+        return bool(json.loads((directory / CHECKSUMS).read_text("utf-8")) == checksums(directory))
+    except (OSError, ValueError):  # ValueError: invalid JSON or UTF-8
         return False
 
 
@@ -86,32 +88,33 @@ def remove_run_checkpoints(out: Path) -> None:
 
 
 def delete_after(out: Path, step: int) -> None:
-    """Delete the checkpoints of later updates, so that --resume goes on from one that is good."""
+    """Delete the checkpoints after update `step`."""
     for path in run_checkpoints(out):
         if step_of(path) > step:
             shutil.rmtree(path)
 
 
 def step_of(path: Path) -> int:
-    """Return the number of a checkpoint's last update."""
+    """Return the number of the last update in a checkpoint."""
     return int(path.name.removeprefix("checkpoint-"))
 
 
 def restore(
-    accelerator: Accelerator, scheduler: LambdaLR, out: Path, config: TrainOptions, updates: int, rows: str
+    accelerator: Accelerator, scheduler: LambdaLR, out: Path, options: TrainOptions, updates: int, fingerprint: str
 ) -> int:
-    """Load the newest whole checkpoint where --resume asks for it; returns the number of its update, 0 at the start.
+    """With --resume, load the newest intact checkpoint; return the number of its last update, 0 for a new run.
 
-    A damaged one is passed over with a warning. Another learning rate than the interrupted run's holds from here on.
-    Raises DistilkitError where an option that changes the result, or the text or rows (whose mark is `rows`), differ
-    from the interrupted run's. An option that its distilkit did not have yet had what is the default now.
+    Damaged checkpoints are deleted with a warning. A learning rate that differs from the interrupted run's applies from
+    here on. Options that are missing in run.json, written by an older version, count as having today's default.
+    Raises DistilkitError if an option that changes the result, or the fingerprint of the data, differs from the
+    interrupted run's.
     """
-    run = {name: value for name, value in config_json(config).items() if name not in CHANGEABLE}
-    run |= {"num_processes": accelerator.num_processes, DATA_KEY: rows, "updates": updates}
-    found = run_checkpoints(out) if config.resume else []
-    while found and not is_whole(found[-1]):
+    run = {name: value for name, value in config_json(options).items() if name not in CHANGEABLE}
+    run |= {"num_processes": accelerator.num_processes, DATA_KEY: fingerprint, "updates": updates}
+    found = run_checkpoints(out) if options.resume else []
+    while found and not is_intact(found[-1]):
         damaged = found.pop()
-        warn(f"{damaged.name} is damaged: going on from {found[-1].name if found else 'the start'}")
+        warn(f"{damaged.name} is damaged: continuing from {found[-1].name if found else 'the start'}")
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             shutil.rmtree(damaged)
@@ -119,15 +122,17 @@ def restore(
         if accelerator.is_main_process:
             write_text(out / "run.json", json.dumps(run))
         return 0
-    before = run | defaults(config) | read_run(out)
+    before = run | defaults(options) | read_run(out)
     for name, value in run.items():
         if before[name] != value and name in LEARNING_RATES:
-            warn(f"{flag(name)} was {before[name]} in the interrupted run, now {value}: going on with that")
+            warn(f"{flag(name)} was {before[name]} in the interrupted run: continuing with {value}")
         elif before[name] != value and name == DATA_KEY:
-            raise DistilkitError("the text or rows are others than the interrupted run's: --resume needs the same")
+            raise DistilkitError(
+                "the training data differs from the interrupted run's: --resume requires the same data"
+            )
         elif before[name] != value:
             raise DistilkitError(
-                f"{flag(name)} was {before[name]} in the interrupted run, now {value}: --resume needs the same"
+                f"{flag(name)} was {before[name]} in the interrupted run, now {value}: --resume requires the same value"
             )
     rates = [float(rate) for rate in scheduler.base_lrs]
     accelerator.load_state(str(found[-1]))
@@ -135,13 +140,16 @@ def restore(
     return step_of(found[-1])
 
 
-def defaults(config: TrainOptions) -> dict[str, Any]:
-    """Return what each option is where it is not given."""
-    return {item.name: item.default for item in fields(config) if item.default is not MISSING}
+def defaults(options: TrainOptions) -> dict[str, Any]:
+    """Return the default of each option that has one."""
+    return {item.name: item.default for item in fields(options) if item.default is not MISSING}
 
 
 def read_run(out: Path) -> dict[str, Any]:
-    """Return the options of an interrupted run."""
+    """Return the options of an interrupted run.
+
+    Raises DistilkitError if its run.json is unreadable.
+    """
     try:
         return dict(json.loads((out / "run.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -149,8 +157,8 @@ def read_run(out: Path) -> dict[str, Any]:
 
 
 def set_rates(scheduler: LambdaLR, rates: list[float]) -> None:
-    """Give the optimizer these peak rates, each at the height that the schedule has reached."""
-    now = [rate * height(scheduler.last_epoch) for rate, height in zip(rates, scheduler.lr_lambdas, strict=True)]
+    """Set the peak learning rates of the optimizer's groups; the schedule continues from its current step."""
+    now = [rate * factor(scheduler.last_epoch) for rate, factor in zip(rates, scheduler.lr_lambdas, strict=True)]
     for group, peak, rate in zip(scheduler.optimizer.param_groups, rates, now, strict=True):
         group["initial_lr"], group["lr"] = peak, rate
     scheduler.load_state_dict(scheduler.state_dict() | {"base_lrs": rates, "_last_lr": now})

@@ -1,4 +1,4 @@
-"""The best weights of a training run: those of the evaluation with the highest score, and when to look no further."""
+"""When to stop a run: early stopping with the best weights, rising losses, signals."""
 
 import math
 import signal
@@ -13,12 +13,18 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
 
+FIRST_UPDATES = 10  # the median of their losses is the level of an untrained student
+WINDOW_UPDATES = 50  # the detector compares medians over this many updates
+
+_received: list[list[int]] = []  # of the open stop_signal(), if any: the signals so far
+
 
 class EarlyStopping:
-    """Scores a model whenever it is called, and keeps what restore() gives back: the best weights, or the last ones.
+    """Score a model on each call, and hold the weights that restore() puts back: the best or the last ones.
 
-    Of equal scores the first is the best. A checkpoint of the run holds it too (state_dict), so that a run that goes on
-    from there keeps what an uninterrupted one would.
+    The best score is the highest of `headline`, the first of equal ones. `kept` and `best` are numbers of evaluations,
+    from 1. The state is part of the run's checkpoints, so that a resumed run keeps the same weights as an
+    uninterrupted one.
     """
 
     def __init__(
@@ -31,101 +37,95 @@ class EarlyStopping:
         patience: int | None = None,
     ) -> None:
         self.model, self.score, self.headline, self.keep, self.patience = model, score, headline, keep, patience
-        self.highest, self.evaluations, self.best = -math.inf, 0, 0  # best: the number of an evaluation, from 1
-        self.kept = 0
+        self.highest, self.evaluations, self.best, self.kept = -math.inf, 0, 0, 0
         self.scores: dict[str, float] = {}
         self.weights: dict[str, Tensor] = {}
 
     def __call__(self) -> dict[str, float]:
-        """Score the model, and leave it in training mode."""
+        """Score the model; leave it in training mode."""
         scores = self.score()
         self.model.train()
         self.evaluations += 1
-        better = scores[self.headline] > self.highest
-        if better:
+        improved = scores[self.headline] > self.highest
+        if improved:
             self.highest, self.best = scores[self.headline], self.evaluations
-        if better or self.keep == "last":
+        if improved or self.keep == "last":
             self.scores, self.kept = scores, self.evaluations
-        if better and self.keep == "best":
+        if improved and self.keep == "best":
             self.weights = {
                 name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()
             }
         return scores
 
-    def enough(self) -> bool:
-        """Say whether `patience` evaluations have gone by without a better score."""
+    def should_stop(self) -> bool:
+        """Return whether the last `patience` evaluations brought no better score."""
         return self.patience is not None and self.evaluations - self.best >= self.patience
 
     def restore(self) -> dict[str, float]:
-        """Put the weights to keep back into the model; returns their scores."""
+        """Load the held weights into the model; return their scores."""
         if self.weights:
             self.model.load_state_dict(self.weights)
         return self.scores
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint has to hold."""
+        """Return the state for a checkpoint of the run."""
         names = ("highest", "evaluations", "best", "kept", "scores", "weights")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what a checkpoint held."""
+        """Restore the state from a checkpoint."""
         vars(self).update(state)
 
 
-FIRST = 10  # updates whose median is the level of an untrained student
-
-
-WINDOW = 50  # updates that are looked at together
-
-
 class DivergenceDetector:
-    """The losses of a run, and whether they have risen from the best level that they had reached.
+    """Detect a lasting rise of the training loss; robust to noise, outliers and overfitting.
 
-    They have where nine in ten of the last WINDOW losses are above a limit: half as much again as the best level so
-    far, a quarter of the way back to the first, and 0.1 more than the best, whichever is highest. A level is a median,
-    so single losses far off change nothing.
+    The loss has risen if 90 % of the last WINDOW_UPDATES losses are above a limit. With `best`, the lowest median of
+    such a window so far, and `first`, the median of the first losses, the limit is the highest of 1.5 · best,
+    best + (first - best) / 4 and best + 0.1.
     """
 
     def __init__(self) -> None:
-        self.recent: deque[float] = deque(maxlen=WINDOW)
+        self.recent: deque[float] = deque(maxlen=WINDOW_UPDATES)
         self.count = 0
         self.first = self.best = self.level = 0.0
         self.found = False
 
     def add(self, loss: float) -> bool:
-        """Take the loss of the next update; returns whether the losses have risen, True once only."""
+        """Add the loss of the next update; return whether the losses have risen, True at most once."""
         self.recent.append(loss)
         self.count += 1
-        if self.count <= FIRST:
+        if self.count <= FIRST_UPDATES:
             self.first = self.best = median(self.recent)
-        if self.found or self.count < WINDOW:
+        if self.found or self.count < WINDOW_UPDATES:
             return False
         ordered = sorted(self.recent)
         self.level = median(ordered)
         self.best = min(self.best, self.level)
         rise = max(self.best / 2, (self.first - self.best) / 4, 0.1)
-        self.found = ordered[WINDOW // 10] > self.best + rise
+        self.found = ordered[WINDOW_UPDATES // 10] > self.best + rise
         return self.found
 
 
-def stop_on_all_processes(accelerator: Accelerator, stop: bool, *, asked: bool) -> bool:
-    """Say whether to stop: several processes do where any of them was told to, and ask each other only now and then."""
+def stop_on_all_processes(accelerator: Accelerator, stop: bool, *, check_now: bool) -> bool:
+    """Return whether to stop. Of several processes, all stop if any has to.
+
+    Processes tell each other only if `check_now`, since that takes time. It must be the same in all of them.
+    """
     if accelerator.num_processes == 1:
         return stop
-    return asked and bool(accelerator.reduce(torch.tensor(float(stop), device=accelerator.device), "sum") > 0)
-
-
-_open: list[list[int]] = []  # the signals that the stop_signal() of this process has received, where there is one
+    return check_now and bool(accelerator.reduce(torch.tensor(float(stop), device=accelerator.device), "sum") > 0)
 
 
 @contextmanager
 def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGINT or SIGTERM has come; a second SIGINT interrupts at once.
+    """Yield a function that returns whether SIGINT or SIGTERM was received; a second SIGINT interrupts at once.
 
-    Within another one it listens to the same: what comes at the end of one run is then heard by the next.
+    Inside another stop_signal(), both report the same signals, so that one that arrives at the end of a run stops the
+    runs that follow.
     """
-    if _open:
-        outer = _open[0]
+    if _received:
+        outer = _received[0]
         yield lambda: bool(outer)
         return
     received: list[int] = []
@@ -139,13 +139,13 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, note)
-        _open.append(received)
-    except ValueError:  # not the main thread: signals stay with whoever has them
+        _received.append(received)
+    except ValueError:  # only the main thread may handle signals
         pass
     try:
         yield lambda: bool(received)
     finally:
         if before:
-            _open.clear()
+            _received.clear()
         for number, handler in before.items():
             signal.signal(number, handler)

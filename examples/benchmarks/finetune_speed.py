@@ -28,7 +28,7 @@ from distilkit.encoders import checkpoint
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.tasks import encoding
 from distilkit.tasks.catalogue import TASKS, with_task_defaults
-from distilkit.tasks.rows import read
+from distilkit.tasks.rows import read_rows
 from distilkit.training.loop import train
 
 SST2 = TASKS["sst2"]
@@ -82,7 +82,7 @@ def run_trainer(config: FinetuneOptions, job: Job, *, grouped: bool) -> Times:
 
 def load(config: FinetuneOptions, count: int) -> Job:
     """Encode `count` rows, the same for all."""
-    rows: Dataset = read(SST2, config.data, "train").shuffle(seed=0).select(range(count))
+    rows: Dataset = read_rows(SST2, config.data, "train").shuffle(seed=0).select(range(count))
     student, tokenizer = open_student(SST2, config), checkpoint.open_tokenizer(config.model)
     inputs = encoding.input_names(student)
     encoded = encode(rows, SST2, tokenizer, inputs, config, student)
