@@ -22,7 +22,6 @@ from distilkit.options.init import InitOptions
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.training.devices import keep_freed_memory
 
-
 # 64 MB made, touched and dropped, eight times over: how many pages the kernel had to give, after a warm-up
 FAULTS = """
 import resource, sys

@@ -98,7 +98,7 @@ def test_a_missing_package_is_named_before_anything_is_read(
     """One line says what to install; nothing is written."""
     monkeypatch.setattr(tracking, "_available_trackers", [])
     out = tmp_path / "out"
-    with pytest.raises(DistilkitError, match=f"--log-with {name} needs .*: pip install {name}$"):
+    with pytest.raises(DistilkitError, match=f"--log-with {name} requires .*: pip install {name}$"):
         distill(DistillOptions(student="none", corpus="none", output=out, log_with=name))
     with pytest.raises(DistilkitError, match=f"pip install {name}$"):
         finetune(FinetuneOptions(model="none", task="sst2", output=out, log_with=name))

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from distilkit.commands.distill import less_memory
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
-from distilkit.options.tasks import FinetuneOptions
 from distilkit.options.training import TrainOptions
-from distilkit.training import memory
-from distilkit.training.memory import explain_out_of_memory, suggestions, total_memory
+from distilkit.training.memory import explain_out_of_memory, memory_suggestions, total_memory
 
 CPU = torch.device("cpu")
 
@@ -35,11 +34,11 @@ def config(**options: object) -> DistillOptions:
 def test_every_kind_of_shortage_is_one_line(error: Exception, tmp_path: Path) -> None:
     """With the checkpoint that is left, if any."""
     line = r"^out of memory: lower --batch-size \(now 32\)[^\n]*$"
-    with pytest.raises(DistilkitError, match=line) as bare, explain_out_of_memory(config(), tmp_path):
+    with pytest.raises(DistilkitError, match=line) as bare, explain_out_of_memory(less_memory(config()), tmp_path):
         raise error
     (tmp_path / "checkpoint-00000400").mkdir()
-    again = "--resume goes on from checkpoint-00000400"
-    with pytest.raises(DistilkitError, match=again), explain_out_of_memory(config(), tmp_path):
+    again = "continue from checkpoint-00000400 with --resume"
+    with pytest.raises(DistilkitError, match=again), explain_out_of_memory(less_memory(config()), tmp_path):
         raise error
     assert "checkpoint" not in str(bare.value)
 
@@ -47,7 +46,7 @@ def test_every_kind_of_shortage_is_one_line(error: Exception, tmp_path: Path) ->
 @pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), OSError(28, "No space left"), KeyboardInterrupt()])
 def test_other_errors_pass(error: BaseException, tmp_path: Path) -> None:
     """A bug keeps its traceback."""
-    with pytest.raises(type(error)) as found, explain_out_of_memory(config(), tmp_path):
+    with pytest.raises(type(error)) as found, explain_out_of_memory(less_memory(config()), tmp_path):
         raise error
     assert found.value is error
 
@@ -55,28 +54,25 @@ def test_other_errors_pass(error: BaseException, tmp_path: Path) -> None:
 def test_the_options_named_are_those_that_help(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not a batch of one, not masked positions where there is no soft-target loss or where they are masked already."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    batch, masked = "lower --batch-size (now 32) and raise --accumulate to match", "give --ce-positions masked"
+    batch, masked = "lower --batch-size (now 32) and raise --accumulate to match", "use --ce-positions masked"
     length = "lower --seq-length (now 128)"
-    finetune = FinetuneOptions(model="m", task="sst2", output=Path("o"), batch_size=32)
 
-    assert suggestions(config()) == [batch, masked, length]
-    assert suggestions(config(batch_size=1, ce_positions="masked")) == [length]
-    assert suggestions(config(objective="mlm")) == [batch, length]
-    assert suggestions(config(objective="hidden", alpha_ce=1.0)) == [batch, masked, length]
-    assert suggestions(finetune) == [batch, "lower --max-length"]
+    assert less_memory(config()) == [batch, masked, length]
+    assert less_memory(config(batch_size=1, ce_positions="masked")) == [length]
+    assert less_memory(config(objective="mlm")) == [batch, length]
+    assert less_memory(config(objective="hidden", alpha_ce=1.0)) == [batch, masked, length]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert "give --precision bf16" in suggestions(config())
-    assert "give --precision bf16" not in suggestions(config(precision="bf16"))
+    assert "use --precision bf16" in less_memory(config())
+    assert "use --precision bf16" not in less_memory(config(precision="bf16"))
 
 
-def test_a_container_has_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its limit counts where it is lower than the machine's memory."""
+def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
+    """If it is lower than the machine's memory."""
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "CGROUP", limit)
-    machine = total_memory(CPU)
+    machine = total_memory(CPU, limit)
     for text, expected in (("max\n", machine), ("1048576\n", 1048576), (f"{machine * 2}\n", machine)):
         limit.write_text(text, encoding="ascii")
-        assert total_memory(CPU) == expected
+        assert total_memory(CPU, limit) == expected
 
 
 PROGRAM = """
@@ -113,4 +109,4 @@ def test_a_real_shortage(make_checkpoint: object, teacher: Path, corpus: Path, t
 
 def test_a_config_without_an_objective() -> None:
     """train() may be given the options of training alone."""
-    assert suggestions(TrainOptions())[0].startswith("lower --batch-size")
+    assert memory_suggestions(TrainOptions())[0].startswith("lower --batch-size")

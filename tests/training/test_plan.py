@@ -33,7 +33,7 @@ def words(make_checkpoint: Callable[..., Path], teacher: Path, corpus: Path) -> 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calibrations that take a tenth of a second."""
-    monkeypatch.setattr(plan, "SECONDS", 0.1)
+    monkeypatch.setattr(plan, "TIMED_SECONDS", 0.1)
 
 
 def test_a_plan_is_one_record_and_leaves_nothing(

@@ -39,7 +39,7 @@ def test_resume_takes_another_rate(tmp_path: Path, capsys: pytest.CaptureFixture
     lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
     rates = [line["lr"] for line in lines if "loss" in line]
 
-    assert "--lr was 0.1 in the interrupted run, now 0.02" in capsys.readouterr().err
+    assert "--lr was 0.1 in the interrupted run: continuing with 0.02" in capsys.readouterr().err
     # one update of warm-up, at 0, then 1 down to 1/7 of the peak
     assert rates == pytest.approx(
         [0, *(0.1 * left / 7 for left in (7, 6, 5)), *(0.02 * left / 7 for left in range(4, 0, -1))]
@@ -79,7 +79,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     }[damage]()
     model, steps = resumed(out)
 
-    assert "checkpoint-00000006 is damaged: going on from checkpoint-00000004" in capsys.readouterr().err
+    assert "checkpoint-00000006 is damaged: continuing from checkpoint-00000004" in capsys.readouterr().err
     assert torch.equal(model.student.weight, whole.student.weight)
     assert sorted(set(steps)) == list(range(10))
     assert steps[-1] == 9
@@ -97,7 +97,7 @@ def test_two_damaged_checkpoints_start_over(tmp_path: Path, capsys: pytest.Captu
     whole = Line()
     train(whole, batches(), TrainOptions(steps=9), place)
 
-    assert "going on from the start" in capsys.readouterr().err
+    assert "from the start" in capsys.readouterr().err
     assert torch.equal(model.student.weight, whole.student.weight)
 
 
@@ -217,7 +217,7 @@ def test_other_rows_do_not_go_on(tmp_path: Path) -> None:
     settings = {"lr": 0.1, "checkpoint_every": 2}
     train(Line(), batches(), TrainOptions(steps=3, **settings), tmp_path)
     others = Batches([*ROWS[:-1], ROWS[0]], collate, batch_size=2, seed=7)
-    with pytest.raises(DistilkitError, match="the text or rows are others than the interrupted run's"):
+    with pytest.raises(DistilkitError, match="the training data differs from the interrupted run's"):
         train(Line(), others, TrainOptions(steps=3, resume=True, **settings), tmp_path)
 
 

@@ -48,7 +48,7 @@ def test_patience() -> None:
     said = []
     for _ in range(5):
         evaluate(best, model, 1)
-        said.append(best.enough())
+        said.append(best.should_stop())
     assert said == [False, False, False, False, True]
 
 
@@ -59,7 +59,7 @@ def test_goes_on_from_a_checkpoint() -> None:
     second, other = watch([0.2], patience=2)
     second.load_state_dict(first.state_dict())
     evaluate(second, other, 1)
-    assert second.enough()
+    assert second.should_stop()
     assert second.restore() == {"a/score": 0.9}
     assert (other.weight.item(), second.kept) == (2, 2)
 
@@ -117,5 +117,5 @@ def test_a_run_that_leaves_its_level_is_found_once(name: str) -> None:
 def test_a_start_that_goes_wrong_is_found() -> None:
     """A rate far too high from the first update on: no level was ever reached."""
     assert warnings(lambda step: 10 if step < 12 else 30) == [
-        WINDOW + 6
+        WINDOW_UPDATES + 6
     ]  # of the last 50 losses, 45 are above from update 56 on
