@@ -1,4 +1,4 @@
-"""A chain of records with figures made up to be checked by hand: a teacher, a student and a control, tuned on MRPC."""
+"""Records of a made-up chain, with figures for checks by hand: teacher, student and baseline, fine-tuned on MRPC."""
 
 import json
 from pathlib import Path

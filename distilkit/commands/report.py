@@ -25,7 +25,7 @@ def report(config: ReportOptions) -> Record:
     readmes = cards(results, done_steps, force=config.force) if config.card else {}
     metrics = {f"{i}/{name}": value for i, model in enumerate(results.models) for name, value in model.metrics.items()}
     with claim(config.output) as out:
-        plots, missing = drawn(results)
+        plots, missing = draw_or_warn(results)
         for plot in plots:
             save(plot, out)
         tables = [overview(results), scores(results), speeds(results)]
@@ -43,7 +43,7 @@ def report(config: ReportOptions) -> Record:
     return done
 
 
-def drawn(results: Results) -> tuple[list[Plot], list[NextStep]]:
+def draw_or_warn(results: Results) -> tuple[list[Plot], list[NextStep]]:
     """Return the plots; without matplotlib, warn and return none."""
     try:
         return draw(results), []

@@ -11,7 +11,7 @@ from distilkit.reporting.records import task_checkpoints
 from distilkit.reporting.summary import main_model, task_retention
 from distilkit.reporting.tables import headline_metrics
 
-WITH_A_TEACHER = (
+TEACHER_OPTIONS = (
     *("teacher", "objective", "temperature", "ce_positions", "ce_until", "layer_map", "hidden_loss"),
     *("teacher_cache", "cache_size", "cache_maskings"),
 )
@@ -61,7 +61,7 @@ def missing_benchmark(results: Results, main: Model | None, base: str) -> list[N
     into = relative_path((main or results.models[0]).location, base)
     return [
         NextStep(
-            "No bench record, so latency and speed-up are unknown.", _typed("bench", *words, into=f"{into}/bench.json")
+            "No bench record, so latency and speed-up are unknown.", _saved_bench(*words, into=f"{into}/bench.json")
         )
     ]
 
@@ -77,11 +77,11 @@ def missing_score(results: Results, main: Model | None, base: str) -> list[NextS
 
 def missing_retention(results: Results, main: Model, base: str) -> list[NextStep]:
     """Suggest an eval against the teacher if the student was scored alone; name a missing interval."""
-    kept = task_retention(main)
-    if kept and all(f"retention/{task}/low" not in main.metrics for task in kept):
+    retained = task_retention(main)
+    if retained and all(f"retention/{task}/low" not in main.metrics for task in retained):
         return [NextStep("No confidence interval of the retention: the eval record has none.")]
     tuned = next((step for step in reversed(main.biography) if step.command == "finetune"), None)
-    if kept or tuned is None:
+    if retained or tuned is None:
         return []
     given = {
         name: tuned.config[name] for name in ("task", "data", "text", "label", "max_length") if tuned.config.get(name)
@@ -104,7 +104,7 @@ def missing_baseline(results: Results, main: Model, base: str) -> list[NextStep]
     config: dict[str, Any] = {
         name: value
         for name, value in made.config.items()
-        if name not in WITH_A_TEACHER and not name.startswith("alpha_")
+        if name not in TEACHER_OPTIONS and not name.startswith("alpha_")
     }
     config |= {"objective": "mlm", "output": f"{made.config.get('output', main.location)}-control"}
     line = reproduction_command(Record(command="distill", config=config, metrics={}, environment={}), base)
@@ -141,5 +141,5 @@ def relative_path(place: str, base: str) -> str:
     return str(Path(place).relative_to(base)) if base and Path(place).is_relative_to(base) else place
 
 
-def _typed(command: str, *words: str, into: str) -> str:
-    return f"{shlex.join(['distilkit', command, *words])} --json > {shlex.quote(into)}"
+def _saved_bench(*words: str, into: str) -> str:
+    return f"{shlex.join(['distilkit', 'bench', *words])} --json > {shlex.quote(into)}"

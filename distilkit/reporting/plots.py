@@ -14,7 +14,7 @@ from distilkit.formatting import format_percent
 from distilkit.record import COLLAPSED, MetricName
 from distilkit.reporting.models import Model, Results
 from distilkit.reporting.summary import task_retention
-from distilkit.reporting.tables import FEW, common_setting, describe_setting, headline_metrics, metric_name
+from distilkit.reporting.tables import MAX_WIDE_TASKS, common_setting, describe_setting, headline_metrics, metric_name
 from distilkit.tasks.catalogue import TASKS, task_display_name
 from distilkit.training.learning_curve import points
 from distilkit.training.log import NON_LOSS_KEYS
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Marker and line style change with the model too. page.css has these colours, and others for dark mode.
+# Markers and line styles differ between models too. page.css has these colours, and others for dark mode.
 COLORS = ("#1a5fb4", "#b4500a", "#1f7a3d", "#8a3ab9", "#0b7285", "#b3261e")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.")
 INK, FAINT = "#3b4048", "#d5d9de"
 VARIABLES = {INK: "ink-2", FAINT: "line", **{color: f"s{i}" for i, color in enumerate(COLORS)}}  # in page.css
-WIDTH, HEIGHT = 3.9, 2.8  # inches: small enough to be read at full size on a phone
-LEGEND_ROW = 0.17  # inches
-LONGEST = 50  # letters that a legend is wide
-POINTS = 80  # of a training curve: the means of neighbours show what their noise hides
+WIDTH_INCHES, HEIGHT_INCHES = 3.9, 2.8  # small enough to be read at full size on a phone
+LEGEND_ROW_INCHES = 0.17
+LEGEND_CHARACTERS = 50  # the width of a legend
+CURVE_POINTS = 80  # a longer curve is averaged over neighbours, which also removes noise
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "distilkit", "font.size": 9, "axes.edgecolor": INK, "axes.labelcolor": INK,
     "text.color": INK, "xtick.color": INK, "ytick.color": INK, "grid.color": FAINT, "axes.grid": True,
     "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
     "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.6,
-    "text.parse_math": False,  # a name may have a $ in it
+    "text.parse_math": False,  # a name may contain a $
 }  # fmt: skip
 LOSS_NAMES = {"ce": "soft-target loss", "cos": "cosine loss", "mlm": "masked-LM loss", "task": "loss on the labels"}
 
@@ -91,15 +91,15 @@ def inline_svg(plot: Plot) -> str:
     return re.sub(r'<g id="[^"]*"', "<g", drawing)  # groups have the same ids in every plot; nothing refers to them
 
 
-def canvas(height: float = HEIGHT, **labels: Any) -> "tuple[Figure, Axes]":
+def canvas(height: float = HEIGHT_INCHES, **labels: Any) -> "tuple[Figure, Axes]":
     """Return a new figure with one pair of axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
     return figure, figure.add_subplot(**labels)
 
 
-def look(number: int) -> dict[str, Any]:
+def color_and_marker(number: int) -> dict[str, Any]:
     """Return a model's colour and marker, the same in every plot."""
     return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)]}
 
@@ -111,15 +111,19 @@ def line_style(number: int) -> str:
 
 def legend_label(model: Model) -> str:
     """Shorten a long name for a legend in the middle; strip a leading _, which would hide it."""
-    name = model.name if len(model.name) <= LONGEST else f"{model.name[:18]}…{model.name[1 - LONGEST + 18 :]}"
+    name = (
+        model.name
+        if len(model.name) <= LEGEND_CHARACTERS
+        else f"{model.name[:18]}…{model.name[1 - LEGEND_CHARACTERS + 18 :]}"
+    )
     return f" {name}" if name.startswith("_") else name
 
 
 def legend(figure: "Figure", models: Sequence[Model], **options: Any) -> None:
     """Draw a legend above a plot, in as many columns as fit; the figure grows with its rows."""
-    columns = LONGEST // (max(len(legend_label(model)) for model in models) + 2)
+    columns = LEGEND_CHARACTERS // (max(len(legend_label(model)) for model in models) + 2)
     columns = max(1, min(columns, len(models), 3))
-    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (math.ceil(len(models) / columns) - 1))
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW_INCHES * (math.ceil(len(models) / columns) - 1))
     figure.legend(loc="outside upper left", ncols=columns, **options)
 
 
@@ -139,14 +143,14 @@ def retention(results: Results) -> list[Plot]:
         shift = (place - (len(shown) - 1) / 2) * 0.7 / len(shown)
         label = legend_label(model)
         for row, task in enumerate(tasks):
-            if (kept := model.metrics.get(f"retention/{task}")) is None:
+            if (retained := model.metrics.get(f"retention/{task}")) is None:
                 continue
-            low, high = (model.metrics.get(f"retention/{task}/{end}", kept) for end in ("low", "high"))
-            axes.plot([low, high], [row + shift] * 2, color=look(number)["color"], linewidth=1.4)
-            axes.plot([kept], [row + shift], linestyle="", markersize=6, label=label, **look(number))
+            low, high = (model.metrics.get(f"retention/{task}/{end}", retained) for end in ("low", "high"))
+            axes.plot([low, high], [row + shift] * 2, color=color_and_marker(number)["color"], linewidth=1.4)
+            axes.plot([retained], [row + shift], linestyle="", markersize=6, label=label, **color_and_marker(number))
             label = "_"
             interval = f" ({format_percent(low)} to {format_percent(high)})" if low != high else ""
-            descriptions.append(f"{model.name} {format_percent(kept)}{interval} on {task_display_name(task)}")
+            descriptions.append(f"{model.name} {format_percent(retained)}{interval} on {task_display_name(task)}")
     axes.axvline(1.0, color=INK, linewidth=1, linestyle="--")
     axes.set_yticks(range(len(tasks)), [task_display_name(task) for task in tasks])
     axes.set_ylim(len(tasks) - 0.5, -0.5)
@@ -160,10 +164,11 @@ def retention(results: Results) -> list[Plot]:
 def frontiers(results: Results) -> list[Plot]:
     """Draw scores against latency, one plot per task; with many tasks, one plot of mean retention."""
     models, tasks = results.models, headline_metrics(results.models)
-    if len(tasks) > FEW:
-        kept = {number: found for number, model in enumerate(models) if (found := task_retention(model))}
-        common = set[str]().union(*kept.values()).intersection(*kept.values())  # others would not compare
-        means = [(n, models[n], fmean(kept[n][task] for task in common)) for n in kept] if common else []
+    if len(tasks) > MAX_WIDE_TASKS:
+        retained = {number: found for number, model in enumerate(models) if (found := task_retention(model))}
+        # Means over different tasks cannot be compared.
+        common = set[str]().union(*retained.values()).intersection(*retained.values())
+        means = [(n, models[n], fmean(retained[n][task] for task in common)) for n in retained] if common else []
         return frontier("retention", f"mean retention, {len(common)} tasks", models, means)
     plots = []
     for task, metric in tasks:
@@ -190,7 +195,14 @@ def frontier(name: str, words: str, models: Sequence[Model], scored: Sequence[tu
     largest = max(model.metrics.get("bytes", 1.0) for _, model, _ in shown)
     for number, model, score in shown:
         area = 30 + 170 * model.metrics.get("bytes", largest) / largest
-        axes.scatter(model.metrics[cost] * scale, score, s=area, alpha=0.85, label=legend_label(model), **look(number))
+        axes.scatter(
+            model.metrics[cost] * scale,
+            score,
+            s=area,
+            alpha=0.85,
+            label=legend_label(model),
+            **color_and_marker(number),
+        )
     axes.margins(0.15)
     legend(figure, [model for _, model, _ in shown], markerscale=0.6)
     title = f"{words[:1].upper()}{words[1:]} against {'latency' if setting else 'size'}"
@@ -249,14 +261,14 @@ def learning_curve(
     descriptions = []
     for run in runs:
         number, model = run
-        label, drawn = legend_label(model), look(number)
-        if heldout and (read := points(model.curve, "heldout_loss", POINTS)):
+        label, drawn = legend_label(model), color_and_marker(number)
+        if heldout and (read := points(model.curve, "heldout_loss", CURVE_POINTS)):
             axes.plot(
                 *zip(*read, strict=True), label=label, markersize=4.5, zorder=3, linestyle=line_style(number), **drawn
             )
             descriptions.append(f"{model.name} {read[0][1]:.3f} to {read[-1][1]:.3f} over {read[-1][0]:,.0f} tokens")
             label = "_"
-        if read := points(model.curve, part(run), POINTS):
+        if read := points(model.curve, part(run), CURVE_POINTS):
             faint = (
                 {"alpha": 0.35, "linewidth": 0.9} if heldout else {"linestyle": line_style(number), "linewidth": 1.2}
             )

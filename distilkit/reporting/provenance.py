@@ -17,7 +17,7 @@ from distilkit.reporting.records import MEASUREMENTS
 from distilkit.reporting.tables import headline_metrics
 from distilkit.tasks.catalogue import TASKS
 
-WHERE = ("machine", "gpu", "python", *PACKAGES)
+MACHINE_FACTS = ("machine", "gpu", "python", *PACKAGES)
 
 
 class Step(NamedTuple):
@@ -35,7 +35,7 @@ def steps(results: Results) -> list[Step]:
     for done in (*(step for model in results.models for step in model.biography), *results.measured):
         if done not in records and done.command != "report":
             records.append(done)
-    records.sort(key=lambda done: done.command in MEASUREMENTS)  # what was measured last was made before
+    records.sort(key=lambda done: done.command in MEASUREMENTS)  # measurements come after all models are made
     base = base_of(records)
     return [Step(title(done), reproduction_command(done, base), outcome(done), done) for done in records]
 
@@ -125,7 +125,7 @@ def machines(done: Sequence[Step]) -> list[tuple[dict[str, str], list[int]]]:
     """Return the different machines and versions, each with the numbers (from 1) of the steps that ran there."""
     places: list[tuple[dict[str, str], list[int]]] = []
     for number, step in enumerate(done, 1):
-        where = {name: str(step.record.environment[name]) for name in WHERE if name in step.record.environment}
+        where = {name: str(step.record.environment[name]) for name in MACHINE_FACTS if name in step.record.environment}
         found = next((numbers for known, numbers in places if known == where), None)
         if found is None:
             places.append((where, [number]))

@@ -26,7 +26,7 @@ class Content(NamedTuple):
     tables: Sequence[Table]
     plots: Sequence[Plot]
     steps: Sequence[Step]
-    gaps: Sequence[NextStep]
+    next_steps: Sequence[NextStep]
 
 
 def html(content: Content) -> str:
@@ -34,7 +34,7 @@ def html(content: Content) -> str:
     places = machines(content.steps)
     took = training_seconds(step.record for step in content.steps)
     return HTML.get_template("report.html.jinja").render(
-        shared(content),
+        common_values(content),
         marks={model.name: mark(number) for number, model in enumerate(content.results.models)},
         training_time=format_duration(took) if took else "",
         machine_facts=list(dict.fromkeys(name for facts, _ in places for name in facts)),
@@ -44,10 +44,10 @@ def html(content: Content) -> str:
 
 def markdown(content: Content) -> str:
     """Return the report as Markdown; the plots are files beside it."""
-    return fill("report.md.jinja", **shared(content))
+    return fill("report.md.jinja", **common_values(content))
 
 
-def shared(content: Content) -> dict[str, Any]:
+def common_values(content: Content) -> dict[str, Any]:
     """Return the values that both templates use."""
     results, models = content.results, content.results.models
     main = main_model(results)

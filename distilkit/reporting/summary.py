@@ -82,7 +82,7 @@ def size(results: Results, model: Model) -> list[Tile]:
     teacher = results.find(results.teacher(model))
     small, large = model.metrics.get("parameters"), teacher.metrics.get("parameters") if teacher else None
     born = model.history_since("init")
-    if large is None and born:  # two masked-LM models, so that the head doesn't count
+    if large is None and born:  # two masked-LM models, so that heads do not count
         small, large = (born[0].metrics.get(f"{name}/parameters") for name in ("student", "teacher"))
     if not small or not large:
         return []
@@ -109,30 +109,30 @@ def task_retention(model: Model) -> dict[str, float]:
     """Return the retention per task without WNLI, which no model learns; only GLUE's if there is one."""
     parsed = {name: MetricName.parse(name) for name in model.metrics}
     plain = {name: parts for name, parts in parsed.items() if parts.comparison == "retention" and not parts.metric}
-    kept = {parts.task: model.metrics[name] for name, parts in plain.items() if not parts.detail}
-    name = next((name for name in ("glue_without_wnli", "glue") if name in kept), None)
-    if name or len(kept) < 2:
-        return {name: kept[name]} if name else kept
-    return {task: value for task, value in kept.items() if task != "wnli"}
+    retained = {parts.task: model.metrics[name] for name, parts in plain.items() if not parts.detail}
+    name = next((name for name in ("glue_without_wnli", "glue") if name in retained), None)
+    if name or len(retained) < 2:
+        return {name: retained[name]} if name else retained
+    return {task: value for task, value in retained.items() if task != "wnli"}
 
 
 def retention(results: Results, model: Model) -> list[Tile]:
     """Return the retention of the teacher's scores."""
-    kept = task_retention(model)
+    retained = task_retention(model)
     teacher = display_name(results, results.teacher(model))
-    if len(kept) > 1:
+    if len(retained) > 1:
         without = "retention/wnli" in model.metrics
-        worst = min(kept, key=lambda task: kept[task])
-        detail = f"mean of {len(kept)} tasks{', without WNLI' if without else ''}"
-        detail += f"; lowest on {task_display_name(worst)}: {format_percent(kept[worst])}"
-        return [Tile(format_percent(fmean(kept.values())), f"of {teacher}'s scores retained", detail)]
+        worst = min(retained, key=lambda task: retained[task])
+        detail = f"mean of {len(retained)} tasks{', without WNLI' if without else ''}"
+        detail += f"; lowest on {task_display_name(worst)}: {format_percent(retained[worst])}"
+        return [Tile(format_percent(fmean(retained.values())), f"of {teacher}'s scores retained", detail)]
     return [
         Tile(
             format_percent(value),
             f"of {teacher}'s score retained",
             ", 95 % confidence interval ".join(filter(None, [task_display_name(task), interval])) + warning,
         )
-        for task, value in kept.items()
+        for task, value in retained.items()
         for interval in [bounds(model, f"retention/{task}", "low", "high", format_percent)]
         for warning in ["; predicts the same label for every row" if f"{task}/{COLLAPSED}" in model.metrics else ""]
     ]

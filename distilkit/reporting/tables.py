@@ -12,7 +12,7 @@ METRIC_NAMES = {
     "f1": "F1", "f1_macro": "macro F1", "f1_micro": "micro F1", "exact_match": "exact match",
     "matthews_correlation": "Matthews correlation", "pearson": "Pearson", "spearmanr": "Spearman",
 }  # fmt: skip
-FEW = 2  # tasks that get columns and plots of their own
+MAX_WIDE_TASKS = 2  # with more tasks, columns are narrow and plots show means
 OTHER_METRICS = ("average", "f1_micro", "accuracy", "pearson")  # GLUE's, and a custom task's headline of each kind
 
 
@@ -47,7 +47,7 @@ def overview(results: Results) -> Table:
     columns.append((Cell("Speed-up", "median"), lambda model: _number(model, "speedup", 1, ".2f", "×")))
     columns.append((Cell("Held-out loss", "masked LM"), lambda model: _number(model, "heldout_loss", 1, ".3f")))
     for task, metric in headline_metrics(models):
-        columns += task_columns(task, metric, narrow=len(headline_metrics(models)) > FEW)
+        columns += task_columns(task, metric, narrow=len(headline_metrics(models)) > MAX_WIDE_TASKS)
     filled = [(head, cell) for head, cell in columns if any(cell(model).text for model in models)]
     rows = [[Cell(model.name, _role(results, model)), *(cell(model) for _, cell in filled)] for model in models]
     return Table("Models", _caption(results), [Cell("Model"), *(head for head, _ in filled)], rows)
@@ -57,12 +57,12 @@ def task_columns(task: str, metric: str, *, narrow: bool) -> list[tuple[Cell, Ca
     """Return a column for a task's score and one for its retention, or one for both in a narrow table."""
     head, name = Cell(task_display_name(task), metric_name(metric)), f"{task}/{metric}"
 
-    def kept(model: Model) -> Cell:
+    def retention(model: Model) -> Cell:
         return _retention(model, task) if (task, metric) in headline_metrics([model]) else Cell("")
 
     if narrow:
-        return [(head, lambda model: _score(model, name)._replace(note=kept(model).text))]
-    return [(head, lambda model: _score(model, name)), (Cell("Retention", head.text), kept)]
+        return [(head, lambda model: _score(model, name)._replace(note=retention(model).text))]
+    return [(head, lambda model: _score(model, name)), (Cell("Retention", head.text), retention)]
 
 
 def _role(results: Results, model: Model) -> str:
@@ -72,7 +72,7 @@ def _role(results: Results, model: Model) -> str:
 
 def _caption(results: Results) -> str:
     models, sentences = results.models, []
-    narrow = len(headline_metrics(models)) > FEW
+    narrow = len(headline_metrics(models)) > MAX_WIDE_TASKS
 
     names = [MetricName.parse(name) for model in models for name in model.metrics]
     retentions = [name for name in names if name.comparison == "retention"]
@@ -111,13 +111,13 @@ def scores(results: Results) -> Table:
     rows = []
     for model in results.models:
         for task, metric in sort_by_task(scores_of(model)):
-            name, kept = f"{task}/{metric}", _retention(model, task)
+            name, retention = f"{task}/{metric}", _retention(model, task)
             beside = [_difference(apart[model.name].get((task, baseline))) for baseline in baselines]
             if (task, metric) not in headline_metrics([model]):
-                kept, beside = Cell(""), [Cell("") for _ in baselines]
+                retention, beside = Cell(""), [Cell("") for _ in baselines]
             what = Cell(task_display_name(task), metric_name(metric))
             score = format_score(model.metrics[name]), bounds(model, name, "min", "max", format_score)
-            rows.append([Cell(model.name), what, *map(Cell, (*score, kept.text, kept.note)), *beside])
+            rows.append([Cell(model.name), what, *map(Cell, (*score, retention.text, retention.note)), *beside])
     tested = [name for name in DISPLAY_NAMES if any(name in model.tested for model in results.models)]
     others = f"; of {' and '.join(DISPLAY_NAMES[name] for name in tested)} on test rows" if tested else ""
     flawed = [f" {model.name}, {warning}." for model in results.models for warning in seed_warnings(model)]
@@ -145,6 +145,7 @@ def speeds(results: Results) -> Table:
 
 
 def drop_empty_columns(table: Table) -> Table:
+    """Return the table without the columns that have no text in any row."""
     filled = [i for i in range(len(table.heads)) if any(row[i].text for row in table.rows)]
     return table._replace(heads=[table.heads[i] for i in filled], rows=[[row[i] for i in filled] for row in table.rows])
 
@@ -201,9 +202,9 @@ def _score(model: Model, name: str) -> Cell:
 
 
 def _retention(model: Model, task: str) -> Cell:
-    kept = model.metrics.get(f"retention/{task}")
+    retention = model.metrics.get(f"retention/{task}")
     note = bounds(model, f"retention/{task}", "low", "high", format_percent)
-    return Cell("" if kept is None else format_percent(kept), note)
+    return Cell("" if retention is None else format_percent(retention), note)
 
 
 def _difference(apart: tuple[float, float, float] | None) -> Cell:
@@ -219,7 +220,7 @@ def metric_name(metric: str) -> str:
     return METRIC_NAMES.get(metric, metric.replace("_", " "))
 
 
-def bounds(model: Model, name: str, low: str, high: str, spell: Callable[[float], str]) -> str:
+def bounds(model: Model, name: str, low: str, high: str, format_end: Callable[[float], str]) -> str:
     """Format the bounds of a metric's interval or range, "" if the record has none."""
     ends = [model.metrics.get(f"{name}/{end}") for end in (low, high)]
-    return "" if None in ends else " to ".join(spell(end) for end in ends if end is not None)
+    return "" if None in ends else " to ".join(format_end(end) for end in ends if end is not None)

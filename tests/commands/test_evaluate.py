@@ -346,7 +346,7 @@ def test_compares_with_a_teacher_and_a_control(
     assert json.loads(run("eval", *words, "--json").stdout)["metrics"] == found
     gated = run("eval", *words, "--seed", 7, "--require", "retention>=9", "--require", "teacher/sst2/accuracy>=0.8")
     table = [line.split() for line in gated.stdout.splitlines()]
-    assert table[0] == ["metric", "model", "teacher", "control"]
+    assert table[0] == ["metric", "model", "teacher", "baseline:", control.name]
     assert table[1][::2] == ["sst2/accuracy", "0.8"]
     widths = {line[0]: len(line) for line in table}
     compared = ("retention/sst2", "control/retention/sst2", "difference/sst2/teacher", "difference/sst2/control")

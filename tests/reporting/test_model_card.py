@@ -1,4 +1,4 @@
-"""The model card, read back with huggingface_hub, and which README.md may be written over."""
+"""The model card, read back with huggingface_hub, and which README.md may be overwritten."""
 
 from pathlib import Path
 
@@ -38,25 +38,25 @@ def test_metadata_are_read_back_as_the_hub_does(chain: Path, tmp_path: Path) -> 
     assert first.metric_name == "F1, median of 3 seeds"
 
 
-def test_the_text_says_how_it_was_made_and_what_it_is_not(chain: Path, tmp_path: Path) -> None:
-    """Data, commands, seeds and hours are the model's own; limits are those that its records show."""
+def test_the_text_has_data_commands_and_limits(chain: Path, tmp_path: Path) -> None:
+    """Data, commands, seeds and hours are those of this model; limits follow from its records."""
     write_cards(tmp_path / "out", chain)
-    student, control = ((chain / f"{name}-tuned/README.md").read_text() for name in ("student", "control"))
+    student, baseline = ((chain / f"{name}-tuned/README.md").read_text() for name in ("student", "control"))
     assert "- words.txt: distillation (student), 300 tokens read" in student
     assert "Training took 0.05 hours (3 min 0 s) in all: distill seed 42, finetune seeds 42 to 44." in student
     assert "distilkit distill extracted --corpus words.txt -o student" in student
     assert "-o control" not in student
     assert "blocks of 128 tokens" in student
     assert "one seed" not in student
-    assert "Scores come from one seed" in control
-    assert "No control" not in student
+    assert "Scores come from one seed" in baseline
+    assert "No baseline" not in student
     plain = (chain / "extracted/README.md").read_text()
     assert "Layers were removed without further training" in plain
     assert ModelCard.load(chain / "extracted/README.md").data.eval_results is None
 
 
 def test_hub_corpora_are_data_sets_and_local_teachers_no_base_model(tmp_path: Path) -> None:
-    """A corpus name:config of the hub is listed by its name; a path means nothing to the hub and stays out."""
+    """A hub corpus name:config is listed by its name; local paths mean nothing to the hub and are left out."""
     made = InitOptions(teacher=str(tmp_path), output=tmp_path / "a")
     trained = DistillOptions(student="/s", corpus="wikimedia/wikipedia:20231101.en", output=tmp_path / "a")
     write_model(tmp_path / "a", 10, [record("init", made, {}), record("distill", trained, {})])
@@ -68,7 +68,7 @@ def test_hub_corpora_are_data_sets_and_local_teachers_no_base_model(tmp_path: Pa
 
 
 def test_a_custom_task_is_listed_by_the_name_of_its_data(tmp_path: Path) -> None:
-    """What is nowhere on the hub has the name of its folder; a score that is no number is left out."""
+    """Local data has the name of its folder; a score of NaN is left out."""
     options = {"task": "custom", "data": tmp_path / "tickets", "text": ("t",), "label": "l"}
     tuned = FinetuneOptions(model="org/base", output=tmp_path / "a", **options)
     metrics = {"custom/accuracy": 0.75, "custom/f1_macro": float("nan")}
@@ -79,8 +79,8 @@ def test_a_custom_task_is_listed_by_the_name_of_its_data(tmp_path: Path) -> None
     assert (entry.dataset_name, entry.metric_value, data.base_model) == ("tickets", 0.75, "org/base")
 
 
-def test_a_card_is_written_over_only_while_it_is_as_it_was_written(chain: Path, tmp_path: Path) -> None:
-    """Ours, untouched: replaced. Changed by hand, or somebody else's: refused before anything is made, or --force."""
+def test_only_an_unchanged_card_is_overwritten(chain: Path, tmp_path: Path) -> None:
+    """An edited card, or one that distilkit did not write, is refused before any file is written, unless --force."""
     readme = chain / "student-tuned/README.md"
     write_cards(tmp_path / "one", chain)
     first = readme.read_text()
@@ -97,28 +97,28 @@ def test_a_card_is_written_over_only_while_it_is_as_it_was_written(chain: Path, 
     assert not list((chain / "student-tuned").glob("*.partial*"))
 
 
-def test_cards_are_for_what_distilkit_made_and_was_asked_for(chain: Path, tmp_path: Path) -> None:
-    """A model measured beside the given one gets none; without a checkpoint of ours there is nothing to write."""
+def test_cards_are_for_given_checkpoints_that_distilkit_made(chain: Path, tmp_path: Path) -> None:
+    """A model that was only measured beside a given one gets none; without any checkpoint, --card is an error."""
     (chain / "eval.json").rename(chain / "student-tuned/eval.json")
     write_cards(tmp_path / "out", chain / "student-tuned")
     assert [path.parent.name for path in chain.glob("*/README.md")] == ["student-tuned"]
     (chain / "control/distilkit.json").unlink()
-    with pytest.raises(DistilkitError, match="--card finds no checkpoint that distilkit made"):
+    with pytest.raises(DistilkitError, match="--card"):
         write_cards(tmp_path / "none", chain / "control")
 
 
 def test_names_are_escaped_in_metadata_and_text(tmp_path: Path) -> None:
-    """YAML's and Markdown's own signs in a name come back as they were."""
+    """Special characters of YAML and Markdown in a name are shown as they are."""
     name = "a: b # {x} *c* <d> | 'e"
     write_model(tmp_path / name, 10, [record("init", InitOptions(teacher="org/base", output=tmp_path / name), {})])
     write_cards(tmp_path / "out", tmp_path / name)
     card = ModelCard.load(tmp_path / name / "README.md")
-    assert card.data.model_name in (name, None)  # huggingface_hub reads it back only where there are scores
+    assert card.data.model_name in (name, None)  # huggingface_hub reads it back only if there are scores
     assert r"# a: b # {x} \*c\* &lt;d&gt; \| 'e" in card.text
 
 
-def test_a_task_teacher_is_no_parent_and_test_rows_are_named(tmp_path: Path) -> None:
-    """The base model is what was trained; IMDb's scores on its test rows are said to be that."""
+def test_a_task_teacher_is_not_the_base_model_and_test_rows_are_named(tmp_path: Path) -> None:
+    """The base model is the one that was trained; IMDb's scores are marked as scores on test rows."""
     tuned = FinetuneOptions(model="org/base", teacher="org/expert", task="imdb", output=tmp_path / "a")
     done = record("finetune", tuned, {"imdb/accuracy": 0.9, "loss/max": 0.3}, scored_on_test_rows="imdb")
     write_model(tmp_path / "a", 10, [done])
@@ -129,8 +129,8 @@ def test_a_task_teacher_is_no_parent_and_test_rows_are_named(tmp_path: Path) -> 
     assert "Scores are on public test rows" in (tmp_path / "a/README.md").read_text()
 
 
-def test_a_collapse_is_said(tmp_path: Path) -> None:
-    """A retention of 100 % may be that of one answer to every row."""
+def test_a_collapse_is_a_limit(tmp_path: Path) -> None:
+    """A model that predicts one label for every row can have a retention of 100 %."""
     tuned = FinetuneOptions(model="org/base", task="rte", output=tmp_path / "a")
     marks = {"rte/accuracy": 0.5, "rte/collapsed": 1.0}
     write_model(tmp_path / "a", 10, [record("finetune", tuned, marks)])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from distilkit.reporting.models import Model, Results, read
-from distilkit.reporting.plots import POINTS, Plot, draw, save
+from distilkit.reporting.plots import CURVE_POINTS, Plot, draw, save
 from distilkit.training.learning_curve import points
 
 
@@ -21,12 +21,12 @@ def lines(plot: Plot, label: str) -> Any:
 
 
 def test_there_is_a_plot_for_each_thing_that_was_measured(drawn: dict[str, Plot]) -> None:
-    """Retention, the score against latency, masked LM, and the other part of the loss."""
+    """Retention, the score against latency, masked LM, and the other loss term."""
     assert set(drawn) == {"retention", "frontier-mrpc", "learning-curve", "learning-curve-ce"}
 
 
 def test_retention_is_drawn_with_its_interval(drawn: dict[str, Plot]) -> None:
-    """The point is the record's, the bar its bounds; a record without bounds has a point alone; 1 is the teacher."""
+    """A point with a bar for its confidence interval; without an interval, a point alone; a line at 1, the teacher."""
     (axes,) = drawn["retention"].figure.axes
     assert lines(drawn["retention"], "student-tuned").get_xdata().tolist() == [0.95]
     assert lines(drawn["retention"], "control-tuned").get_xdata().tolist() == [0.9]
@@ -37,7 +37,7 @@ def test_retention_is_drawn_with_its_interval(drawn: dict[str, Plot]) -> None:
 
 
 def test_the_frontier_has_latency_score_and_size(drawn: dict[str, Plot]) -> None:
-    """A point a model at its latency and score; the teacher, twice the size, has the larger marker."""
+    """Each model is a point at its latency and score; the teacher is twice the size and has the larger marker."""
     (axes,) = drawn["frontier-mrpc"].figure.axes
     found = {dots.get_label(): dots for dots in axes.collections}
     assert {name: dots.get_offsets().tolist() for name, dots in found.items()} == {
@@ -47,31 +47,31 @@ def test_the_frontier_has_latency_score_and_size(drawn: dict[str, Plot]) -> None
 
 
 def test_learning_curves_are_the_lines_of_train_jsonl(drawn: dict[str, Plot]) -> None:
-    """Training losses are faint and held-out ones marked, both over tokens; runs differ in more than colour."""
+    """Training losses are faint, held-out losses have markers, both over tokens; runs differ in colour and marker."""
     (axes,) = drawn["learning-curve"].figure.axes
-    student, control = (lines(drawn["learning-curve"], name) for name in ("student", "control"))
+    student, baseline = (lines(drawn["learning-curve"], name) for name in ("student", "control"))
     assert student.get_xydata().tolist() == [[200, 4.5], [300, 4.25]]
     training = [line for line in axes.lines if line.get_label().startswith("_")]
     assert [line.get_xydata().tolist() for line in training] == [[[100, 5.0], [200, 4.0], [300, 3.5]]] * 2
     assert all(line.get_alpha() < 1 for line in training)
-    assert training[0].get_color() == student.get_color() != control.get_color()
-    assert student.get_marker() != control.get_marker()
+    assert training[0].get_color() == student.get_color() != baseline.get_color()
+    assert student.get_marker() != baseline.get_marker()
     assert axes.get_xlabel() == "tokens"
     part = lines(drawn["learning-curve-ce"], "student")
     assert part.get_xydata().tolist() == [[100, 3.0], [200, 2.0], [300, 1.5]]
 
 
-def test_a_long_curve_is_drawn_by_means_of_neighbours() -> None:
-    """A thousand updates a point would make the page heavy; the mean over all stays the same."""
-    run = [{"step": i, "tokens": 10 * i, "loss": float(i)} for i in range(1, 4 * POINTS + 1)]
-    shown = points(run, "loss", POINTS)
-    assert len(shown) == POINTS
+def test_a_long_curve_is_averaged() -> None:
+    """Neighbouring updates are averaged, which keeps the page small; the overall mean does not change."""
+    run = [{"step": i, "tokens": 10 * i, "loss": float(i)} for i in range(1, 4 * CURVE_POINTS + 1)]
+    shown = points(run, "loss", CURVE_POINTS)
+    assert len(shown) == CURVE_POINTS
     assert shown[0] == (25.0, 2.5)
-    assert sum(y for _, y in shown) / POINTS == pytest.approx((4 * POINTS + 1) / 2)
+    assert sum(y for _, y in shown) / CURVE_POINTS == pytest.approx((4 * CURVE_POINTS + 1) / 2)
 
 
 def test_plots_are_saved_twice_and_the_same_every_time(chain: Path, tmp_path: Path) -> None:
-    """A PNG and an SVG, without the date, so that a report made again is the same file."""
+    """A PNG and an SVG without the date, so that the same records give the same files."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         save(draw(read([str(chain)]))[0], tmp_path / name)
@@ -80,26 +80,26 @@ def test_plots_are_saved_twice_and_the_same_every_time(chain: Path, tmp_path: Pa
     assert (tmp_path / "a/retention.svg").read_bytes() == (tmp_path / "b/retention.svg").read_bytes()
 
 
-def test_nothing_is_drawn_of_nothing() -> None:
-    """No records, no plots."""
+def test_without_records_there_are_no_plots() -> None:
+    """An empty report is not an error."""
     assert draw(Results([], [])) == []
 
 
 def test_a_mean_retention_is_over_the_tasks_that_all_models_have() -> None:
-    """A model that wasn't scored on a third task isn't compared with the others' mean of three."""
+    """A model that was not scored on a third task is compared on the two common ones."""
     tasks = {"cola/matthews_correlation": 0.1, "sst2/accuracy": 0.5, "rte/accuracy": 0.5}
     first = {"retention/cola": 0.5, "retention/sst2": 1.0, "retention/rte": 0.9, **tasks, "bytes": 4e6}
     second = {"retention/cola": 0.6, "retention/sst2": 1.0, "bytes": 4e6}
     models = [Model(name, f"/{name}", [], facts, []) for name, facts in (("a", first), ("b", second))]
     plots = {plot.name: plot for plot in draw(Results(models, []))}
-    said = plots["frontier-retention"].description
-    assert "Mean retention, 2 tasks" in said
-    assert "a 0.750" in said
-    assert "b 0.800" in said
+    text = plots["frontier-retention"].description
+    assert "Mean retention, 2 tasks" in text
+    assert "a 0.750" in text
+    assert "b 0.800" in text
 
 
 def test_a_long_legend_does_not_squeeze_a_plot() -> None:
-    """With six long names, a row each, the axes are as high as with two short ones."""
+    """With six long names, one per row, the axes are as high as with two short names."""
     heights = []
     for count, name in ((2, "m{}"), (6, "student-with-a-name-of-forty-letters-and-{}")):
         facts = [{"sst2/accuracy": 0.5 + n / 100, "bytes": 4e6 + n} for n in range(count)]

@@ -1,4 +1,4 @@
-"""The page and report.md: well-formed, complete, without references to other places, and safe with any name."""
+"""The page and report.md: well-formed, complete, self-contained, and safe with any name."""
 
 import re
 from html.parser import HTMLParser
@@ -21,7 +21,7 @@ VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 
 class Page(HTMLParser):
-    """Reads a page and keeps what it is made of; every element has to be closed in its turn."""
+    """Parses a page into elements and texts, and checks that every element is closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def make(out: Path, *directories: Path) -> tuple[str, Page]:
 
 
 def test_the_page_is_well_formed_and_has_the_records_figures(chain: Path, tmp_path: Path) -> None:
-    """Every element is closed; sizes, times, scores, intervals, commands and versions are there to be read."""
+    """Every element is closed; sizes, times, scores, intervals, commands and versions are shown."""
     _, page = make(tmp_path / "out", chain)
     texts = {text for _, text in page.texts}
     for figure in (
@@ -68,8 +68,8 @@ def test_the_page_is_well_formed_and_has_the_records_figures(chain: Path, tmp_pa
     assert any("--temperature" in text for text in texts)
 
 
-def test_the_page_asks_for_nothing_from_outside(chain: Path, tmp_path: Path) -> None:
-    """No script, no address, no font, no picture: references lead into the page itself."""
+def test_the_page_is_self_contained(chain: Path, tmp_path: Path) -> None:
+    """It loads no script, font or picture; all references are within the page."""
     text, page = make(tmp_path / "out", chain)
     assert not re.search(r"https?:|//[a-z]|\bsrc=|@import|@font-face", re.sub(r'\bxmlns(:\w+)?="[^"]*"', "", text))
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
@@ -80,7 +80,7 @@ def test_the_page_asks_for_nothing_from_outside(chain: Path, tmp_path: Path) -> 
 
 
 def test_ids_are_unique_and_references_lead_somewhere(chain: Path, tmp_path: Path) -> None:
-    """Several plots in one page don't share ids, and what is clipped, used, labelled or described exists."""
+    """Plots on one page do not share ids, and every id that is referred to exists."""
     text, page = make(tmp_path / "out", chain)
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -90,8 +90,8 @@ def test_ids_are_unique_and_references_lead_somewhere(chain: Path, tmp_path: Pat
     assert set(wanted) <= set(ids)
 
 
-def test_what_is_seen_can_be_heard(chain: Path, tmp_path: Path) -> None:
-    """Language, one h1, sections named by their headings, scopes on all headers, a description of every plot."""
+def test_the_page_is_accessible(chain: Path, tmp_path: Path) -> None:
+    """A screen reader finds the language, one h1, named sections, header scopes and a description of each plot."""
     _, page = make(tmp_path / "out", chain)
     assert page.all("html") == [{"lang": "en"}]
     assert len(page.all("h1")) == 1
@@ -99,9 +99,9 @@ def test_what_is_seen_can_be_heard(chain: Path, tmp_path: Path) -> None:
     assert {header.get("scope") for header in page.all("th")} == {"col", "row"}
     drawings = [frame for frame in page.all("div") if frame.get("role") == "img"]
     assert len(drawings) == len(page.all("figure")) == len(page.all("svg")) > 3
-    said = " ".join(str(frame["aria-label"]) for frame in drawings)
-    assert "student-tuned 95.0% (91.0% to 98.5%) on MRPC" in said
-    assert "student 4.500 to 4.250 over 300 tokens" in said
+    descriptions = " ".join(str(frame["aria-label"]) for frame in drawings)
+    assert "student-tuned 95.0% (91.0% to 98.5%) on MRPC" in descriptions
+    assert "student 4.500 to 4.250 over 300 tokens" in descriptions
 
 
 def luminance(color: str) -> float:
@@ -128,7 +128,7 @@ def test_colours_have_contrast_in_light_dark_and_print() -> None:
     assert len(GLYPHS) == len(plots.MARKERS)
 
 
-def test_plots_have_no_colour_but_the_page_s(chain: Path, tmp_path: Path) -> None:
+def test_plots_use_the_page_s_colours(chain: Path, tmp_path: Path) -> None:
     """Each colour in an inline plot is a variable of the page, so that dark mode and print can change it."""
     text, _ = make(tmp_path / "out", chain)
     drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
@@ -162,7 +162,7 @@ def test_any_name_is_shown_as_it_is(name: str, tmp_path: Path) -> None:
 
 
 def test_markdown_templates_escape_what_they_print() -> None:
-    """A value in a template is text, on one line; what a filter made Markdown of stays as it is."""
+    """A value is shown as text on one line; the output of a filter is not escaped again."""
     template = MARKDOWN.from_string("{{ text }} *this* {{ text | fence }}")
     assert template.render(text="a*b\n<c>|d") == "a\\*b &lt;c&gt;\\|d *this* ```sh\na*b\n<c>|d\n```"
     assert escape(escape("a*")) == escape("a*") == "a\\*"
