@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import pytest
 import yaml
@@ -44,6 +45,7 @@ NOT_RUN = {
     "--log-with tensorboard": "needs tensorboard, which is not installed",
 }
 
+FIRST_PAGES = ("README.md", "docs/index.md", "docs/tutorial.md", "docs/cli.md", "docs/how-to/classifier.md")
 BY_SECTION = {"README.md", "results.md", "cli.md"}  # their sections begin anew; other pages are one story
 PLACEHOLDERS = {"MODEL": "teacher", "TASK": "mrpc"}  # of docs/results.md, where a comment may name the task
 TEXTS = (
@@ -237,7 +239,13 @@ def place(shared: Path, tmp_path: Path, prose: list[str], monkeypatch: pytest.Mo
     return Place(tmp_path, shared)
 
 
-@pytest.mark.parametrize(("name", "commands"), [pytest.param(*story, id=story[0]) for story in stories()])
+def case(name: str, commands: list[str]) -> Any:
+    """Return a page as a test case. All run in `make test-slow`, a newcomer's first pages in `make test` too."""
+    first = name.startswith(FIRST_PAGES)
+    return pytest.param(name, commands, id=name, marks=() if first else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "commands"), [case(*story) for story in stories()])
 def test_the_commands_of_a_page_run(name: str, commands: list[str], place: Place) -> None:
     """Each command of a page ends with 0, or with 3 if it has a gate, after those above it."""
     for line in commands:
