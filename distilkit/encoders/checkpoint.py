@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.errors import DistilkitError
-from distilkit.files import readable_by_umask
+from distilkit.files import readable_by_umask, sync
 
 Head = Literal[
     "masked-lm", "sequence-classification", "question-answering", "token-classification", "multiple-choice", "encoder"
@@ -249,6 +249,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
         raise OSError(errno.ENOSPC, _first_line(error)) from None
     for path in sorted(partial.iterdir()):
         readable_by_umask(path)  # safetensors makes files that only their owner can read
+        sync(path)
         path.replace(directory / path.name)
     partial.rmdir()
 
