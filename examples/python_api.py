@@ -21,7 +21,9 @@ shares = extracted.metrics["student/parameters"] / extracted.metrics["teacher/pa
 print(f"layers kept: {extracted.environment['kept_layers']}, {shares:.0%} of the parameters")
 
 # %% Distil it on text
-trained = distilkit.distill(out / "student0", corpus=text, output=out / "student", steps=steps, quiet=True)
+trained = distilkit.distill(
+    out / "student0", corpus=text, output=out / "student", steps=steps, seq_length=64, quiet=True
+)
 print(f"held-out loss: {trained.metrics['heldout_loss']:.3f}")
 
 # %% Compare it with its teacher on text without labels

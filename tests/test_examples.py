@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -118,3 +119,19 @@ def test_the_table_has_teacher_students_and_controls(
     (tmp_path / "table/report").rename(tmp_path / "before")
     code, stderr, commands = run("table.sh", **options)
     assert (code, commands) == (0, ["eval", "eval", "bench", "report"]), stderr
+
+
+def test_the_python_script_runs(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    """Cell by cell, from a teacher to a measured student; the wrong option at its end is an error in one line."""
+    script = EXAMPLES / "python_api.py"
+    done = subprocess.run(
+        [sys.executable, script, teacher, corpus, tmp_path / "out", "2"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "layers kept: 0,3" in done.stdout
+    assert "as expected: distilkit.init has no option 'layer' (did you mean 'layers'?)" in done.stdout
+    assert (tmp_path / "out/student/distilkit.json").exists()

@@ -30,7 +30,7 @@ assert distilkit.__file__.startswith(sys.argv[1]), distilkit.__file__
 for module in pkgutil.walk_packages(distilkit.__path__, "distilkit."):
     if module.name != "distilkit.__main__":
         importlib.import_module(module.name)
-from distilkit.render import HTML, MARKDOWN
+from distilkit.reporting.render import HTML, MARKDOWN
 HTML.get_template("report.html.jinja")
 MARKDOWN.get_template("model_card.md.jinja")
 from distilkit.cli import app
@@ -93,7 +93,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     """Modules, py.typed, recipes, templates and the licence are in it; tests and caches are not."""
     found = set(zipfile.ZipFile(wheel).namelist())
-    modules = {f"distilkit/{path.name}" for path in (ROOT / "distilkit").rglob("*.py")}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "distilkit").rglob("*.py*") if path.suffix != ".pyc"}
     recipes = {f"distilkit/options/recipes/{name}.toml" for name in recipe_names()}
     templates = {
         f"distilkit/reporting/templates/{path.name}" for path in (ROOT / "distilkit/reporting/templates").iterdir()
