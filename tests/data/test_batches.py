@@ -8,8 +8,8 @@ from line import batches
 from distilkit.data.batches import Batches
 
 
-def test_an_epoch_is_every_row_once_in_an_order_of_its_own() -> None:
-    """Batches number on across epochs; the last of an epoch may be short; the same number is always the same batch."""
+def test_each_epoch_has_every_row_once_in_a_new_order() -> None:
+    """Numbers continue across epochs, the last batch of an epoch may be short, and batch n is always the same."""
     numbered = batches(batch_size=4)
     first, second = (
         [round(x, 1) for n in range(e * 3, e * 3 + 3) for x in numbered[n]["input_ids"].flatten().tolist()]
@@ -22,8 +22,8 @@ def test_an_epoch_is_every_row_once_in_an_order_of_its_own() -> None:
     assert torch.equal(batches(batch_size=4)[4]["input_ids"], numbered[4]["input_ids"])
 
 
-def test_batches_keep_no_list_of_a_million_rows() -> None:
-    """Python's own memory stays under a byte a row in any epoch, sorted by length or not."""
+def test_a_million_rows_take_little_memory() -> None:
+    """Python objects take less than a byte per row in every epoch, with and without sorting by length."""
     rows = range(10**6)
     for lengths in (None, [number % 97 for number in rows]):
         tracemalloc.start()

@@ -22,7 +22,7 @@ from distilkit.options.init import InitOptions
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.training.devices import keep_freed_memory
 
-# 64 MB made, touched and dropped, eight times over: how many pages the kernel had to give, after a warm-up
+# After a warm-up, allocate and free 64 MB eight times; print the number of new pages from the kernel.
 FAULTS = """
 import resource, sys
 import torch
@@ -47,13 +47,13 @@ def faults(how: str) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_freed_memory_is_used_again() -> None:
-    """Large tensors made one after the other mostly take pages that the process already has."""
-    fewest = min(faults("kept") for _ in range(3))  # a busy system takes pages back in between
+    """Successive large tensors mostly reuse pages of the process."""
+    fewest = min(faults("kept") for _ in range(3))  # a busy system may reclaim pages
     assert 4 * fewest < faults("as it comes")
 
 
-def test_the_users_own_settings_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the environment tunes malloc, nothing is changed."""
+def test_settings_in_the_environment_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the environment sets MALLOC_… variables, nothing is changed."""
     monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
 
     assert keep_freed_memory() is False
@@ -64,7 +64,7 @@ RUN = {"steps": 50, "seq_length": 16, "lr": 1e-3, "evaluate_every": 25, "checkpo
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[..., Path]) -> Path:
-    """Two layers of four, without dropout, which every process draws for itself."""
+    """Make a two-layer student without dropout, since processes use different dropout masks."""
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     output = tmp_path_factory.mktemp("processes") / "student"
     init(InitOptions(teacher=str(make_checkpoint("bert", 4, **still)), output=output))
@@ -99,9 +99,9 @@ SHARDED = ["", *(pytest.param(name, marks=pytest.mark.slow) for name in ("FSDP",
 def test_two_processes_equal_one_with_twice_the_batch(
     student: Path, corpus: Path, tmp_path: Path, sharded: str
 ) -> None:
-    """The same loss curve to 1e-4 over 50 updates, the same weights, one set of files, and one document on stdout.
+    """Over 50 updates, losses and weights agree to 1e-4; there is one set of files and one document on stdout.
 
-    And the same bits where SIGTERM interrupts and --resume goes on.
+    A run that SIGTERM interrupts and --resume continues has exactly the same weights.
     """
     if sharded == "DeepSpeed":
         pytest.importorskip("deepspeed")
@@ -142,7 +142,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
 def test_two_processes_fine_tune_as_one_with_twice_the_batch(
     make_checkpoint: Callable[..., Path], prose: list[str], tmp_path: Path, sharded: str
 ) -> None:
-    """Of two seeds each, the same scores and weights; one process claims, writes and talks."""
+    """Two seeds give the same scores and weights; only one process writes files and messages."""
     if sharded == "DeepSpeed":
         pytest.importorskip("deepspeed")
     data, rows = tmp_path / "rows", [{"text": line, "label": len(line) % 2} for line in prose[:40]]

@@ -1,4 +1,4 @@
-"""The learning curve that a run leaves in its directory."""
+"""learning-curve.svg in the directory of a run."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from distilkit.training.learning_curve import PICTURE, draw_run, points
 
 
 def lines(count: int) -> list[dict[str, float]]:
-    """A run's lines: ce, mlm and cos fall, and every tenth update is followed by a held-out line."""
+    """Return the lines of a run: ce, mlm and cos fall, with an evaluation after every tenth update."""
     found = []
     for step in range(1, count + 1):
         loss = {"loss": 8 / step, "ce": 4 / step, "mlm": 3 / step, "cos": 1 / step}
@@ -30,12 +30,12 @@ def drawn(out: Path, entries: list[dict[str, float]]) -> str:
 
 
 def titles(svg: str) -> list[str]:
-    """Return the panels' titles: matplotlib writes text as outlines, with the words in a comment."""
+    """Return the titles of the panels; matplotlib draws text as outlines and adds the words as comments."""
     return [part.split("-->")[0].strip() for part in svg.split("<!--")[1:]]
 
 
 def test_every_loss_has_a_panel(tmp_path: Path) -> None:
-    """Loss, its parts, and the agreement; the held-out loss stands beside masked LM, whose loss it is."""
+    """The loss, its terms and the agreement have panels; the held-out loss shares that of masked LM."""
     words = titles(drawn(tmp_path, lines(30)))
 
     assert {"loss", "ce", "mlm", "cos", "held-out agreement", "training", "held out"} <= set(words)
@@ -44,12 +44,12 @@ def test_every_loss_has_a_panel(tmp_path: Path) -> None:
 
 
 def test_the_picture_is_the_same_each_time(tmp_path: Path) -> None:
-    """No date, no random names."""
+    """The file contains no date and no random names."""
     assert drawn(tmp_path, lines(30)) == drawn(tmp_path, lines(30))
 
 
-def test_a_loss_of_one_part_is_drawn_once(tmp_path: Path) -> None:
-    """Masked LM alone: its panel is the loss."""
+def test_a_single_loss_term_is_drawn_once(tmp_path: Path) -> None:
+    """With masked LM alone, there is no second panel for the loss."""
     entries = [
         {"tokens": line["tokens"], "loss": line["mlm"], "mlm": line["mlm"]} for line in lines(9) if "mlm" in line
     ]
@@ -60,14 +60,14 @@ def test_a_loss_of_one_part_is_drawn_once(tmp_path: Path) -> None:
 
 
 def test_a_heldout_loss_without_masked_lm_in_training(tmp_path: Path) -> None:
-    """Has a panel of its own."""
+    """Without a masked-LM term, the held-out loss has its own panel."""
     entries = [{key: value for key, value in line.items() if key not in ("mlm", "ce")} for line in lines(20)]
 
     assert {"cos", "held-out loss"} <= set(titles(drawn(tmp_path, entries)))
 
 
 def test_long_curves_are_means_of_neighbours() -> None:
-    """601 values become groups of three, the last of one; by hand for the first and the last."""
+    """601 values become groups of three and a last group of one; first and last values by hand."""
     entries = [{"tokens": float(i), "loss": float(i % 3)} for i in range(601)]
     x, y = zip(*points(entries, "loss"), strict=True)
 
@@ -80,7 +80,7 @@ def test_long_curves_are_means_of_neighbours() -> None:
 def test_without_matplotlib_one_line_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is drawn, and nothing fails."""
+    """A note says what to install; nothing is drawn and no error is raised."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     draw_run(tmp_path)
 
@@ -91,7 +91,7 @@ def test_without_matplotlib_one_line_says_how_to_get_it(
 def test_distill_leaves_its_curve(
     make_checkpoint: Callable[..., Path], teacher: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    """Beside the checkpoint."""
+    """distill writes the picture beside the checkpoint."""
     out = tmp_path / "out"
     student = str(make_checkpoint("bert", 2))
     distill(

@@ -20,7 +20,7 @@ from distilkit.training.loop import train
 
 
 class Fake(GeneralTracker):
-    """A tracker that keeps what it is given."""
+    """A tracker that records its calls."""
 
     name = "tensorboard"
     requires_logging_directory = True
@@ -50,7 +50,7 @@ class Fake(GeneralTracker):
 
 @pytest.fixture
 def trackers(monkeypatch: pytest.MonkeyPatch) -> list[Fake]:
-    """The trackers that are made, with TensorBoard's replaced."""
+    """Replace TensorBoard's tracker; return the list of trackers that are made."""
     Fake.made = []
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "tensorboard", Fake)
     monkeypatch.setattr(tracking, "_available_trackers", [LoggerType.TENSORBOARD])
@@ -58,7 +58,7 @@ def trackers(monkeypatch: pytest.MonkeyPatch) -> list[Fake]:
 
 
 def test_a_tracker_gets_every_line(trackers: list[Fake], tmp_path: Path) -> None:
-    """Updates and held-out lines under the names of train.jsonl, the options, and a place in the output directory."""
+    """It gets the lines of train.jsonl, the options, and a folder in the output directory."""
     config = TrainOptions(steps=4, log_with="tensorboard")
     train(Line(), batches(), config, tmp_path, evaluate=lambda: {"heldout_loss": 0.25})
     (tracker,) = trackers
@@ -72,8 +72,8 @@ def test_a_tracker_gets_every_line(trackers: list[Fake], tmp_path: Path) -> None
     assert tracker.finished == 1
 
 
-def test_a_resumed_run_goes_on_counting(trackers: list[Fake], tmp_path: Path) -> None:
-    """Its first line is that of the update after the checkpoint, and it takes the place of what was logged since."""
+def test_a_resumed_run_continues_the_count(trackers: list[Fake], tmp_path: Path) -> None:
+    """Its first line is the update after the checkpoint; later lines of the interrupted run are purged."""
     config = TrainOptions(steps=9, checkpoint_every=4, log_with="tensorboard")
     with pytest.raises(MemoryError):
         train(
@@ -92,10 +92,8 @@ def test_a_resumed_run_goes_on_counting(trackers: list[Fake], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
-def test_a_missing_package_is_named_before_anything_is_read(
-    name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One line says what to install; nothing is written."""
+def test_a_missing_package_is_reported_first(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install; no model is read and nothing is written."""
     monkeypatch.setattr(tracking, "_available_trackers", [])
     out = tmp_path / "out"
     with pytest.raises(DistilkitError, match=f"--log-with {name} requires .*: pip install {name}$"):
@@ -106,7 +104,7 @@ def test_a_missing_package_is_named_before_anything_is_read(
 
 
 def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
-    """With the real package, where it is installed, through an interruption: every update once, in order."""
+    """With the real package, if installed, an interrupted and resumed run has every update once, in order."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -18,7 +18,7 @@ from distilkit.training.resume import run_checkpoints
 
 
 def test_updates_equal_a_plain_loop(tmp_path: Path) -> None:
-    """AdamW, accumulation, clipping, warm-up and decay give the weights of a loop written out here."""
+    """AdamW, accumulation, clipping, warm-up and decay give the same weights as a plain PyTorch loop."""
     config = TrainOptions(
         steps=6, accumulate=3, lr=0.1, warmup=0.3, weight_decay=0.2, max_grad_norm=1.5, adam_beta2=0.9
     )
@@ -46,14 +46,14 @@ def test_updates_equal_a_plain_loop(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("epochs", "accumulate", "updates"), [(1, 1, 5), (3, 1, 15), (1, 2, 3), (0.4, 1, 2)])
 def test_epochs_become_updates(tmp_path: Path, epochs: float, accumulate: int, updates: int) -> None:
-    """10 rows in batches of 2 are 5 batches an epoch; no row is left out at the end."""
+    """10 rows in batches of 2 are 5 batches an epoch; partial updates round up, so no row is dropped."""
     metrics = train(Line(), batches(), TrainOptions(epochs=epochs, accumulate=accumulate), tmp_path)
 
     assert metrics["updates"] == updates
 
 
-def test_train_jsonl_has_a_line_an_update_and_the_heldout_ones(tmp_path: Path) -> None:
-    """The keys that scripts rely on are there, steps count up, and held-out lines carry heldout_loss."""
+def test_train_jsonl_has_a_line_per_update_and_evaluation(tmp_path: Path) -> None:
+    """Lines have the documented keys, steps increase, and evaluations have heldout_loss."""
     config = TrainOptions(steps=4, log_every=3)
     metrics = train(Line(), batches(), config, tmp_path, evaluate=lambda: {"heldout_loss": 0.25}, evaluate_every=2)
     lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
@@ -66,8 +66,8 @@ def test_train_jsonl_has_a_line_an_update_and_the_heldout_ones(tmp_path: Path) -
     assert metrics["heldout_loss"] == 0.25
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
-    """The line names the update and what to change."""
+def test_a_loss_of_nan_stops_the_run(tmp_path: Path) -> None:
+    """The error names the update and the option to change."""
     model = Line()
     with torch.no_grad():
         model.student.weight.fill_(math.nan)
@@ -76,7 +76,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
 
 
 class Climbing(Line):
-    """A loss of 1 that is 100 after so many updates, or no number, as where the weights went wrong."""
+    """A loss of 1 that changes to `loss` after `wrong` forward passes."""
 
     def __init__(self, wrong: int, loss: float = 100.0) -> None:
         super().__init__()
@@ -84,13 +84,13 @@ class Climbing(Line):
 
     def forward(self, batch: dict[str, Tensor], fractions: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         self.seen += 1
-        part = super().forward(batch, fractions)["loss"]
-        loss = part - part.detach() + (1.0 if self.seen <= self.wrong else self.wrong_loss)
+        fitted = super().forward(batch, fractions)["loss"]
+        loss = fitted - fitted.detach() + (1.0 if self.seen <= self.wrong else self.wrong_loss)
         return {"loss": loss, "square": loss}
 
 
-def test_a_rising_loss_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line, not repeated after an interruption; the run goes on to its end with all of its checkpoints."""
+def test_a_rising_loss_gives_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The warning appears once, also across an interruption; the run completes and keeps its checkpoints."""
     config = TrainOptions(steps=400, checkpoint_every=55)
     with pytest.raises(MemoryError):
         train(Climbing(wrong=112), batches(), config, tmp_path, evaluate=stop_at(2), evaluate_every=115)
@@ -103,8 +103,8 @@ def test_a_rising_loss_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "warning" not in capsys.readouterr().err
 
 
-def test_the_checkpoint_just_before_no_number_is_not_named(tmp_path: Path) -> None:
-    """Update 6 is made of weights that update 5 spoiled, so the checkpoint of update 4 is the good one to resume."""
+def test_a_checkpoint_with_bad_weights_is_deleted(tmp_path: Path) -> None:
+    """If the loss is NaN at update 6, update 5 made the weights bad; the error names the checkpoint of update 4."""
     config = TrainOptions(steps=9, checkpoint_every=1, log_every=1)
     with pytest.raises(DistilkitError, match=r"is nan at update 6: .* continue from checkpoint-00000004"):
         train(Climbing(wrong=5, loss=math.nan), batches(), config, tmp_path)
@@ -116,7 +116,7 @@ def test_the_checkpoint_just_before_no_number_is_not_named(tmp_path: Path) -> No
 
 
 def test_gradients_are_shared_on_the_last_micro_batch_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of three micro-batches an update, two are made without synchronising."""
+    """Of three micro-batches per update, the first two run without synchronisation."""
     entered, no_sync = [], Accelerator.no_sync
     monkeypatch.setattr(Accelerator, "no_sync", lambda self, model: entered.append(model) or no_sync(self, model))
     train(Line(), batches(), TrainOptions(steps=4, accumulate=3), tmp_path)
@@ -125,7 +125,7 @@ def test_gradients_are_shared_on_the_last_micro_batch_only(tmp_path: Path, monke
 
 
 def test_a_gradient_norm_of_0_clips_nothing(tmp_path: Path) -> None:
-    """The same weights as with a norm that no gradient reaches."""
+    """The weights are the same as with a very high limit."""
     lines = [Line(), Line()]
     for line, norm in zip(lines, (0.0, 1e9), strict=True):
         out = tmp_path / str(norm)

@@ -1,4 +1,4 @@
-"""Running out of memory is one line that names the options to change."""
+"""Out-of-memory errors, and the memory of a machine."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from distilkit.training.memory import explain_out_of_memory, memory_suggestions,
 CPU = torch.device("cpu")
 
 
-def config(**options: object) -> DistillOptions:
+def distill_options(**options: object) -> DistillOptions:
     return DistillOptions(student="s", corpus="c", output=Path("o"), **options)  # type: ignore[arg-type]
 
 
@@ -31,43 +31,46 @@ def config(**options: object) -> DistillOptions:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_every_kind_of_shortage_is_one_line(error: Exception, tmp_path: Path) -> None:
-    """With the checkpoint that is left, if any."""
+def test_every_kind_of_out_of_memory_error_is_one_line(error: Exception, tmp_path: Path) -> None:
+    """The line names the options to change and, if there is one, the checkpoint to resume from."""
     line = r"^out of memory: lower --batch-size \(now 32\)[^\n]*$"
-    with pytest.raises(DistilkitError, match=line) as bare, explain_out_of_memory(less_memory(config()), tmp_path):
+    with (
+        pytest.raises(DistilkitError, match=line) as bare,
+        explain_out_of_memory(less_memory(distill_options()), tmp_path),
+    ):
         raise error
     (tmp_path / "checkpoint-00000400").mkdir()
     again = "continue from checkpoint-00000400 with --resume"
-    with pytest.raises(DistilkitError, match=again), explain_out_of_memory(less_memory(config()), tmp_path):
+    with pytest.raises(DistilkitError, match=again), explain_out_of_memory(less_memory(distill_options()), tmp_path):
         raise error
     assert "checkpoint" not in str(bare.value)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), OSError(28, "No space left"), KeyboardInterrupt()])
-def test_other_errors_pass(error: BaseException, tmp_path: Path) -> None:
-    """A bug keeps its traceback."""
-    with pytest.raises(type(error)) as found, explain_out_of_memory(less_memory(config()), tmp_path):
+def test_other_errors_are_raised_unchanged(error: BaseException, tmp_path: Path) -> None:
+    """Errors that are not about memory keep their traceback."""
+    with pytest.raises(type(error)) as found, explain_out_of_memory(less_memory(distill_options()), tmp_path):
         raise error
     assert found.value is error
 
 
-def test_the_options_named_are_those_that_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not a batch of one, not masked positions where there is no soft-target loss or where they are masked already."""
+def test_only_options_that_help_are_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of one, --ce-positions without a soft-target loss, and values that are already set are not suggested."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     batch, masked = "lower --batch-size (now 32) and raise --accumulate to match", "use --ce-positions masked"
     length = "lower --seq-length (now 128)"
 
-    assert less_memory(config()) == [batch, masked, length]
-    assert less_memory(config(batch_size=1, ce_positions="masked")) == [length]
-    assert less_memory(config(objective="mlm")) == [batch, length]
-    assert less_memory(config(objective="hidden", alpha_ce=1.0)) == [batch, masked, length]
+    assert less_memory(distill_options()) == [batch, masked, length]
+    assert less_memory(distill_options(batch_size=1, ce_positions="masked")) == [length]
+    assert less_memory(distill_options(objective="mlm")) == [batch, length]
+    assert less_memory(distill_options(objective="hidden", alpha_ce=1.0)) == [batch, masked, length]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert "use --precision bf16" in less_memory(config())
-    assert "use --precision bf16" not in less_memory(config(precision="bf16"))
+    assert "use --precision bf16" in less_memory(distill_options())
+    assert "use --precision bf16" not in less_memory(distill_options(precision="bf16"))
 
 
 def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
-    """If it is lower than the machine's memory."""
+    """The memory of a container is its limit, if that is lower than the memory of the machine."""
     limit = tmp_path / "memory.max"
     machine = total_memory(CPU, limit)
     for text, expected in (("max\n", machine), ("1048576\n", 1048576), (f"{machine * 2}\n", machine)):
@@ -87,9 +90,9 @@ app(sys.argv[1:])
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to know what is in use")
-def test_a_real_shortage(make_checkpoint: object, teacher: Path, corpus: Path, tmp_path: Path) -> None:
-    """With 256 MiB of address space left, a batch of 4,096 blocks is refused in one line, and nothing is left."""
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="requires Linux's /proc")
+def test_a_real_out_of_memory_error(make_checkpoint: object, teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    """With 256 MiB of free address space, a batch of 4,096 blocks gives one line and leaves no output directory."""
     student = make_checkpoint("bert", 2)  # type: ignore[operator]
     out = tmp_path / "out"
     words = ["distill", str(student), "--teacher", str(teacher), "--corpus", str(corpus), "-o", str(out)]
@@ -107,6 +110,6 @@ def test_a_real_shortage(make_checkpoint: object, teacher: Path, corpus: Path, t
     assert not out.exists()
 
 
-def test_a_config_without_an_objective() -> None:
-    """train() may be given the options of training alone."""
+def test_suggestions_of_plain_training_options() -> None:
+    """Options without an objective give suggestions too."""
     assert memory_suggestions(TrainOptions())[0].startswith("lower --batch-size")

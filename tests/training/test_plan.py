@@ -1,4 +1,4 @@
-"""--plan: what a run would take, from a few of its updates, and nothing left behind."""
+"""--plan: an estimate from a few updates that leaves no files."""
 
 import json
 import tempfile
@@ -20,7 +20,7 @@ Words = Callable[..., list[str]]
 
 @pytest.fixture
 def words(make_checkpoint: Callable[..., Path], teacher: Path, corpus: Path) -> Words:
-    """The words of a distill command, and more of them."""
+    """Return a function that builds the words of a distill command."""
 
     def command(out: Path, *more: str) -> list[str]:
         student = make_checkpoint("bert", 2)
@@ -32,14 +32,14 @@ def words(make_checkpoint: Callable[..., Path], teacher: Path, corpus: Path) -> 
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calibrations that take a tenth of a second."""
+    """Shorten calibrations to a tenth of a second."""
     monkeypatch.setattr(plan, "TIMED_SECONDS", 0.1)
 
 
 def test_a_plan_is_one_record_and_leaves_nothing(
     words: Words, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tokens, updates and epochs are those of the run; neither the output directory nor a temporary one is left."""
+    """Tokens, updates and epochs equal those of the real run. No output or temporary directory remains."""
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     out = tmp_path / "out"
@@ -58,7 +58,7 @@ def test_a_plan_is_one_record_and_leaves_nothing(
 
 
 def test_a_plan_in_words(words: Words, short: None, tmp_path: Path) -> None:
-    """The table has a person's units: a time, and memory against what there is."""
+    """The table shows durations, and peak memory beside available memory."""
     done = CliRunner().invoke(app, words(tmp_path / "out", "--plan", "--steps", "40"))
     rows = {line.rsplit("  ", 1)[0].strip(): line.rsplit("  ", 1)[-1].strip() for line in done.stdout.splitlines()}
 
@@ -70,7 +70,7 @@ def test_a_plan_in_words(words: Words, short: None, tmp_path: Path) -> None:
 
 
 def test_the_plan_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Updates of half a second each: 3 to see that, 24 in twelve seconds, then multiplied to 1,000."""
+    """Updates of 0.5 s each: 3 trial updates, 24 timed ones in 12 s, scaled to 1,000."""
     made: list[Any] = []
 
     def train(objective: Any, batches: Any, config: DistillOptions, out: Path, *, evaluate: Any, label: str) -> Any:
@@ -118,5 +118,5 @@ def test_the_plan_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
-    """The two largest units."""
+    """A duration has its two largest units."""
     assert format_duration(seconds) == words

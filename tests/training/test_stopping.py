@@ -17,7 +17,7 @@ class Counter(torch.nn.Linear):
         super().__init__(1, 1, bias=False)
 
 
-def watch(scores: list[float], **options: object) -> tuple[EarlyStopping, Counter]:
+def early_stopping(scores: list[float], **options: object) -> tuple[EarlyStopping, Counter]:
     model = Counter()
     given = iter(scores)
     best = EarlyStopping(model, lambda: {"a/score": next(given)}, "a/score", **options)  # type: ignore[arg-type]
@@ -34,8 +34,8 @@ def evaluate(best: EarlyStopping, model: Counter, count: int) -> None:
 
 @pytest.mark.parametrize(("keep", "kept", "score"), [("best", 2, 0.9), ("last", 4, 0.7)])
 def test_keeps_the_first_of_the_best_or_the_last(keep: str, kept: int, score: float) -> None:
-    """restore() puts back the weights of the highest score, of equal ones the first, or leaves the last."""
-    best, model = watch([0.5, 0.9, 0.9, 0.7], keep=keep)
+    """restore() loads the weights of the highest score, the first of equal ones; with keep="last", the last ones."""
+    best, model = early_stopping([0.5, 0.9, 0.9, 0.7], keep=keep)
     evaluate(best, model, 4)
     assert model.training
     assert best.restore() == {"a/score": score}
@@ -43,20 +43,20 @@ def test_keeps_the_first_of_the_best_or_the_last(keep: str, kept: int, score: fl
 
 
 def test_patience() -> None:
-    """Two evaluations that are no better are enough; a better one begins the count anew."""
-    best, model = watch([0.5, 0.4, 0.6, 0.6, 0.1], patience=2)
-    said = []
+    """With a patience of 2, the run stops after two evaluations in a row without a better score."""
+    best, model = early_stopping([0.5, 0.4, 0.6, 0.6, 0.1], patience=2)
+    decisions = []
     for _ in range(5):
         evaluate(best, model, 1)
-        said.append(best.should_stop())
-    assert said == [False, False, False, False, True]
+        decisions.append(best.should_stop())
+    assert decisions == [False, False, False, False, True]
 
 
-def test_goes_on_from_a_checkpoint() -> None:
-    """What a checkpoint held is all that it takes to keep what an uninterrupted run would."""
-    first, model = watch([0.5, 0.9, 0.1], patience=2)
+def test_resumes_from_a_checkpoint() -> None:
+    """A resumed run keeps the same weights and stops at the same evaluation as an uninterrupted one."""
+    first, model = early_stopping([0.5, 0.9, 0.1], patience=2)
     evaluate(first, model, 3)
-    second, other = watch([0.2], patience=2)
+    second, other = early_stopping([0.2], patience=2)
     second.load_state_dict(first.state_dict())
     evaluate(second, other, 1)
     assert second.should_stop()
@@ -82,11 +82,11 @@ HEALTHY: dict[str, Callable[[int], float]] = {
     "nothing to learn": lambda step: 0.69 + noise(step, 0.2),
     "overfitting": lambda step: 0.7 * math.exp(-step / 50) + abs(noise(step, 0.02)) * (20 if step % 9 == 0 else 1),
     "warm-up from a good start": lambda step: 4 + 0.8 * math.exp(-(((step - 60) / 40) ** 2)) + noise(step, 0.2),
-    "a part that ends": lambda step: 12 if step < 500 else 2,
+    "a loss term that ends": lambda step: 12 if step < 500 else 2,
 }
 
 
-ILL: dict[str, Callable[[int], float]] = {
+DIVERGING: dict[str, Callable[[int], float]] = {
     "a jump to a plateau": lambda step: falling(step) if step < 400 else 7 + noise(step, 0.2),
     "a climb": lambda step: falling(step) + max(0, step - 400) / 20,
     "growth without bound": lambda step: falling(step) * 1.02 ** max(0, step - 400),
@@ -95,27 +95,26 @@ ILL: dict[str, Callable[[int], float]] = {
 
 
 def warnings(loss: Callable[[int], float]) -> list[int]:
-    """Return the updates at which the rule warns."""
-    rule = DivergenceDetector()
-    return [step for step in range(1, UPDATES + 1) if rule.add(loss(step))]
+    """Return the updates at which the detector reports a rise."""
+    detector = DivergenceDetector()
+    return [step for step in range(1, UPDATES + 1) if detector.add(loss(step))]
 
 
 @pytest.mark.parametrize("name", HEALTHY)
-def test_a_run_that_learns_or_stays_is_left_alone(name: str) -> None:
-    """Whatever the batches do to single losses."""
+def test_healthy_losses_give_no_warning(name: str) -> None:
+    """Noise, outliers, overfitting and a plateau are not reported."""
     assert warnings(HEALTHY[name]) == []
 
 
-@pytest.mark.parametrize("name", ILL)
-def test_a_run_that_leaves_its_level_is_found_once(name: str) -> None:
-    """All go wrong at update 400."""
-    (found,) = warnings(ILL[name])
+@pytest.mark.parametrize("name", DIVERGING)
+def test_a_lasting_rise_is_reported_once(name: str) -> None:
+    """The rise starts at update 400 and is reported within 200 updates."""
+    (found,) = warnings(DIVERGING[name])
 
     assert 400 < found <= 600
 
 
-def test_a_start_that_goes_wrong_is_found() -> None:
-    """A rate far too high from the first update on: no level was ever reached."""
-    assert warnings(lambda step: 10 if step < 12 else 30) == [
-        WINDOW_UPDATES + 6
-    ]  # of the last 50 losses, 45 are above from update 56 on
+def test_a_rise_at_the_start_is_reported() -> None:
+    """A learning rate that is too high from the first update on is reported although the loss never fell."""
+    # From update 56 on, 45 of the last 50 losses are above the limit.
+    assert warnings(lambda step: 10 if step < 12 else 30) == [WINDOW_UPDATES + 6]
