@@ -57,9 +57,8 @@ def train(
     if options.compile:
         compile_encoders(objective)
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
-    stateful = (scheduler, early_stopping, batches if hasattr(batches, "state_dict") else None)
-    accelerator.register_for_checkpointing(*(item for item in stateful if item is not None))
-    done = restore(accelerator, scheduler, out, options, updates, batches.fingerprint)
+    stateful = [item for item in (scheduler, early_stopping, batches) if hasattr(item, "state_dict")]
+    done = restore(accelerator, scheduler, stateful, out, options, updates, batches.fingerprint)
     log = TrainingLog(out, accelerator, options, done)
     objective.train()
     if evaluate and not done:
@@ -86,7 +85,7 @@ def train(
                 sharding.gather(wrapped)
                 log.heldout(evaluate())
             if save_now:
-                save_run_checkpoint(accelerator, out, step)
+                save_run_checkpoint(accelerator, stateful, out, step)
             if stop:
                 raise KeyboardInterrupt
             advance(1, log.status_line)

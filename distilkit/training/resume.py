@@ -4,11 +4,14 @@ import json
 import logging
 import shutil
 import zlib
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
+from accelerate.utils.other import load
 from safetensors import SafetensorError
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -20,6 +23,7 @@ from distilkit.progress import warn
 from distilkit.record import config_json
 
 KEEP_NEWEST = 2  # checkpoints; the older one serves if the newest is damaged
+STATE_FILE = "state-{}.pt"  # tensors and plain values only
 CHECKSUMS = "manifest.json"  # file in a checkpoint: the CRC-32 of each other file
 CHANGEABLE = {"resume", "log_every", "log_with", "checkpoint_every", "output", "plan"}  # free to differ with --resume
 LEARNING_RATES = {"lr", "head_lr"}  # free to differ with a warning: a run that diverged needs a lower rate
@@ -33,9 +37,10 @@ def run_checkpoints(out: Path) -> list[Path]:
     return sorted(path for path in out.glob("checkpoint-*") if path.suffix != ".partial")
 
 
-def save_run_checkpoint(accelerator: Accelerator, out: Path, step: int) -> None:
+def save_run_checkpoint(accelerator: Accelerator, stateful: Sequence[Any], out: Path, step: int) -> None:
     """Write a checkpoint after update `step` under a temporary name, rename it, and delete all but the newest two.
 
+    `stateful` are the objects beside model and optimizer whose state_dict() belongs to the run.
     Raises DistilkitError if it cannot be written, for example for lack of space.
     """
     final, run_files = out / f"checkpoint-{step:08d}", (out / "train.jsonl", out / "run.json")
@@ -45,6 +50,8 @@ def save_run_checkpoint(accelerator: Accelerator, out: Path, step: int) -> None:
     accelerator.wait_for_everyone()
     try:
         accelerator.save_state(str(partial))
+        for number, item in enumerate(stateful if accelerator.is_main_process else ()):
+            torch.save(item.state_dict(), partial / STATE_FILE.format(number))
     except (RuntimeError, SafetensorError) as error:  # raised by torch and safetensors if the disk is full
         shutil.rmtree(partial, ignore_errors=True)
         reason = str(error).splitlines()[0]
@@ -100,7 +107,13 @@ def step_of(path: Path) -> int:
 
 
 def restore(
-    accelerator: Accelerator, scheduler: LambdaLR, out: Path, options: TrainOptions, updates: int, fingerprint: str
+    accelerator: Accelerator,
+    scheduler: LambdaLR,
+    stateful: Sequence[Any],
+    out: Path,
+    options: TrainOptions,
+    updates: int,
+    fingerprint: str,
 ) -> int:
     """With --resume, load the newest intact checkpoint; return the number of its last update, 0 for a new run.
 
@@ -135,9 +148,31 @@ def restore(
                 f"{flag(name)} was {before[name]} in the interrupted run, now {value}: --resume requires the same value"
             )
     rates = [float(rate) for rate in scheduler.base_lrs]
-    accelerator.load_state(str(found[-1]))
+    load_states(accelerator, stateful, found[-1])
     set_rates(scheduler, rates)
     return step_of(found[-1])
+
+
+def load_states(accelerator: Accelerator, stateful: Sequence[Any], checkpoint: Path) -> None:
+    """Load a checkpoint without running any code that its files may contain.
+
+    accelerate unpickles the states of registered objects, so none is registered. It ignores random states that it
+    cannot read, so they are read here first.
+    Raises DistilkitError if a file cannot be read that way.
+    """
+    try:
+        load(checkpoint / f"random_states_{accelerator.process_index}.pkl")  # with weights_only, like the others
+        states = [load(checkpoint / STATE_FILE.format(number)) for number in range(len(stateful))]
+        accelerator.load_state(str(checkpoint))
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - torch.load raises whatever the damage leads to
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DistilkitError(
+            f"'{checkpoint}' cannot be read safely ({reason}): delete it; --resume then continues from an older one"
+        ) from None
+    for item, state in zip(stateful, states, strict=True):
+        item.load_state_dict(state)
 
 
 def defaults(options: TrainOptions) -> dict[str, Any]:

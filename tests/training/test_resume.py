@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from distilkit.data.batches import Batches
 from distilkit.errors import DistilkitError
 from distilkit.options.training import TrainOptions
 from distilkit.training.loop import train
-from distilkit.training.resume import run_checkpoints
+from distilkit.training.resume import CHECKSUMS, checksums, run_checkpoints
 
 
 def test_resume_refuses_other_settings(tmp_path: Path) -> None:
@@ -52,6 +53,36 @@ def resumed(out: Path, *, steps: int = 9) -> tuple[nn.Module, list[int]]:
     train(model, batches(), TrainOptions(steps=steps, checkpoint_every=2, resume=True), out)
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
     return model, [line["step"] for line in lines]
+
+
+class Planted:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("name", ["state-0.pt", "random_states_0.pkl", "custom_checkpoint_0.pkl", "optimizer.bin"])
+def test_code_in_a_checkpoint_is_never_run(tmp_path: Path, name: str) -> None:
+    """Whatever file it is planted in, with checksums to match; the checkpoint is refused in one line."""
+    with pytest.raises(MemoryError):
+        train(
+            Line(),
+            batches(),
+            TrainOptions(steps=9, checkpoint_every=2),
+            tmp_path,
+            evaluate=stop_at(5),
+            evaluate_every=1,
+        )
+    newest = run_checkpoints(tmp_path)[-1]
+    torch.save(Planted(tmp_path / "mark"), newest / name)
+    (newest / CHECKSUMS).write_text(json.dumps(checksums(newest)))
+    with pytest.raises(DistilkitError, match="cannot be read safely"):
+        resumed(tmp_path)
+    assert not (tmp_path / "mark").exists()
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone"])
