@@ -32,7 +32,7 @@ def test_resume_refuses_other_settings(tmp_path: Path) -> None:
 
 
 def test_resume_takes_another_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From there on every update has the rate that the schedule gives with it, and a warning says so."""
+    """From then on the schedule uses the new rate; a warning names both."""
     config = TrainOptions(steps=8, lr=0.1, checkpoint_every=4)
     with pytest.raises(MemoryError):
         train(Line(), batches(), config, tmp_path, evaluate=stop_at(5), evaluate_every=1)
@@ -48,7 +48,7 @@ def test_resume_takes_another_rate(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def resumed(out: Path, *, steps: int = 9) -> tuple[nn.Module, list[int]]:
-    """Go on with a run of that many steps; returns the model and the steps in train.jsonl."""
+    """Resume a run of that many steps; return the model and the steps in train.jsonl."""
     model = Line()
     train(model, batches(), TrainOptions(steps=steps, checkpoint_every=2, resume=True), out)
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
@@ -89,7 +89,7 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path, name: str) -> None:
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Cut off, one bit flipped, emptied or a file missing: a warning names it, and the result has the same bits."""
+    """A file is cut off, emptied, missing or has one bit flipped: a warning names the checkpoint, and the result is identical."""
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
     whole = Line()
@@ -117,7 +117,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 
 
 def test_two_damaged_checkpoints_start_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Rather than going on from a wrong state."""
+    """It does not continue from a wrong state."""
     config, place = TrainOptions(steps=9, checkpoint_every=2), tmp_path / "whole"
     place.mkdir()
     with pytest.raises(MemoryError):
@@ -149,7 +149,7 @@ COMMAND = [
 
 
 def start(student: Path, teacher: Path, corpus: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    """Start `distilkit distill` as a process of its own."""
+    """Start `distilkit distill` in its own process."""
     words = [
         "distill",
         str(student),
@@ -174,7 +174,7 @@ def start(student: Path, teacher: Path, corpus: Path, out: Path, *more: str) -> 
 def test_an_interrupted_run_resumes_to_the_bit(
     make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path
 ) -> None:
-    """SIGINT exits with 130 and names --resume; the resumed run ends with the very weights of one left alone."""
+    """SIGINT exits with 130 and names --resume; the resumed run ends with the weights of an uninterrupted one."""
     teacher, student = make_checkpoint("bert", 4), make_checkpoint("bert", 2)
     whole = start(student, teacher, corpus, tmp_path / "whole")
     broken = start(student, teacher, corpus, tmp_path / "broken")
@@ -234,7 +234,7 @@ def test_a_run_killed_twenty_times_ends_with_the_same_bits(
 
 
 def test_another_number_of_processes_does_not_go_on(tmp_path: Path) -> None:
-    """It would take other rows: the run says what it was begun with."""
+    """It would train on other rows, so the error names the original number."""
     settings = {"lr": 0.1, "checkpoint_every": 2}
     train(Line(), batches(), TrainOptions(steps=3, **settings), tmp_path)
     run = json.loads((tmp_path / "run.json").read_text())
@@ -244,7 +244,7 @@ def test_another_number_of_processes_does_not_go_on(tmp_path: Path) -> None:
 
 
 def test_other_rows_do_not_go_on(tmp_path: Path) -> None:
-    """As many of them, but with other text: the held-out ones might be among those that were learnt."""
+    """Even with as many rows: the held-out ones might have been trained on."""
     settings = {"lr": 0.1, "checkpoint_every": 2}
     train(Line(), batches(), TrainOptions(steps=3, **settings), tmp_path)
     others = Batches([*ROWS[:-1], ROWS[0]], collate, batch_size=2, seed=7)
@@ -253,7 +253,7 @@ def test_other_rows_do_not_go_on(tmp_path: Path) -> None:
 
 
 def test_a_run_of_an_older_distilkit_goes_on(tmp_path: Path) -> None:
-    """What it did not know was what is the default now, and nothing else; a file that can't be read is named."""
+    """Options that it did not know count as having today's default; an unreadable file is named."""
     settings = {"lr": 0.1, "checkpoint_every": 2}
     train(Line(), batches(), TrainOptions(steps=3, **settings), tmp_path)
     run = json.loads((tmp_path / "run.json").read_text())
