@@ -1,1 +1,1 @@
-"""Every option of every command, declared once; nothing here loads anything heavy. Start with declare.py."""
+"""Every option of every command, declared once; nothing here loads anything heavy. Start with spec.py."""

@@ -1,4 +1,4 @@
-"""Every option of every command, declared once, and the recipes that fill them in."""
+"""The options class of each command, and the recipes that fill options in."""
 
 import sys
 from pathlib import Path
@@ -36,9 +36,9 @@ def recipe_text(name: str) -> str:
 def read_recipe(name: str, command: str) -> dict[str, Any]:
     """Return a recipe's table for a command, {} where it has none.
 
-    Raises DistilkitError where the recipe is missing, isn't TOML, or names a table that is no command.
+    Raises DistilkitError if the recipe is missing, is not TOML, or has a table that is not a command.
     """
-    if sys.version_info >= (3, 11):  # here, because --help would pay for it
+    if sys.version_info >= (3, 11):  # only a recipe needs it, and every --help would pay for it
         import tomllib
     else:
         import tomli as tomllib

@@ -89,7 +89,7 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path, name: str) -> None:
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file is cut off, emptied, missing or has one bit flipped: a warning names the checkpoint, and the result is identical."""
+    """A damaged or missing file: a warning names the checkpoint, and the result is identical."""
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
     whole = Line()
