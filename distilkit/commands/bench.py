@@ -1,4 +1,4 @@
-"""`bench`: measure size and speed of checkpoints, interleaved so that drift cancels."""
+"""`bench`: measure size, speed and memory of checkpoints, in alternation so that drift cancels."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -15,53 +15,51 @@ from distilkit.progress import track
 from distilkit.record import BenchSetting, Record, record
 from distilkit.training.devices import DTYPES
 
-DEVICES = ("cpu", "cuda")
 
-
-def bench(config: BenchOptions) -> Record:
+def bench(options: BenchOptions) -> Record:
     """Measure parameters, size, latency, throughput, memory and speed-up of checkpoints, side by side.
 
     A classifier or question-answering model is timed as a whole. Any other checkpoint is timed as its encoder, because
-    a vocabulary head serves pre-training only. The input is random token ids without padding. Speed-ups are relative to
-    the first model: per setting the median ratio over runs, overall the median over settings. For memory see
+    a masked-LM head is used in pre-training only. The input is random token ids without padding. Speed-ups are relative
+    to the first model: per setting the median ratio over runs, overall the median over settings. For memory see
     peak_memory().
-    Raises DistilkitError for an absent device, and for lengths beyond a model's positions.
+    Raises DistilkitError if a device is absent, or if --seq-lengths exceed a model's positions.
     """
-    devices = present(config.devices)
-    contenders = [contend(name) for name in config.models]
+    devices = available_devices(options.devices)
+    contenders = [open_contender(name) for name in options.models]
     for contender in contenders:
-        check_lengths(contender, config.seq_lengths)
+        check_lengths(contender, options.seq_lengths)
     metrics = {
         f"{i}/{name}": size
         for i, entry in enumerate(contenders)
         for name, size in model_sizes(entry.model, entry.name).items()
     }
-    options = product(devices, [config.precision], config.batch_sizes, config.seq_lengths)
-    settings = [BenchSetting(*values) for values in options]
+    grid = product(devices, [options.precision], options.batch_sizes, options.seq_lengths)
+    settings = [BenchSetting(*values) for values in grid]
     for contender in contenders:
-        contender.timed.to(DTYPES[config.precision])
-    with cpu_threads(config.threads) as used, track("bench", len(settings) * config.runs, unit="runs") as advance:
+        contender.timed.to(DTYPES[options.precision])
+    with cpu_threads(options.threads) as used, track("bench", len(settings) * options.runs, unit="runs") as advance:
         for setting in settings:
-            metrics |= measure(contenders, setting, config, advance)
+            metrics |= measure(contenders, setting, options, advance)
     for i in range(1, len(contenders)):
         metrics[f"{i}/speedup"] = median(metrics[f"{i}/{setting}/speedup"] for setting in settings)
     timed = ", ".join(type(contender.timed).__name__ for contender in contenders)
     gpu = {"gpu": torch.cuda.get_device_name()} if "cuda" in devices else {}
-    return record("bench", config, metrics, threads=str(used), padding="none", timed=timed, **gpu)
+    return record("bench", options, metrics, threads=str(used), padding="none", timed=timed, **gpu)
 
 
-def present(devices: Sequence[str]) -> list[str]:
-    """Return the devices to run on: the given ones, or all that exist.
+def available_devices(devices: Sequence[str]) -> list[str]:
+    """Return the given devices, or all that exist if none is given.
 
-    Raises DistilkitError if one is absent.
+    Raises DistilkitError if a given one does not exist.
     """
     for device in devices:
         if device == "cuda" and not torch.cuda.is_available():
-            raise DistilkitError("--devices cuda: torch finds no CUDA device: remove it")
+            raise DistilkitError("--devices cuda: torch finds no CUDA device: remove cuda")
     return list(dict.fromkeys(devices)) or ["cpu", "cuda"][: 1 + torch.cuda.is_available()]
 
 
-def contend(name: str) -> Contender:
+def open_contender(name: str) -> Contender:
     """Open a checkpoint with the head that its config names."""
     head = checkpoint.head_of(checkpoint.open_config(name))
     model = checkpoint.open_model(name, head)

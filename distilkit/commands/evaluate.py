@@ -19,65 +19,72 @@ from distilkit.tasks.rows import tasks_scored_on_test
 from distilkit.training.devices import device
 
 
-def evaluate(config: EvalOptions) -> Record:
+def evaluate(options: EvalOptions) -> Record:
     """Score every checkpoint and compare it with --against and --control; or score a SQuAD prediction file.
 
-    With --agreement, also compare it with its teacher on unlabelled text (agreement.measure_agreement); --task is then
-    optional. With several checkpoints, metric names start with the position of the checkpoint. Metrics of the teacher
-    and the baselines start with `teacher/` and `control/`.
+    With --agreement, also compare it with its teacher on text without labels (agreement.measure_agreement). --task is
+    then optional. With several checkpoints, metric names start with the position of the checkpoint. Metrics of the
+    teacher and the baselines start with `teacher/` and `control/`.
     """
-    chosen = resolve(config) if config.task or not config.agreement else []
-    agreed = measure_agreement(config) if config.agreement else {}
+    chosen = resolve(options) if options.task or not options.agreement else []
+    agreement = measure_agreement(options) if options.agreement else {}
     if not chosen:
-        return record("eval", config, agreed, device=str(device()))
-    if config.predictions:
-        return record("eval", config, score_file(chosen[0], config))
-    models = {f"{place}/" if len(config.models) > 1 else "": name for place, name in enumerate(config.models)}
-    baselines = {f"{label}/": name for label, name in baselines_by_prefix(config.control).items()}
-    entries = {**models, **({TEACHER: config.against} if config.against else {}), **baselines}
-    for name in entries.values() if len(chosen) > 1 else ():
-        _check_directories(name, chosen)
+        return record("eval", options, agreement, device=str(device()))
+    if options.predictions:
+        return record("eval", options, score_file(chosen[0], options))
+    models, baselines = models_by_prefix(options.models), baselines_by_prefix(options.control)
+    others = {TEACHER: options.against} if options.against else {}
+    names = models | others | {f"{prefix}/": name for prefix, name in baselines.items()}
+    check_comparable(list(dict.fromkeys(names.values())), chosen, options)
+    if options.write_predictions:
+        create_directory(options.write_predictions, [file for task in chosen for file in task.files])
+    about = {name: " ".join(tasks) for name, tasks in glue_average_tasks(chosen).items()}
+    about |= tasks_scored_on_test(chosen, options.data)
+    results = score_each(names, models, chosen, options)
+    scores = {prefix + name: value for prefix, result in results.items() for name, value in result.scores.items()}
+    if options.against:
+        scores |= compare(results, chosen, options.seed, [*models], [f"{prefix}/" for prefix in baselines])
+    return record("eval", options, scores | agreement, device=str(device()), **about)
+
+
+def models_by_prefix(models: Sequence[str]) -> dict[str, str]:
+    """Return the models to score by the prefix of their metrics: their position, or nothing for a single model."""
+    return {f"{i}/" if len(models) > 1 else "": name for i, name in enumerate(models)}
+
+
+def check_comparable(names: Sequence[str], chosen: Sequence[Task], options: EvalOptions) -> None:
+    """Raise DistilkitError if the models' scores would not be comparable with each other."""
+    if len(chosen) > 1:
+        for name in names:
+            check_directories(name, chosen)
     if chosen[0].name == "custom":
-        _check_kinds(list(dict.fromkeys(entries.values())), chosen[0], config)
-    if config.write_predictions:
-        _make(config.write_predictions, [file for task in chosen for file in task.files])
-    about = {name: " ".join(names) for name, names in glue_average_tasks(chosen).items()}
-    about |= tasks_scored_on_test(chosen, config.data)
-    scored: dict[str, Result] = {}  # each checkpoint once, even if it is also the teacher or a baseline
-    for label, name in entries.items():
-        if name not in scored:
-            out = config.write_predictions if label in models else None
-            scored[name] = score_checkpoint(name, chosen, config, out)
-    results = {label: scored[name] for label, name in entries.items()}
-    scores = {label + name: value for label, result in results.items() for name, value in result.scores.items()}
-    if config.against:
-        scores |= compare(results, chosen, config.seed, [*models], [*baselines])
-    return record("eval", config, scores | agreed, device=str(device()), **about)
+        check_kinds(names, chosen[0], options)
 
 
-def _check_directories(name: str, chosen: Sequence[Task]) -> None:
-    """Raise DistilkitError if a directory lacks some tasks, because averages over different tasks are not
-    comparable.
-    """
+def check_directories(name: str, chosen: Sequence[Task]) -> None:
+    """Raise DistilkitError if a directory lacks some tasks, because averages over different tasks do not compare."""
     lacking = [task.name for task in chosen if not (Path(name) / task.name).is_dir()]
     if Path(name).is_dir() and lacking:
         raise DistilkitError(
             f"'{name}' has no model for {', '.join(lacking)}, so its average would not be comparable: "
-            "fine-tune them too, or score single tasks"
+            "fine-tune it on all tasks, or score single tasks"
         )
 
 
-def _check_kinds(names: Sequence[str], task: Task, config: EvalOptions) -> None:
+def check_kinds(names: Sequence[str], task: Task, options: EvalOptions) -> None:
     """Raise DistilkitError if models of a custom task were trained for different label types."""
-    kinds = {name: labels.labels_from_model(task, checkpoint.open_config(name), config.kind).kind for name in names}
+    kinds = {name: labels.labels_from_model(task, checkpoint.open_config(name), options.kind).kind for name in names}
     for name in names:
         if kinds[name] != kinds[names[0]]:
             both = f"'{names[0]}' is for {kinds[names[0]]}, but '{name}' for {kinds[name]}"
             raise DistilkitError(f"{both}: give models of one kind, or --kind")
 
 
-def _make(directory: Path, files: Sequence[str]) -> None:
-    """Create the directory of --write-predictions; check that files can be written and that none would be replaced."""
+def create_directory(directory: Path, files: Sequence[str]) -> None:
+    """Create the directory of --write-predictions.
+
+    Raises DistilkitError if it cannot be written to, or if one of the files exists.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not is_writable(directory):
@@ -86,8 +93,23 @@ def _make(directory: Path, files: Sequence[str]) -> None:
         if error.errno not in UNWRITABLE:
             raise
         raise DistilkitError(
-            f"cannot write --write-predictions '{directory}' ({error.strerror}): choose another"
+            f"cannot write --write-predictions '{directory}' ({error.strerror}): choose another folder"
         ) from None
     for file in files:
         if (directory / file).exists():
             raise DistilkitError(f"--write-predictions '{directory / file}' already exists: choose another folder")
+
+
+def score_each(
+    names: dict[str, str], models: dict[str, str], chosen: Sequence[Task], options: EvalOptions
+) -> dict[str, Result]:
+    """Score each checkpoint once, even if it is also the teacher or a baseline; return the results by prefix.
+
+    Only the `models` among them write prediction files.
+    """
+    scored: dict[str, Result] = {}
+    for prefix, name in names.items():
+        if name not in scored:
+            out = options.write_predictions if prefix in models else None
+            scored[name] = score_checkpoint(name, chosen, options, out)
+    return {prefix: scored[name] for prefix, name in names.items()}
