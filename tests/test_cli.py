@@ -223,8 +223,10 @@ def test_interrupt_exits_with_130(
         signal.raise_signal(number)
 
     monkeypatch.setattr("distilkit.commands.init.truncate_shared", interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
     result = run("init", teacher, "-o", tmp_path / "student")
 
+    signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
     assert "--resume" in result.stderr
     assert not (tmp_path / "student").exists()
