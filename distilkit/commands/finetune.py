@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import cast
 
 from accelerate.utils import set_seed
+from transformers import PreTrainedModel
 
-from distilkit.commands.finetune_inputs import Job, open_student, prepare
+from distilkit.commands.finetune_inputs import TrainingInputs, open_student, prepare
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError, DivergedError
-from distilkit.evaluation import scoring
-from distilkit.evaluation.scoring import score
+from distilkit.evaluation.scoring import headline_metric, score
 from distilkit.options.spec import flag
 from distilkit.options.tasks import FinetuneOptions, TaskName
 from distilkit.progress import warn
@@ -29,192 +29,218 @@ from distilkit.training.resume import CHANGEABLE, LEARNING_RATES, defaults, remo
 from distilkit.training.stopping import EarlyStopping, stop_signal
 
 
-def finetune(config: FinetuneOptions) -> Record:
+def finetune(options: FinetuneOptions) -> Record:
     """Train a checkpoint on a task, score it on the validation rows, and write it with its record.
 
     `--task glue` trains nine models, each in its own directory under the output.
     """
-    check_tracker(config.log_with)
-    chosen = resolve(config)
-    return finetune_task(chosen[0], settle(chosen[0], config)) if len(chosen) == 1 else finetune_all(chosen, config)
+    check_tracker(options.log_with)
+    chosen = resolve(options)
+    if len(chosen) > 1:
+        return finetune_all(chosen, options)
+    return finetune_task(chosen[0], complete_options(chosen[0], options))
 
 
-def settle(task: Task, config: FinetuneOptions) -> FinetuneOptions:
-    """Fill in what was not given: the task's settings, and which weights to keep.
+def complete_options(task: Task, options: FinetuneOptions) -> FinetuneOptions:
+    """Return the options with the task's default for every setting that was not given, and with --keep.
 
-    The best weights are chosen by the score, so they are not kept by default if a test split is scored.
+    The default of --keep is the best evaluation. If a test split is scored it is the last one, because test scores must
+    not select a model.
     """
-    tests = "test" in scored_splits(task, config.data).values()
-    return replace(with_task_defaults(task, config), keep=config.keep or ("last" if tests else "best"))
+    tests = "test" in scored_splits(task, options.data).values()
+    return replace(with_task_defaults(task, options), keep=options.keep or ("last" if tests else "best"))
 
 
-def finetune_all(chosen: list[Task], config: FinetuneOptions) -> Record:
-    """Train a checkpoint on several tasks separately, in OUTPUT/<task>; OUTPUT's record has the averages.
+def finetune_all(chosen: list[Task], options: FinetuneOptions) -> Record:
+    """Train a checkpoint on several tasks separately, in OUTPUT/<task>. OUTPUT's record has the averages.
 
-    Raises DivergedError after the other tasks if one diverged: `--resume` accepts another learning rate for that one.
+    Raises DivergedError if a task diverged, after the other tasks. `--resume` accepts another learning rate for it.
     """
-    jobs = [settle(task, _for_task(config, task)) for task in chosen]
-    with claim_once(config.output, resume=config.resume, keep="*/*") as out:
-        for task, job in zip(chosen, jobs, strict=True):  # find missing data now, not after hours of training
-            read_rows(task, job.data, "train")
-            read_validation(task, job.data)
-            if job.teacher:
-                checkpoint.open_config(job.teacher)
-        with stop_signal():  # a signal at the end of one task stops the next one
-            scores, lost = dict[str, float](), list[str]()
-            for task, job in zip(chosen, jobs, strict=True):
-                try:
-                    done = finished(job, CHANGEABLE | LEARNING_RATES)
-                    done = done or finetune_task(task, replace(job, resume=job.output.is_dir()))
-                except DivergedError as error:
-                    warn(f"{task.name} diverged: {error}")
-                    lost.append(task.name)
-                    continue
-                scores |= {name: value for name, value in done.metrics.items() if _is_score(task, name)}
-                scores |= {f"{task.name}/{name}": 1.0 for name in done.metrics if name.startswith("seed-")}
-        if lost:
-            raise DivergedError(
-                f"{', '.join(lost)} diverged: lower --lr and continue with --resume, which keeps the others"
-            )
-        names = {name: " ".join(over) for name, over in glue_average_tasks(chosen).items()}
-        done = record("finetune", config, scores | averages(scores, chosen), **_device(), **names)
+    runs = [(task, complete_options(task, options_for_task(options, task))) for task in chosen]
+    with claim_once(options.output, resume=options.resume, keep="*/*") as out:
+        for task, own in runs:  # missing data is found now, not after hours of training
+            read_rows(task, own.data, "train")
+            read_validation(task, own.data)
+            if own.teacher:
+                checkpoint.open_config(own.teacher)
+        scores = train_each(runs)
+        names = {name: " ".join(tasks) for name, tasks in glue_average_tasks(chosen).items()}
+        done = record("finetune", options, scores | averages(scores, chosen), **_device(), **names)
         if is_main_process():
-            write_biography(out, [*read_biography(config.model), done])
+            write_biography(out, [*read_biography(options.model), done])
     return done
+
+
+def options_for_task(options: FinetuneOptions, task: Task) -> FinetuneOptions:
+    """Return the options of one task of several: its data, teacher and output are in subdirectories."""
+    return replace(
+        options,
+        task=cast("TaskName", task.name),
+        data=options.data / task.name if options.data else None,
+        teacher=f"{options.teacher}/{task.name}" if options.teacher else None,
+        output=options.output / task.name,
+    )
+
+
+def train_each(runs: list[tuple[Task, FinetuneOptions]]) -> dict[str, float]:
+    """Train each task that is not finished; return the scores of all.
+
+    Raises DivergedError if a task diverged, after the other tasks.
+    """
+    scores, diverged = dict[str, float](), list[str]()
+    with stop_signal():  # a signal at the end of one task stops the next one
+        for task, options in runs:
+            try:
+                done = finished_record(options, CHANGEABLE | LEARNING_RATES)
+                done = done or finetune_task(task, replace(options, resume=options.output.is_dir()))
+            except DivergedError as error:
+                warn(f"{task.name} diverged: {error}")
+                diverged.append(task.name)
+                continue
+            scores |= {name: value for name, value in done.metrics.items() if _is_score(task, name)}
+            scores |= {f"{task.name}/{name}": 1.0 for name in done.metrics if name.startswith("seed-")}
+    if diverged:
+        raise DivergedError(
+            f"{', '.join(diverged)} diverged: lower --lr and add --resume, which keeps the finished tasks"
+        )
+    return scores
 
 
 def _is_score(task: Task, name: str) -> bool:
     return MetricName.parse(name).task in {prefix for prefix, _ in task.splits}
 
 
-def _for_task(config: FinetuneOptions, task: Task) -> FinetuneOptions:
-    name = cast("TaskName", task.name)
-    return replace(
-        config,
-        task=name,
-        data=config.data / task.name if config.data else None,
-        teacher=f"{config.teacher}/{task.name}" if config.teacher else None,
-        output=config.output / task.name,
-    )
-
-
-def finetune_task(task: Task, config: FinetuneOptions) -> Record:
+def finetune_task(task: Task, options: FinetuneOptions) -> Record:
     """Train a checkpoint on one task, with one seed or several."""
-    _check_seeds(config)
-    with claim_once(config.output, resume=config.resume, keep="checkpoint-*[0-9]" if config.seeds == 1 else "*/*"):
-        job = prepare(task, config)
-        if config.seeds == 1:
-            return run(job, config)
+    check_same_seeds(options)
+    keep = "checkpoint-*[0-9]" if options.seeds == 1 else "*/*"
+    with claim_once(options.output, resume=options.resume, keep=keep):
+        inputs = prepare(task, options)
+        if options.seeds == 1:
+            return train_seed(inputs, options)
         with stop_signal():  # a signal at the end of one seed stops the next one
-            return run_seeds(job, config)
+            return train_seeds(inputs, options)
 
 
-def _check_seeds(config: FinetuneOptions) -> None:
+def check_same_seeds(options: FinetuneOptions) -> None:
     """Raise DistilkitError if the run to resume had other seeds, whose results would be lost."""
-    mine = {_of_seed(config, seed).name for seed in _seeds(config)} if config.seeds > 1 else set()
-    others = sorted({path.name for path in config.output.glob("seed-*")} - mine)
-    if config.resume and (others or (mine and (config.output / "run.json").exists())):
+    mine = {_seed_directory(options, seed).name for seed in _seeds(options)} if options.seeds > 1 else set()
+    others = sorted({path.name for path in options.output.glob("seed-*")} - mine)
+    if options.resume and (others or (mine and (options.output / "run.json").exists())):
         was = f"has {others[0]}" if others else "is a run with one seed"
-        raise DistilkitError(f"'{config.output}' {was}: --resume needs the same --seed and --seeds")
+        raise DistilkitError(f"'{options.output}' {was}: --resume needs the same --seed and --seeds")
 
 
-def _seeds(config: FinetuneOptions) -> range:
-    return range(config.seed, config.seed + config.seeds)
+def _seeds(options: FinetuneOptions) -> range:
+    return range(options.seed, options.seed + options.seeds)
 
 
-def _of_seed(config: FinetuneOptions, seed: int) -> Path:
-    return config.output / f"seed-{seed}"
+def _seed_directory(options: FinetuneOptions, seed: int) -> Path:
+    return options.output / f"seed-{seed}"
 
 
-def run(job: Job, config: FinetuneOptions) -> Record:
-    """Train with one seed, score during training, and write the model with its record."""
-    out = config.output
-    set_seed(config.seed)  # initialises the new head
-    student = open_student(job.task, config)
+def train_seed(inputs: TrainingInputs, options: FinetuneOptions) -> Record:
+    """Train with one seed, evaluate during training, and write the model with its record."""
+    out, task = options.output, inputs.task
+    set_seed(options.seed)  # a new head is initialised with it
+    student = open_student(task, options)
     early_stopping = EarlyStopping(
         student,
-        lambda: score(student, job.tokenizer, job.task, job.splits, config, name=str(out)),
-        scoring.headline_metric(job.task),
-        keep=str(config.keep),
-        patience=config.patience,
+        lambda: score(student, inputs.tokenizer, task, inputs.splits, options, name=str(out)),
+        headline_metric(task),
+        keep=str(options.keep),
+        patience=options.patience,
     )
-    batches = job.batches(config)
-    every = readings(config, batches.per_epoch)
-    label = f"finetune {job.task.name}"
-    objective = job.objective(student, config)
-    less_memory = memory_suggestions(config, f"lower --max-length (now {config.max_length})")
-    with explain_out_of_memory(less_memory, out):
-        totals = train(
-            objective, batches, config, out, early_stopping=early_stopping, evaluate_every=every, label=label
-        )
+    totals = train_student(student, inputs, options, early_stopping)
     scores = early_stopping.restore()
-    if COLLAPSED in _marks(scores):
-        warn(f"{job.task.name} with seed {config.seed} collapsed: it predicts the same label for every row")
+    if _has_collapsed(scores):
+        warn(f"{task.name} with seed {options.seed} collapsed: it predicts the same label for every row")
     own = {"kept_evaluation": float(early_stopping.kept), "parameters": float(student.num_parameters())}
-    about = _device() | job.about
-    done = record("finetune", config, scores | {k: v for k, v in totals.items() if "/" not in k} | own, **about)
+    metrics = scores | {name: value for name, value in totals.items() if "/" not in name} | own
+    done = record("finetune", options, metrics, **_device(), **inputs.about)
     if is_main_process():
-        checkpoint.save(student, job.tokenizer, out)
+        checkpoint.save(student, inputs.tokenizer, out)
         draw_run(out)
-        write_biography(out, [*read_biography(config.model), done])
+        write_biography(out, [*read_biography(options.model), done])
         remove_run_checkpoints(out)  # last, so that a killed run can still be resumed
     return done
 
 
-def readings(config: FinetuneOptions, per_epoch: int) -> int:
-    """Return the updates between two evaluations, 0 for one at the end only."""
-    if config.evaluate_every is None and config.keep == "last" and config.patience is None:
+def train_student(
+    student: PreTrainedModel, inputs: TrainingInputs, options: FinetuneOptions, early_stopping: EarlyStopping
+) -> dict[str, float]:
+    """Train the student and return the metrics of the training."""
+    batches = inputs.batches(options)
+    every = evaluation_interval(options, batches.per_epoch)
+    objective = inputs.objective(student, options)
+    label = f"finetune {inputs.task.name}"
+    less_memory = memory_suggestions(options, f"lower --max-length (now {options.max_length})")
+    with explain_out_of_memory(less_memory, options.output):
+        return train(
+            objective, batches, options, options.output,
+            early_stopping=early_stopping, evaluate_every=every, label=label,
+        )  # fmt: skip
+
+
+def evaluation_interval(options: FinetuneOptions, per_epoch: int) -> int:
+    """Return the number of updates between two evaluations; 0 if only the end is evaluated.
+
+    The default is an epoch, or the end if no evaluation before it could matter.
+    """
+    if options.evaluate_every is None and options.keep == "last" and options.patience is None:
         return 0
-    return config.evaluate_every or math.ceil(per_epoch / (config.accumulate * state().num_processes))
+    return options.evaluate_every or math.ceil(per_epoch / (options.accumulate * state().num_processes))
 
 
-def _marks(scores: dict[str, float]) -> set[str]:
-    return {MetricName.parse(name).metric for name in scores}
+def _has_collapsed(scores: dict[str, float]) -> bool:
+    return any(MetricName.parse(name).metric == COLLAPSED for name in scores)
 
 
 def _device() -> dict[str, str]:
     return {"device": str(device())}
 
 
-def run_seeds(job: Job, config: FinetuneOptions) -> Record:
+def train_seeds(inputs: TrainingInputs, options: FinetuneOptions) -> Record:
     """Train with several seeds, each in seed-<n>, and keep the run with the median headline score.
 
     Every metric is the median over seeds (for an even number, the lower one), with /min and /max beside it. A diverged
     seed has no scores; a collapsed one counts. Each is marked: seed-<n>/diverged or /collapsed.
     Raises DivergedError if all seeds diverged.
     """
-    out, records, marks = config.output, [], {}
-    for seed in _seeds(config):
-        one = replace(config, seed=seed, seeds=1, output=_of_seed(config, seed))
+    task, records, marks = inputs.task, list[Record](), dict[str, float]()
+    for seed in _seeds(options):
+        own = replace(options, seed=seed, seeds=1, output=_seed_directory(options, seed))
         try:
-            records.append(finished(one) or _run_one(job, replace(one, resume=config.resume and one.output.is_dir())))
+            records.append(finished_record(own) or start_seed(inputs, own, resume=options.resume))
         except DivergedError as error:
-            warn(f"{job.task.name} with seed {seed} diverged: {error}")
+            warn(f"{task.name} with seed {seed} diverged: {error}")
             marks[f"seed-{seed}/diverged"] = 1.0
             continue
-        if COLLAPSED in _marks(records[-1].metrics):
+        if _has_collapsed(records[-1].metrics):
             marks[f"seed-{seed}/{COLLAPSED}"] = 1.0
     if not records:
-        raise DivergedError(f"all {config.seeds} seeds diverged on {job.task.name}: lower --lr")
-    headline = scoring.headline_metric(job.task)
+        raise DivergedError(f"all {options.seeds} seeds diverged on {task.name}: lower --lr")
+    headline = headline_metric(task)
     middle = sorted(records, key=lambda done: done.metrics[headline])[(len(records) - 1) // 2]
-    about = _device() | job.about
-    done = record("finetune", config, spread([entry.metrics for entry in records]) | marks, **about)
+    metrics = summarise_seeds([done.metrics for done in records]) | marks
+    done = record("finetune", options, metrics, **_device(), **inputs.about)
     if is_main_process():
-        _promote(_of_seed(config, middle.config["seed"]), out)
-        write_biography(out, [*read_biography(config.model), done])
-        for seed in _seeds(config):
-            shutil.rmtree(_of_seed(config, seed), ignore_errors=True)
+        move_model(_seed_directory(options, middle.config["seed"]), options.output)
+        write_biography(options.output, [*read_biography(options.model), done])
+        for seed in _seeds(options):
+            shutil.rmtree(_seed_directory(options, seed), ignore_errors=True)
     return done
 
 
-def _run_one(job: Job, config: FinetuneOptions) -> Record:
-    with claim_once(config.output, resume=config.resume, keep="checkpoint-*[0-9]"):
-        return run(job, config)
+def start_seed(inputs: TrainingInputs, options: FinetuneOptions, *, resume: bool) -> Record:
+    """Train one seed of several in its own directory; with `resume`, continue it if it was started before."""
+    options = replace(options, resume=resume and options.output.is_dir())
+    with claim_once(options.output, resume=options.resume, keep="checkpoint-*[0-9]"):
+        return train_seed(inputs, options)
 
 
-def spread(runs: list[dict[str, float]]) -> dict[str, float]:
-    """Return the median of every metric over runs, a value that occurred, with its /min and /max."""
+def summarise_seeds(runs: list[dict[str, float]]) -> dict[str, float]:
+    """Return the lower median of every metric over runs, which is the value of a run, with its /min and /max."""
     metrics: dict[str, float] = {}
     for name in runs[0]:
         values = [one[name] for one in runs if name in one]
@@ -223,25 +249,25 @@ def spread(runs: list[dict[str, float]]) -> dict[str, float]:
     return metrics
 
 
-def _promote(source: Path, out: Path) -> None:
-    """Move a seed's files up. Its record stays, so that an interruption here can be resumed."""
+def move_model(source: Path, out: Path) -> None:
+    """Move the files of a seed's run to `out`, except its record, so that an interruption here can be resumed."""
     for path in sorted(source.iterdir()):
         if path.name != "distilkit.json":
             path.replace(out / path.name)
 
 
-def finished(config: FinetuneOptions, may_change: set[str] = CHANGEABLE) -> Record | None:
-    """Return the record of a run that is already finished in its output directory, None otherwise.
+def finished_record(options: FinetuneOptions, changeable: set[str] = CHANGEABLE) -> Record | None:
+    """Return the record of a finished run in the output directory, None if there is none.
 
-    Raises DistilkitError if it was made with other options, apart from those that may change.
+    Raises DistilkitError if that run had other options, apart from the changeable ones.
     """
-    records = read_biography(config.output)
+    records = read_biography(options.output)
     if not records:
         return None
-    before = defaults(config) | records[-1].config
-    for name, value in config_json(config).items():
-        if name not in may_change and before[name] != value:
+    before = defaults(options) | records[-1].config
+    for name, value in config_json(options).items():
+        if name not in changeable and before[name] != value:
             raise DistilkitError(
-                f"{flag(name)} was {before[name]} in '{config.output}', now {value}: --resume needs the same"
+                f"{flag(name)} was {before[name]} in '{options.output}', now {value}: --resume needs the same"
             )
     return records[-1]

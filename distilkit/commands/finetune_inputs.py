@@ -1,4 +1,4 @@
-"""What all seeds of a fine-tuning share, read and checked before anything long starts."""
+"""What all seeds of a fine-tuning share: read, checked and encoded before the training starts."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,88 +21,120 @@ from distilkit.tasks.rows import read_rows, read_validation, tasks_scored_on_tes
 
 
 @dataclass(frozen=True)
-class Job:
-    """The inputs that every seed of a fine-tuning shares."""
+class TrainingInputs:
+    """What every seed of a fine-tuning shares."""
 
     task: Task
     tokenizer: PreTrainedTokenizerBase
-    rows: Dataset  # encoded, to train on
-    splits: dict[str, Dataset]  # to score on
-    inputs: tuple[str, ...]
+    rows: Dataset  # encoded training rows
+    splits: dict[str, Dataset]  # rows to score, by metric prefix
+    input_names: tuple[str, ...]  # the student's input tensors
     teacher: TaskTeacher | None = None
-    about: dict[str, str] = field(default_factory=dict)  # for the record
+    about: dict[str, str] = field(default_factory=dict)  # entries for the record's environment
 
-    def batches(self, config: FinetuneOptions) -> Batches:
+    def batches(self, options: FinetuneOptions) -> Batches:
         """Return the run's batches; rows of similar length share a batch."""
         own = self.teacher.tokenizer if self.teacher and self.teacher.prefix else None
         collate = encoding.collator(self.tokenizer, own, TEACHER_PREFIX)
         lengths = encoding.lengths(self.rows)
-        return Batches(self.rows, collate, batch_size=config.batch_size, seed=config.seed, lengths=lengths)
+        return Batches(self.rows, collate, batch_size=options.batch_size, seed=options.seed, lengths=lengths)
 
-    def objective(self, student: PreTrainedModel, config: FinetuneOptions) -> TaskLoss:
-        """Return the objective."""
-        teacher, more = self.teacher, dict[str, Any]()
-        if teacher:
-            more = {
-                "teacher": teacher.model, "teacher_inputs": teacher.inputs, "order": teacher.order,
-                "prefix": teacher.prefix, "alpha_task": config.alpha_task, "alpha_ce": config.alpha_ce,
-                "temperature": config.temperature, "layer_weights": layer_weights(config),
-                "layer_map": map_layers(config.layer_map, student, teacher.model) if layer_weights(config) else (),
-                "hidden_loss": config.hidden_loss,
-            }  # fmt: skip
-        return TaskLoss(student, self.task.kind, self.inputs, **more)
+    def objective(self, student: PreTrainedModel, options: FinetuneOptions) -> TaskLoss:
+        """Return the student's loss on labels and, with a teacher, the weighted distillation losses."""
+        teacher, weights = self.teacher, layer_weights(options)
+        if teacher is None:
+            return TaskLoss(student, self.task.kind, self.input_names)
+        return TaskLoss(
+            student,
+            self.task.kind,
+            self.input_names,
+            teacher=teacher.model,
+            teacher_inputs=teacher.inputs,
+            order=teacher.order,
+            prefix=teacher.prefix,
+            alpha_task=options.alpha_task,
+            alpha_ce=options.alpha_ce,
+            temperature=options.temperature,
+            layer_weights=weights,
+            layer_map=map_layers(options.layer_map, student, teacher.model) if weights else (),
+            hidden_loss=options.hidden_loss,
+        )
 
 
-def prepare(task: Task, config: FinetuneOptions) -> Job:
+def prepare(task: Task, options: FinetuneOptions) -> TrainingInputs:
     """Read and check everything that a run needs, the teacher included, and encode the training rows.
 
-    Raises DistilkitError if the teacher's labels differ from the student's, or, for SQuAD, its tokenizer.
+    Raises DistilkitError if something is missing, or if the teacher does not fit the task and the student.
     """
-    rows = read_rows(task, config.data, "train")
+    rows = read_rows(task, options.data, "train")
     if task.name == "custom":
-        task = labels.infer_labels(task, rows, str(config.data), config.kind)
-        check_labels(rows, task, str(config.data))
-    splits = read_validation(task, config.data)
-    about = tasks_scored_on_test([task], config.data)  # read now, because the hub may be unreachable after the training
-    student = open_student(task, config)
-    tokenizer = checkpoint.open_tokenizer(config.model, student)
-    inputs = encoding.input_names(student)
-    if config.teacher is None:
-        return Job(task, tokenizer, encode(rows, task, tokenizer, inputs, config, student), splits, inputs, about=about)
-    teacher = open_task_teacher(config.teacher, task, tokenizer)
-    if layer_weights(config) and teacher.prefix:
-        raise DistilkitError(
-            "--alpha-hidden and --alpha-attention compare token by token, and "
-            f"'{config.teacher}' has another tokenizer: remove them"
-        )
-    if layer_weights(config):  # before the rows are encoded
-        LayerMatching(
-            student, teacher.model, layer_weights(config), map_layers(config.layer_map, student, teacher.model)
-        )
-    if not teacher.prefix:
-        union = tuple(name for name in encoding.INPUTS if name in inputs + teacher.inputs)
-        encoded = encode(rows, task, tokenizer, union, config, student, teacher.model)
-    else:
-        both = encode(rows, task, tokenizer, inputs, config, student), _own(rows, task, teacher, config)
-        encoded = datasets.concatenate_datasets([*both], axis=1)
-    return Job(task, tokenizer, encoded, splits, inputs, teacher, about)
+        task = labels.infer_labels(task, rows, str(options.data), options.kind)
+        check_labels(rows, task, str(options.data))
+    splits = read_validation(task, options.data)
+    about = tasks_scored_on_test([task], options.data)  # the hub may be unreachable when the training is over
+    # Opened here to check its weights before anything long starts. Each seed opens it again, with a head of its own.
+    student = open_student(task, options)
+    tokenizer = checkpoint.open_tokenizer(options.model, student)
+    names = encoding.input_names(student)
+    teacher = open_task_teacher(options.teacher, task, tokenizer) if options.teacher else None
+    if teacher:
+        check_layer_losses(student, teacher, options)
+    encoded = encode_training_rows(rows, task, tokenizer, student, teacher, options)
+    return TrainingInputs(task, tokenizer, encoded, splits, names, teacher, about)
 
 
-def layer_weights(config: FinetuneOptions) -> dict[str, float]:
-    """Return the weights of the losses on hidden states and attention, without those that are 0."""
-    weights = {"hidden": config.alpha_hidden, "attention": config.alpha_attention}
-    return {part: weight for part, weight in weights.items() if weight}
-
-
-def open_student(task: Task, config: FinetuneOptions) -> PreTrainedModel:
-    """Open the checkpoint with a head of the task's size, newly initialised unless it has one."""
+def open_student(task: Task, options: FinetuneOptions) -> PreTrainedModel:
+    """Open the checkpoint with a head of the task's size, newly initialised unless the checkpoint has one."""
     names = task.labels or (("LABEL_0", "LABEL_1") if task.kind == "span" else ("LABEL_0",))
     changes: dict[str, Any] = {
         "id2label": dict(enumerate(names)),
-        "label2id": {label: place for place, label in enumerate(names)},
+        "label2id": {label: i for i, label in enumerate(names)},
         "problem_type": labels.PROBLEM_TYPES.get(task.kind),
     }
-    return checkpoint.open_model(config.model, HEADS[task.kind], new_head=True, **changes)
+    return checkpoint.open_model(options.model, HEADS[task.kind], new_head=True, **changes)
+
+
+def check_layer_losses(student: PreTrainedModel, teacher: TaskTeacher, options: FinetuneOptions) -> None:
+    """Raise DistilkitError if --alpha-hidden or --alpha-attention cannot compare student and teacher."""
+    weights = layer_weights(options)
+    if weights and teacher.prefix:
+        raise DistilkitError(
+            "--alpha-hidden and --alpha-attention compare token by token, and "
+            f"'{options.teacher}' has another tokenizer: remove them"
+        )
+    if weights:
+        LayerMatching(student, teacher.model, weights, map_layers(options.layer_map, student, teacher.model))
+
+
+def layer_weights(options: FinetuneOptions) -> dict[str, float]:
+    """Return the weights of the losses on hidden states and attention, without those that are 0."""
+    weights = {"hidden": options.alpha_hidden, "attention": options.alpha_attention}
+    return {term: weight for term, weight in weights.items() if weight}
+
+
+def encode_training_rows(
+    rows: Dataset,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    student: PreTrainedModel,
+    teacher: TaskTeacher | None,
+    options: FinetuneOptions,
+) -> Dataset:
+    """Tokenise the training rows for the student and the teacher.
+
+    If the teacher has a tokenizer of its own, its columns begin with TEACHER_PREFIX. Otherwise both models share the
+    columns, which are the inputs of either.
+    """
+    names = encoding.input_names(student)
+    if teacher is None:
+        return encode(rows, task, tokenizer, names, options, student)
+    if not teacher.prefix:
+        union = tuple(name for name in encoding.INPUTS if name in names + teacher.inputs)
+        return encode(rows, task, tokenizer, union, options, student, teacher.model)
+    encoded = encode(rows, task, tokenizer, names, options, student)
+    theirs = encode(rows, task, teacher.tokenizer, teacher.inputs, options, teacher.model).remove_columns("labels")
+    theirs = theirs.rename_columns({name: TEACHER_PREFIX + name for name in teacher.inputs})
+    return datasets.concatenate_datasets([encoded, theirs], axis=1)
 
 
 def encode(
@@ -110,17 +142,12 @@ def encode(
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
     inputs: tuple[str, ...],
-    config: FinetuneOptions,
+    options: FinetuneOptions,
     *models: PreTrainedModel,
 ) -> Dataset:
-    """Tokenise training rows, cut to the positions of every model that reads them."""
-    length = encoding.window_length(task, config, *models)
-    encoding.warn_if_shortened(task, config, length)
+    """Tokenise training rows, cut to the positions of all models that read them."""
+    length = encoding.window_length(task, options, *models)
+    encoding.warn_if_shortened(task, options, length)
     if task.kind == "span":
-        return squad.encode(rows, tokenizer, inputs, length, config.stride, training=True)
-    return encoding.encode(rows, task, tokenizer, inputs, length, config.long)
-
-
-def _own(rows: Dataset, task: Task, teacher: TaskTeacher, config: FinetuneOptions) -> Dataset:
-    encoded = encode(rows, task, teacher.tokenizer, teacher.inputs, config, teacher.model)
-    return encoded.remove_columns("labels").rename_columns({name: TEACHER_PREFIX + name for name in teacher.inputs})
+        return squad.encode(rows, tokenizer, inputs, length, options.stride, training=True)
+    return encoding.encode(rows, task, tokenizer, inputs, length, options.long)

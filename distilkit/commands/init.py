@@ -22,113 +22,133 @@ from distilkit.files import claim
 from distilkit.options.init import InitOptions
 from distilkit.record import Record, read_biography, record, write_biography
 
-SEARCH_BLOCKS, SEARCH_LENGTH, SEARCH_BATCH = 32, 128, 8  # 4,096 tokens
-TRIED = 60  # other choices of layers to try before a refusal without a suggestion
+SEARCH_BLOCKS, SEARCH_BLOCK_TOKENS, SEARCH_BATCH_BLOCKS = 32, 128, 8  # 4,096 tokens in all
+MAX_SUGGESTIONS_TRIED = 60  # choices of layers to try for an error that suggests one
 
 
 class Student(NamedTuple):
-    """A student before it is written: model, tokenizer, and the teacher's token ids that it kept (None: all)."""
+    """A student before it is written. `kept_ids` are the teacher's tokens that it keeps; None means all."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     kept_ids: list[int] | None
 
 
-def init(config: InitOptions) -> Record:
-    """Extract a student from a teacher, save it, reload and compare it, then write its record."""
-    teacher = checkpoint.open_as_saved(config.teacher, allow_pickle=config.allow_pickle)
-    splits = config.strategy == "search" or config.vocabulary is not None
-    tokenizer = checkpoint.open_tokenizer(config.teacher, fast=splits)
+def init(options: InitOptions) -> Record:
+    """Extract a student from a teacher, save it, reload it, compare it with the teacher, and write its record."""
+    teacher = checkpoint.open_as_saved(options.teacher, allow_pickle=options.allow_pickle)
+    tokenises = options.strategy == "search" or options.vocabulary is not None
+    tokenizer = checkpoint.open_tokenizer(options.teacher, fast=tokenises)
     depth = len(find_stack(teacher).layers)
-    refuse_shared(config, teacher)
-    ranked = ranking(config, teacher, tokenizer) if config.strategy == "search" else []
-    kept = choose(config, depth) if not ranked else ranked[0].layers
+    refuse_shared(options, teacher)
+    ranked = rank_strategies(options, teacher, tokenizer) if options.strategy == "search" else []
+    kept = choose_layers(options, depth) if not ranked else ranked[0].layers
     try:
         shorter = truncate_shared(teacher, kept)
     except DistilkitError as error:
-        raise refusal(str(error), teacher, kept) from None
-    student = convert(config, shorter, tokenizer)
-    with nullcontext(config.output) if config.dry_run else claim(config.output) as out:
+        raise not_exact(str(error), teacher, kept) from None
+    student = convert_student(options, shorter, tokenizer)
+    with nullcontext(options.output) if options.dry_run else claim(options.output) as out:
         model = student.model
-        if not config.dry_run:
+        if not options.dry_run:
             checkpoint.save(model, student.tokenizer, out)
-            model = model if config.no_verify else checkpoint.reopen(out, model)
+            model = model if options.no_verify else checkpoint.reopen(out, model)
         metrics = compare_sizes(teacher, student.model) | {
             f"strategies/{candidate.strategy}/{name}": getattr(candidate, name)
             for candidate in ranked
             for name in ("loss", "agreement")
         }
-        if not config.no_verify:
-            metrics["max_difference"] = verify(config, teacher, student._replace(model=model), shorter, kept)
+        if not options.no_verify:
+            metrics["max_difference"] = verify(options, teacher, student._replace(model=model), shorter, kept)
         head = checkpoint.head_of(teacher.config)
-        done = record("init", config, metrics, head=head, **describe(kept, depth, ranked))
-        if not config.dry_run:
-            write_biography(out, [*read_biography(config.teacher), done])
+        done = record("init", options, metrics, head=head, **describe_layers(kept, depth, ranked))
+        if not options.dry_run:
+            write_biography(out, [*read_biography(options.teacher), done])
     return done
 
 
-def verify(
-    config: InitOptions, teacher: PreTrainedModel, student: Student, shorter: PreTrainedModel, kept: Sequence[int]
-) -> float:
-    """Return the largest output difference between the student and the truncated teacher.
-
-    Raises DistilkitError if it exceeds rounding, with the cause: another change than the layers (`shorter` is the
-    student before that), or the choice of layers, with one that would be exact.
-    """
-    added = config.architecture != "same"  # embedding tables are added, and the sum is rounded when saved
-    rounding = max(TOLERANCE, 2 * torch.finfo(student.model.dtype).eps) if added else TOLERANCE
-    difference, scale = max_output_difference(teacher, student.model, kept, student.kept_ids)
-    bound = rounding * max(1.0, scale)
-    if difference <= bound:  # nan fails this comparison
-        return difference
-    option = "--vocabulary" if config.vocabulary else "--architecture" if config.architecture != "same" else ""
-    if option and max_output_difference(teacher, shorter, kept, None)[0] <= bound:
-        raise DistilkitError(f"with {option} the student computes something else: remove it")
-    raise refusal(
-        f"in this architecture a layer depends on its index: a student with layers {format_layers(kept)} differs from "
-        f"the truncated teacher (by up to {difference:.2g})",
-        teacher,
-        kept,
-    )
-
-
-def refuse_shared(config: InitOptions, teacher: PreTrainedModel) -> None:
+def refuse_shared(options: InitOptions, teacher: PreTrainedModel) -> None:
     """Raise DistilkitError for a stack whose layers share weights, unless --layers or --keep was given."""
     stack = find_stack(teacher)
-    if is_shared(stack) and config.layers is None and config.keep is None:
+    if is_shared(stack) and options.layers is None and options.keep is None:
         raise DistilkitError(
             f"the {len(stack.layers)} layers of this {teacher.config.model_type} share one set of weights, so a student"
             " would be faster but not smaller: give --layers N to repeat them fewer times anyway"
         )
 
 
-def convert(config: InitOptions, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Student:
+def rank_strategies(
+    options: InitOptions, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> list[Candidate]:
+    """Evaluate the layers that each strategy chooses, and those found by the search, on --corpus; best first."""
+    if checkpoint.head_of(teacher.config) != "masked-lm":
+        raise DistilkitError("--strategy search requires a masked-LM head: choose another --strategy")
+    depth = len(find_stack(teacher).layers)
+    documents = corpus.read_documents(str(options.corpus)).shuffle(seed=options.seed)
+    sample = documents.select(range(min(len(documents), 50 * SEARCH_BLOCKS)))
+    length = min(SEARCH_BLOCK_TOKENS, checkpoint.max_tokens(teacher) or SEARCH_BLOCK_TOKENS)
+    blocks = pack_documents(sample, tokenizer, length)
+    collate = make_collate(tokenizer, 0.15)
+    rows = [blocks[i] for i in range(min(len(blocks), SEARCH_BLOCKS))]
+    numbered = Batches(rows, collate, batch_size=SEARCH_BATCH_BLOCKS, seed=options.seed)
+    batches = [numbered[i] for i in range(numbered.per_epoch)]
+    return search(LayerEvaluator(teacher, batches), depth, student_depth(options, depth))
+
+
+def choose_layers(options: InitOptions, depth: int) -> list[int]:
+    """Return the teacher layers that the student keeps, in ascending order.
+
+    Raises DistilkitError for layers that the teacher does not have.
+    """
+    if options.keep is not None:
+        kept = list(options.keep)
+        if kept != sorted(set(kept)) or not kept or kept[0] < 0 or kept[-1] >= depth:
+            raise DistilkitError(f"--keep takes ascending layer numbers from 0 to {depth - 1}")
+        if options.layers not in (None, len(kept)):
+            raise DistilkitError(
+                f"--keep names {len(kept)} layers, but --layers is {options.layers}: remove one of them"
+            )
+        return kept
+    return STRATEGIES[options.strategy](depth, student_depth(options, depth))
+
+
+def student_depth(options: InitOptions, depth: int) -> int:
+    """Return the number of layers to keep: --layers, else half of the teacher's."""
+    layers = options.layers or max(1, depth // 2)
+    if layers > depth:
+        raise DistilkitError(f"--layers {layers} is more than the teacher has ({depth}): lower it")
+    return layers
+
+
+def convert_student(options: InitOptions, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Student:
     """Give a truncated teacher the architecture and vocabulary of the student."""
     kept_ids = None
-    if config.architecture == "distilbert":
+    if options.architecture == "distilbert":
         model = distilbert.convert(model)
-    if config.vocabulary:
-        tokenizer, kept_ids = fewer_tokens(config, tokenizer)
+    if options.vocabulary:
+        tokenizer, kept_ids = prune_tokenizer(options, tokenizer)
         model = vocabulary.prune(model, kept_ids)
     return Student(model, tokenizer, kept_ids)
 
 
-def fewer_tokens(config: InitOptions, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, list[int]]:
-    """Return the tokenizer of --vocabulary and the ids that it kept.
+def prune_tokenizer(
+    options: InitOptions, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PreTrainedTokenizerBase, list[int]]:
+    """Return the tokenizer pruned by --vocabulary, and the ids of the tokens that it keeps.
 
     Raises DistilkitError if it would split the text of --vocabulary TEXT differently.
     """
-    wanted = str(config.vocabulary)
-    most = int(wanted) if wanted.isdigit() else None
-    documents = corpus.read_documents(wanted if most is None else str(config.corpus))
+    wanted = str(options.vocabulary)
+    max_tokens = int(wanted) if wanted.isdigit() else None
+    documents = corpus.read_documents(wanted if max_tokens is None else str(options.corpus))
     counts = vocabulary.count_tokens(documents, tokenizer)
-    kept = vocabulary.choose_tokens(counts, tokenizer, most)
+    kept = vocabulary.choose_tokens(counts, tokenizer, max_tokens)
     definition = tokenizer.backend_tokenizer.to_str()
     smaller = checkpoint.redefine(tokenizer, vocabulary.rewrite_tokenizer(definition, kept))
-    if most is not None:
+    if max_tokens is not None:
         return smaller, kept
     differing = list(vocabulary.find_differences(documents, tokenizer, smaller, kept))
-    if differing:  # a word that ends as unknown was split into tokens that were not counted
+    if differing:  # a word that becomes unknown was first split into tokens that were not counted
         kept = sorted({*kept, *vocabulary.find_tokens_inside(differing, tokenizer)})
         smaller = checkpoint.redefine(tokenizer, vocabulary.rewrite_tokenizer(definition, kept))
         if any(vocabulary.find_differences(documents, tokenizer, smaller, kept)):
@@ -136,61 +156,48 @@ def fewer_tokens(config: InitOptions, tokenizer: PreTrainedTokenizerBase) -> tup
     return smaller, kept
 
 
-def ranking(config: InitOptions, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[Candidate]:
-    """Measure the strategies on --corpus, best first."""
-    if checkpoint.head_of(teacher.config) != "masked-lm":
-        raise DistilkitError("--strategy search requires a masked-LM head: choose another --strategy")
-    depth = len(find_stack(teacher).layers)
-    documents = corpus.read_documents(str(config.corpus)).shuffle(seed=config.seed)
-    sample = documents.select(range(min(len(documents), 50 * SEARCH_BLOCKS)))
-    length = min(SEARCH_LENGTH, checkpoint.max_tokens(teacher) or SEARCH_LENGTH)
-    blocks = pack_documents(sample, tokenizer, length)
-    collate = make_collate(tokenizer, 0.15)
-    rows = [blocks[i] for i in range(min(len(blocks), SEARCH_BLOCKS))]
-    numbered = Batches(rows, collate, batch_size=SEARCH_BATCH, seed=config.seed)
-    batches = [numbered[i] for i in range(numbered.per_epoch)]
-    return search(LayerEvaluator(teacher, batches), depth, wanted_layers(config, depth))
+def verify(
+    options: InitOptions, teacher: PreTrainedModel, student: Student, shorter: PreTrainedModel, kept: Sequence[int]
+) -> float:
+    """Return the largest output difference between the student and the truncated teacher.
 
-
-def choose(config: InitOptions, depth: int) -> list[int]:
-    """Return the teacher layers that the student keeps, in order.
-
-    Raises DistilkitError for layers that the teacher does not have, and if none would be dropped.
+    `shorter` is the student before its architecture and vocabulary were changed.
+    Raises DistilkitError if the difference exceeds rounding. The message names the option that causes it: the new
+    architecture or vocabulary, or the choice of layers, with a choice that would be exact.
     """
-    if config.keep is not None:
-        kept = list(config.keep)
-        if kept != sorted(set(kept)) or not kept or kept[0] < 0 or kept[-1] >= depth:
-            raise DistilkitError(f"--keep takes ascending layer numbers from 0 to {depth - 1}")
-        if config.layers not in (None, len(kept)):
-            raise DistilkitError(
-                f"--keep names {len(kept)} layers, but --layers is {config.layers}: remove one of them"
-            )
-        return kept
-    return STRATEGIES[config.strategy](depth, wanted_layers(config, depth))
+    converted = options.architecture != "same"  # it adds embedding tables, and the sum is rounded when saved
+    rounding = max(TOLERANCE, 2 * torch.finfo(student.model.dtype).eps) if converted else TOLERANCE
+    difference, scale = max_output_difference(teacher, student.model, kept, student.kept_ids)
+    bound = rounding * max(1.0, scale)
+    if difference <= bound:  # nan fails this comparison
+        return difference
+    option = "--vocabulary" if options.vocabulary else "--architecture" if converted else ""
+    if option and max_output_difference(teacher, shorter, kept, None)[0] <= bound:
+        raise DistilkitError(f"with {option} the student computes other outputs than the truncated teacher: remove it")
+    raise not_exact(
+        f"in this architecture a layer depends on its index: a student with layers {format_layers(kept)} differs from "
+        f"the truncated teacher (by up to {difference:.2g})",
+        teacher,
+        kept,
+    )
 
 
-def wanted_layers(config: InitOptions, depth: int) -> int:
-    """Return the number of layers to keep: --layers, else half of the teacher's."""
-    layers = config.layers or max(1, depth // 2)
-    if layers > depth:
-        raise DistilkitError(f"--layers {layers} is more than the teacher's {depth}: give fewer")
-    return layers
-
-
-def refusal(reason: str, teacher: PreTrainedModel, kept: Sequence[int]) -> DistilkitError:
-    """Return the error, with the nearest choice of the same size that would be exact if one is found."""
-    for layers in itertools.islice(neighbouring_choices(kept, len(find_stack(teacher).layers)), TRIED):
+def not_exact(reason: str, teacher: PreTrainedModel, kept: Sequence[int]) -> DistilkitError:
+    """Return an error that suggests the nearest choice of as many layers for which the student is exact, if any."""
+    for layers in itertools.islice(neighbouring_choices(kept, len(find_stack(teacher).layers)), MAX_SUGGESTIONS_TRIED):
         try:
             difference, scale = max_output_difference(teacher, truncate_shared(teacher, layers), layers, None)
         except DistilkitError:
             continue
         if difference <= TOLERANCE * max(1.0, scale):
             return DistilkitError(f"{reason}: --keep {format_layers(layers)} would be exact")
-    return DistilkitError(f"{reason}: no {len(kept)} layers near them would be exact, so keep another number")
+    return DistilkitError(
+        f"{reason}: no similar choice of {len(kept)} layers would be exact, so keep another number of layers"
+    )
 
 
-def describe(kept: Sequence[int], depth: int, ranked: Sequence[Candidate]) -> dict[str, str]:
-    """Return the layers that were kept and dropped, and those that each strategy would have kept."""
+def describe_layers(kept: Sequence[int], depth: int, ranked: Sequence[Candidate]) -> dict[str, str]:
+    """Return entries for the record: the layers kept and dropped, and those that each strategy would keep."""
     dropped = [i for i in range(depth) if i not in kept]
     return {
         "kept_layers": format_layers(kept),

@@ -1,13 +1,13 @@
-"""Time distilkit's fine-tuning against transformers' Trainer: the same model, rows, batches, padding and optimiser.
+"""Compare the speed of fine-tuning with transformers' Trainer: same model, rows, batches, padding and optimizer.
 
     python examples/benchmarks/finetune_speed.py MODEL DATA [ROWS] [ROUNDS]
 
-DATA is a folder with SST-2's rows, as `--data` reads them. Each contestant trains one epoch of ROWS rows in batches of
-32, padded to the longest row of the batch, AdamW (fused), linear schedule, gradients clipped to norm 1, fp32, losses
-logged every 10 updates, no evaluation, nothing saved; in random order, and with rows of about the same length together.
-All four take turns, the order turned round each time. Tokens are those that aren't padding, the same for all; seconds
-are those of the training call, and processor seconds, which other work on the machine changes little, are beside them.
-A ratio is of two runs of the same round.
+DATA is a folder with SST-2's rows, as `--data` reads them. Each contestant trains one epoch of ROWS rows: batches of 32,
+padded to the longest row of the batch, fused AdamW, linear schedule, gradients clipped to norm 1, fp32, losses logged
+every 10 updates, no evaluation, no output. Each trains once with rows in random order and once with rows of similar
+length in a batch. All four runs alternate, in reversed order every other round, and ratios compare runs of the same
+round. Tokens do not include padding. Seconds are those of the training call. Processor seconds are given too, because
+other work on the machine hardly changes them.
 """
 
 import json
@@ -21,7 +21,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from distilkit.commands.finetune_inputs import Job, encode, open_student
+from distilkit.commands.finetune_inputs import TrainingInputs, encode, open_student
 from distilkit.data.batches import Batches
 from distilkit.distillation.task_objective import TaskLoss
 from distilkit.encoders import checkpoint
@@ -32,75 +32,77 @@ from distilkit.tasks.rows import read_rows
 from distilkit.training.loop import train
 
 SST2 = TASKS["sst2"]
-Times = tuple[float, float]  # seconds by the clock, and by the processors
+Times = tuple[float, float]  # wall-clock seconds and processor seconds
 
 
 def now() -> Times:
+    """Return the current time of both clocks."""
     return time.perf_counter(), time.process_time()
 
 
-def run_distilkit(config: FinetuneOptions, job: Job, *, grouped: bool) -> Times:
+def run_distilkit(options: FinetuneOptions, inputs: TrainingInputs, *, grouped: bool) -> Times:
     """Train with distilkit."""
-    student = open_student(SST2, config)
-    lengths = encoding.lengths(job.rows) if grouped else None
-    collate = encoding.collator(job.tokenizer)
+    student = open_student(SST2, options)
+    lengths = encoding.lengths(inputs.rows) if grouped else None
+    collate = encoding.collator(inputs.tokenizer)
     with tempfile.TemporaryDirectory() as out:
         started = now()
-        batches = Batches(job.rows, collate, batch_size=config.batch_size, seed=config.seed, lengths=lengths)
-        train(TaskLoss(student, "classification", job.inputs), batches, config, Path(out))
+        batches = Batches(inputs.rows, collate, batch_size=options.batch_size, seed=options.seed, lengths=lengths)
+        train(TaskLoss(student, "classification", inputs.input_names), batches, options, Path(out))
         return now()[0] - started[0], now()[1] - started[1]
 
 
-def run_trainer(config: FinetuneOptions, job: Job, *, grouped: bool) -> Times:
+def run_trainer(options: FinetuneOptions, inputs: TrainingInputs, *, grouped: bool) -> Times:
     """Train with transformers' Trainer."""
-    student = open_student(SST2, config)
+    student = open_student(SST2, options)
     with tempfile.TemporaryDirectory() as out:
         arguments = TrainingArguments(
             output_dir=out,
-            per_device_train_batch_size=config.batch_size,
-            num_train_epochs=config.epochs,
-            learning_rate=config.lr,
-            warmup_steps=config.warmup,
-            adam_beta2=config.adam_beta2,
-            adam_epsilon=config.adam_epsilon,
-            max_grad_norm=config.max_grad_norm,
-            logging_steps=config.log_every,
+            per_device_train_batch_size=options.batch_size,
+            num_train_epochs=options.epochs,
+            learning_rate=options.lr,
+            warmup_steps=options.warmup,
+            adam_beta2=options.adam_beta2,
+            adam_epsilon=options.adam_epsilon,
+            max_grad_norm=options.max_grad_norm,
+            logging_steps=options.log_every,
             optim="adamw_torch_fused",
             train_sampling_strategy="group_by_length" if grouped else "random",
             save_strategy="no",
             dataloader_pin_memory=False,
             report_to=[],
             disable_tqdm=True,
-            seed=config.seed,
+            seed=options.seed,
         )
         started = now()
         Trainer(
-            student, arguments, train_dataset=job.rows, data_collator=DataCollatorWithPadding(job.tokenizer)
+            student, arguments, train_dataset=inputs.rows, data_collator=DataCollatorWithPadding(inputs.tokenizer)
         ).train()
         return now()[0] - started[0], now()[1] - started[1]
 
 
-def load(config: FinetuneOptions, count: int) -> Job:
-    """Encode `count` rows, the same for all."""
-    rows: Dataset = read_rows(SST2, config.data, "train").shuffle(seed=0).select(range(count))
-    student, tokenizer = open_student(SST2, config), checkpoint.open_tokenizer(config.model)
-    inputs = encoding.input_names(student)
-    encoded = encode(rows, SST2, tokenizer, inputs, config, student)
-    return Job(SST2, tokenizer, encoded, {}, inputs)
+def load(options: FinetuneOptions, count: int) -> TrainingInputs:
+    """Return `count` encoded rows, the same in every run."""
+    rows: Dataset = read_rows(SST2, options.data, "train").shuffle(seed=0).select(range(count))
+    student, tokenizer = open_student(SST2, options), checkpoint.open_tokenizer(options.model)
+    names = encoding.input_names(student)
+    encoded = encode(rows, SST2, tokenizer, names, options, student)
+    return TrainingInputs(SST2, tokenizer, encoded, {}, names)
 
 
 def main(model: str, data: str, count: str = "1280", rounds: str = "5") -> None:
-    config = FinetuneOptions(model=model, task="sst2", data=Path(data), output=Path("unused"), epochs=1.0)
-    config = with_task_defaults(SST2, config)
-    job = load(config, int(count))
-    tokens = sum(encoding.lengths(job.rows))
+    """Print tokens per second and the ratios as JSON."""
+    options = FinetuneOptions(model=model, task="sst2", data=Path(data), output=Path("unused"), epochs=1.0)
+    options = with_task_defaults(SST2, options)
+    inputs = load(options, int(count))
+    tokens = sum(encoding.lengths(inputs.rows))
     ways: dict[str, Callable[[], Times]] = {
-        "distilkit": lambda: run_distilkit(config, job, grouped=False),
-        "trainer": lambda: run_trainer(config, job, grouped=False),
-        "distilkit, grouped": lambda: run_distilkit(config, job, grouped=True),
-        "trainer, grouped": lambda: run_trainer(config, job, grouped=True),
+        "distilkit": lambda: run_distilkit(options, inputs, grouped=False),
+        "trainer": lambda: run_trainer(options, inputs, grouped=False),
+        "distilkit, grouped": lambda: run_distilkit(options, inputs, grouped=True),
+        "trainer, grouped": lambda: run_trainer(options, inputs, grouped=True),
     }
-    for way in ways.values():  # a warm-up each
+    for way in ways.values():  # warm-up
         way()
     taken: dict[str, list[Times]] = {name: [] for name in ways}
     for number in range(int(rounds)):

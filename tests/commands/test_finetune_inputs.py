@@ -1,4 +1,4 @@
-"""Jobs: your own data of every kind, long texts, and teachers of another family, width or tokenizer."""
+"""finetune on your own rows of every kind, on long texts, and with teachers of another architecture or tokenizer."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from distilkit.commands.evaluate import evaluate
-from distilkit.commands.finetune import finetune, settle
+from distilkit.commands.finetune import complete_options, finetune
 from distilkit.commands.finetune_inputs import prepare
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
@@ -26,13 +26,11 @@ from distilkit.tasks.catalogue import resolve
 
 CLASSIFIER = AutoModelForSequenceClassification
 WORDS = ("return the value", "raise an error if", "see the module")
-
-
-STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write rows as the file's ending says; returns the folder."""
+    """Write rows in the format of the file's suffix; return the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -45,15 +43,15 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def samples(prose: list[str], label: Callable[[int], dict[str, Any]], text: str = "text") -> list[dict[str, Any]]:
-    """Rows whose first words say which of three sorts they are."""
+    """Return rows of three classes, which their first words give away."""
     return [{text: f"{WORDS[n % 3]} {prose[n][:20]}", **label(n % 3)} for n in range(36)]
 
 
 @pytest.fixture
-def config(make_checkpoint: Callable[..., Path], tmp_path: Path) -> FinetuneOptions:
-    """Updates enough to learn an easy custom task, whatever random numbers dropout would get on this machine."""
+def options(make_checkpoint: Callable[..., Path], tmp_path: Path) -> FinetuneOptions:
+    """Enough updates to learn an easy custom task. Without dropout, since its random numbers depend on the machine."""
     return FinetuneOptions(
-        model=str(make_checkpoint("bert", 4, **STILL)),
+        model=str(make_checkpoint("bert", 4, **NO_DROPOUT)),
         task="custom",
         data=tmp_path / "data",
         text=("text",),
@@ -68,10 +66,10 @@ def config(make_checkpoint: Callable[..., Path], tmp_path: Path) -> FinetuneOpti
     )
 
 
-def scored(config: FinetuneOptions) -> dict[str, float]:
-    """Score an output as somebody would who only knows its rows."""
-    given = {name: getattr(config, name) for name in ("task", "data", "text", "label")}
-    return evaluate(EvalOptions(models=(str(config.output),), **given)).metrics
+def scored(options: FinetuneOptions) -> dict[str, float]:
+    """Score an output with eval, given only the options that name its rows."""
+    given = {name: getattr(options, name) for name in ("task", "data", "text", "label")}
+    return evaluate(EvalOptions(models=(str(options.output),), **given)).metrics
 
 
 CUSTOM: dict[str, tuple[str, str, Callable[[int], dict[str, Any]], str, dict[int, str]]] = {
@@ -84,37 +82,37 @@ CUSTOM: dict[str, tuple[str, str, Callable[[int], dict[str, Any]], str, dict[int
 
 
 @pytest.mark.parametrize("case", CUSTOM)
-def test_your_own_rows(config: FinetuneOptions, prose: list[str], case: str) -> None:
-    """Every kind of label in every kind of file is learnt, named in the model, and scored alike without --kind."""
+def test_your_own_rows(options: FinetuneOptions, prose: list[str], case: str) -> None:
+    """Every label type in every file format is learnt and named in the model. eval scores it without --kind."""
     ending, label, make, metric, names = CUSTOM[case]
     for split in ("train", "validation"):
-        write(Path(str(config.data)) / f"{split}.{ending}", samples(prose, make))
-    ours = replace(config, label=label)
-    done = finetune(ours)
+        write(Path(str(options.data)) / f"{split}.{ending}", samples(prose, make))
+    own = replace(options, label=label)
+    done = finetune(own)
     assert done.metrics[f"custom/{metric}"] > 0.95
-    found = CLASSIFIER.from_pretrained(config.output).config
+    found = CLASSIFIER.from_pretrained(options.output).config
     assert found.id2label == names
     assert found.label2id == {name: place for place, name in names.items()}
-    again = scored(ours)
+    again = scored(own)
     assert again == pytest.approx({name: value for name, value in done.metrics.items() if name in again})
 
 
-def test_a_pair_of_columns(config: FinetuneOptions, prose: list[str]) -> None:
-    """Two --text columns become two segments."""
+def test_a_pair_of_columns(options: FinetuneOptions, prose: list[str]) -> None:
+    """Two --text columns are encoded as a pair."""
     rows = [{"a": prose[n][:20], "b": WORDS[n % 2], "label": n % 2} for n in range(24)]
     for split in ("train", "validation"):
-        write(Path(str(config.data)) / f"{split}.tsv", rows)
-    assert finetune(replace(config, text=("a", "b"))).metrics["custom/accuracy"] == 1.0
+        write(Path(str(options.data)) / f"{split}.tsv", rows)
+    assert finetune(replace(options, text=("a", "b"))).metrics["custom/accuracy"] == 1.0
 
 
 @pytest.mark.parametrize("long", ["head", "head-tail", "windows"])
-def test_long_reviews(config: FinetuneOptions, prose: list[str], long: Any) -> None:
-    """What a long review ends with is seen by head-tail and windows, not by head, in training as in eval."""
+def test_long_reviews(options: FinetuneOptions, prose: list[str], long: Any) -> None:
+    """The end of a long review is read by head-tail and windows but not by head, in training and in eval."""
     filler = "the " * 40
     rows = [{"text": filler + WORDS[n % 2], "label": n % 2} for n in range(16)]
     for split in ("train", "validation"):
-        write(Path(str(config.data)) / f"{split}.jsonl", rows)
-    imdb = replace(config, task="imdb", text=None, label=None, long=long, max_length=24, batch_size=8)
+        write(Path(str(options.data)) / f"{split}.jsonl", rows)
+    imdb = replace(options, task="imdb", text=None, label=None, long=long, max_length=24, batch_size=8)
     done = finetune(imdb)
     assert done.metrics["imdb/accuracy"] == (0.5 if long == "head" else 1.0)
     again = scored(imdb)
@@ -123,7 +121,7 @@ def test_long_reviews(config: FinetuneOptions, prose: list[str], long: Any) -> N
 
 @pytest.fixture(scope="module")
 def other_tokenizer(prose: list[str]) -> PreTrainedTokenizerFast:
-    """Byte-pair tokens of 350 entries, with other special tokens in other places."""
+    """A BPE tokenizer of 350 tokens with other special tokens than the student's."""
     core = Tokenizer(models.BPE(unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -142,62 +140,62 @@ def other_tokenizer(prose: list[str]) -> PreTrainedTokenizerFast:
 
 @pytest.mark.parametrize("case", ["names", "lists", "floats"])
 def test_a_teacher_of_another_family_width_and_tokenizer(
-    config: FinetuneOptions,
+    options: FinetuneOptions,
     make_checkpoint: Callable[..., Path],
     other_tokenizer: PreTrainedTokenizerFast,
     prose: list[str],
     case: str,
 ) -> None:
-    """Each model reads the row in tokens of its own: without the labels the student learns what the teacher knows."""
+    """Each model gets the row in its own tokens. Without labels, the student learns from the teacher."""
     ending, _, make, metric, _ = CUSTOM[case]
     for split in ("train", "validation"):
-        write(Path(str(config.data)) / f"{split}.{ending}", samples(prose, make))
+        write(Path(str(options.data)) / f"{split}.{ending}", samples(prose, make))
     wide = make_checkpoint("roberta", 2, hidden_size=48, pad_token_id=3, bos_token_id=0, eos_token_id=1)
     other_tokenizer.save_pretrained(wide)
-    expert = replace(config, model=str(wide), output=config.output.with_name("expert"))
+    expert = replace(options, model=str(wide), output=options.output.with_name("expert"))
     assert finetune(expert).metrics[f"custom/{metric}"] > 0.95
-    learner = replace(config, teacher=str(expert.output), alpha_task=0.0, alpha_ce=1.0, steps=80)
+    learner = replace(options, teacher=str(expert.output), alpha_task=0.0, alpha_ce=1.0, steps=80)
     assert finetune(learner).metrics[f"custom/{metric}"] > 0.95
 
 
 def test_spans_need_the_students_tokenizer(
-    config: FinetuneOptions, make_checkpoint: Callable[..., Path], other_tokenizer: PreTrainedTokenizerFast
+    options: FinetuneOptions, make_checkpoint: Callable[..., Path], other_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """A span lies at other tokens for a teacher with another tokenizer: one line says so before anything is trained."""
+    """With another tokenizer an answer starts at other tokens, so such a teacher is refused before the training."""
     row = {"id": "1", "question": "who?", "context": "Ann left.", "answers": {"text": ["Ann"], "answer_start": [0]}}
     for split in ("train", "validation"):
-        write(Path(str(config.data)) / f"{split}.jsonl", [row])
-    stranger = make_checkpoint("bert", 1, AutoModelForQuestionAnswering)
-    other_tokenizer.save_pretrained(stranger)
-    squad = replace(config, task="squad", text=None, label=None, teacher=str(stranger), max_length=64, stride=16)
-    with pytest.raises(DistilkitError, match=r"--teacher '.*' has another tokenizer than the student"):
+        write(Path(str(options.data)) / f"{split}.jsonl", [row])
+    expert = make_checkpoint("bert", 1, AutoModelForQuestionAnswering)
+    other_tokenizer.save_pretrained(expert)
+    squad = replace(options, task="squad", text=None, label=None, teacher=str(expert), max_length=64, stride=16)
+    with pytest.raises(DistilkitError, match=f"--teacher '{expert}'.* tokenizer"):
         finetune(squad)
-    assert not config.output.exists()
+    assert not options.output.exists()
 
 
-def test_xmod_is_given_a_language(config: FinetuneOptions, teacher: Path, prose: list[str]) -> None:
-    """X-MOD does not run without a language: fine-tuning and scoring give it its first."""
+def test_xmod_is_given_a_language(options: FinetuneOptions, teacher: Path, prose: list[str]) -> None:
+    """X-MOD requires a language. Fine-tuning and scoring use its first one."""
     tiny = {"vocab_size": 400, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
     xmod = XmodConfig(
         num_hidden_layers=1, max_position_embeddings=98, pad_token_id=0, languages=("en_XX", "de_DE"), **tiny
     )
     model = CLASSIFIER.from_config(xmod)
-    model.save_pretrained(config.output.with_name("xmod"))
-    PreTrainedTokenizerFast.from_pretrained(teacher).save_pretrained(config.output.with_name("xmod"))
+    model.save_pretrained(options.output.with_name("xmod"))
+    PreTrainedTokenizerFast.from_pretrained(teacher).save_pretrained(options.output.with_name("xmod"))
     for split in ("train", "validation"):
-        write(Path(str(config.data)) / f"{split}.jsonl", samples(prose, lambda n: {"label": n % 2}))
-    ours = replace(config, model=str(config.output.with_name("xmod")), steps=1)
-    done, again = finetune(ours), scored(ours)
+        write(Path(str(options.data)) / f"{split}.jsonl", samples(prose, lambda n: {"label": n % 2}))
+    own = replace(options, model=str(options.output.with_name("xmod")), steps=1)
+    done, again = finetune(own), scored(own)
     assert again == {name: done.metrics[name] for name in again}
 
 
-def test_rows_of_about_the_same_length_share_a_batch(config: FinetuneOptions, prose: list[str]) -> None:
-    """A job's batches are grouped by length: they hold less padding than batches of rows in random order."""
+def test_rows_of_similar_length_share_a_batch(options: FinetuneOptions, prose: list[str]) -> None:
+    """Batches of rows of similar length have less padding than batches of random rows."""
     rows = [{"text": "value " * (1 + n % 20), "label": n % 2} for n in range(120)]
     for split in ("train", "validation"):
-        write(Path(str(config.data)) / f"{split}.jsonl", rows)
-    [task] = resolve(config)
-    batches = prepare(task, settle(task, config)).batches(config)
+        write(Path(str(options.data)) / f"{split}.jsonl", rows)
+    [task] = resolve(options)
+    batches = prepare(task, complete_options(task, options)).batches(options)
     grouped = sum(batches[n]["input_ids"].numel() for n in range(batches.per_epoch))
     batches.lengths, batches._epoch = None, -1
     shuffled = sum(batches[n]["input_ids"].numel() for n in range(batches.per_epoch))
@@ -206,30 +204,30 @@ def test_rows_of_about_the_same_length_share_a_batch(config: FinetuneOptions, pr
 
 
 def test_hidden_states_of_a_wider_task_teacher(
-    config: FinetuneOptions,
+    options: FinetuneOptions,
     make_checkpoint: Callable[..., Path],
     other_tokenizer: PreTrainedTokenizerFast,
     prose: list[str],
 ) -> None:
-    """They are learnt through a projection and logged; without a teacher, or with other tokens, there are none."""
+    """A projection learns them, and their loss is logged. They require a teacher with the same tokenizer."""
     for split in ("train", "validation"):
-        write(Path(str(config.data)) / f"{split}.jsonl", samples(prose, lambda n: {"label": WORDS[n]}))
+        write(Path(str(options.data)) / f"{split}.jsonl", samples(prose, lambda n: {"label": WORDS[n]}))
     wide = make_checkpoint("bert", 3, hidden_size=48)
-    expert = replace(config, model=str(wide), output=config.output.with_name("expert"), steps=4)
+    expert = replace(options, model=str(wide), output=options.output.with_name("expert"), steps=4)
     finetune(expert)
-    learner = replace(config, teacher=str(expert.output), alpha_hidden=1.0, steps=30, log_every=1)
+    learner = replace(options, teacher=str(expert.output), alpha_hidden=1.0, steps=30, log_every=1)
     finetune(learner)
-    lines = [json.loads(line) for line in (config.output / "train.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (options.output / "train.jsonl").read_text().splitlines()]
     hidden = [line["hidden"] for line in lines if "hidden" in line]
     assert len(hidden) == 30
     assert hidden[-1] < 0.9 * hidden[0]
-    CLASSIFIER.from_pretrained(config.output)  # the projection is not a part of it
+    CLASSIFIER.from_pretrained(options.output)  # the projection is not saved
 
     other_tokenizer.save_pretrained(expert.output)
     for changes, message in (
-        ({}, "--alpha-hidden and --alpha-attention compare token by token"),
-        ({"teacher": None}, "--alpha-hidden needs a teacher"),
+        ({}, "--alpha-hidden and --alpha-attention"),
+        ({"teacher": None}, "--alpha-hidden.*--teacher"),
     ):
         with pytest.raises(DistilkitError, match=message):
-            finetune(replace(learner, output=config.output.with_name("refused"), **changes))
-        assert not config.output.with_name("refused").exists()
+            finetune(replace(learner, output=options.output.with_name("refused"), **changes))
+        assert not options.output.with_name("refused").exists()

@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from distilkit.commands.init import init
-from distilkit.encoders.layer_selection import STRATEGIES, LayerEvaluator, neighbouring_choices, search
+from distilkit.encoders.layer_selection import (
+    STRATEGIES,
+    LayerEvaluator,
+    alternate,
+    neighbouring_choices,
+    search,
+    spread,
+)
 from distilkit.errors import DistilkitError
 from distilkit.options.init import InitOptions
 
@@ -26,6 +33,28 @@ def model(make_checkpoint: Callable[..., Path]) -> PreTrainedModel:
     """A 6-layer BERT."""
     loaded: PreTrainedModel = AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", 6)).eval()
     return loaded
+
+
+@pytest.mark.parametrize(
+    ("teacher_layers", "student_layers", "kept"),
+    [
+        (12, 6, [0, 2, 4, 7, 9, 11]),
+        (24, 12, [0, 2, 4, 6, 8, 10, 13, 15, 17, 19, 21, 23]),
+        (6, 3, [0, 2, 5]),
+        (4, 2, [0, 3]),
+        (5, 5, [0, 1, 2, 3, 4]),
+        (12, 1, [0]),
+    ],
+)
+def test_spread_is_the_published_choice(teacher_layers: int, student_layers: int, kept: list[int]) -> None:
+    """The layers for 12 to 6 are DistilBERT's; other depths follow the same rule."""
+    assert spread(teacher_layers, student_layers) == kept
+
+
+def test_alternate_keeps_layers_at_equal_distances() -> None:
+    """The first layer is kept, then every second or third one."""
+    assert alternate(12, 6) == [0, 2, 4, 6, 8, 10]
+    assert alternate(12, 4) == [0, 3, 6, 9]
 
 
 def test_loss_and_agreement_are_the_plain_ones(model: PreTrainedModel) -> None:
