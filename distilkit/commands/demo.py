@@ -34,7 +34,7 @@ from distilkit.options.training import CommonOptions
 from distilkit.progress import say
 from distilkit.record import Record, json_text, record, write_biography
 
-# Which part of the library a paragraph documents; the language reference is the part "language".
+# The label of a paragraph is the area of the module that it documents. The language reference has the label "language".
 AREAS = {
     "network": "asyncio email ftplib http imaplib poplib smtplib socket socketserver ssl urllib wsgiref xmlrpc",
     "windows": "tkinter turtle",
@@ -44,32 +44,108 @@ AREAS = {
     "imports": "importlib inspect pkgutil zipimport runpy modulefinder distutils ast typing",
 }
 SKIPPED = {"test", "tests", "site-packages", "idlelib", "lib2to3", "turtledemo"}
-FEWEST_WORDS = 8
-WORDS_LEARNT = 4000
+MIN_WORDS = 8
+VOCABULARY_TOKENS = 4000
 HELDOUT_SHARE, VALIDATION_SHARE = 0.05, 0.15
 MODELS = ("teacher", "student", "control")
+PURPOSES = {
+    "teacher": "Train the teacher by masked LM.",
+    "init": "Extract a student with half of the teacher's layers.",
+    "student": "Distil: train the student with its teacher.",
+    "control": "Train the same student without the teacher, as a baseline.",
+    "teacher-tuned": "Fine-tune all three on a task: which area of the library a paragraph documents.",
+    "eval": "Compare student and baseline with the teacher.",
+    "bench": "Measure size and speed.",
+}
 
 
-def demo(config: DemoOptions, say: Callable[[str], None] = say) -> Record:
+def demo(options: DemoOptions, say: Callable[[str], None] = say) -> Record:
     """Train a small teacher from scratch, distil it, and compare teacher, student and baseline.
 
-    Before each step, `say` gets the command line that does the same.
+    `say` receives the purpose and the command line of each step before it runs.
     """
-    output = config.output or Path(tempfile.mkdtemp(prefix="distilkit-demo-"))
+    output = options.output or Path(tempfile.mkdtemp(prefix="distilkit-demo-"))
     with claim(output) as out:
-        write_data(out, config.seed)
-        say(f"# Wrote Python's documentation as text to {out}/corpus.txt and an untrained BERT to {out}/untrained")
+        write_data(out, options.seed)
         write_untrained(out)
+        say(f"# Corpus (Python's documentation): {out}/corpus.txt\n# Randomly initialised BERT: {out}/untrained")
         done = {}
-        for name, command, step in steps(out, config.seed):
-            say(f"\n$ {command_line(command.__name__.replace('evaluate', 'eval'), step)}")
+        for name, command, step in steps(out, options.seed):
+            purpose = f"# {PURPOSES[name]}\n" if name in PURPOSES else ""
+            say(f"\n{purpose}$ {command_line(command.__name__.replace('evaluate', 'eval'), step)}")
             done[name] = command(step)
             if name in ("eval", "bench"):  # these commands write no checkpoint that could hold their record
                 write_text(out / f"{name}.json", json_text(done[name].to_json()))
-        say(f"\nEverything is in {out}: {', '.join(sorted(p.name for p in out.iterdir()))}\n")
-        summary = record("demo", replace(config, output=out), summarize(out, done))
+        say(f"\nAll files are in {out}: {', '.join(sorted(path.name for path in out.iterdir()))}\n")
+        summary = record("demo", replace(options, output=out), summarise(out, done))
         write_biography(out, [summary])
     return summary
+
+
+def write_data(out: Path, seed: int) -> None:
+    """Write corpus.txt and heldout.txt, one paragraph per line, and train.jsonl and validation.jsonl with labels."""
+    paragraphs = list(dict.fromkeys(documentation()))
+    random.Random(seed).shuffle(paragraphs)  # noqa: S311 - not for cryptography
+    heldout = int(HELDOUT_SHARE * len(paragraphs))
+    for name, some in (("heldout.txt", paragraphs[:heldout]), ("corpus.txt", paragraphs[heldout:])):
+        (out / name).write_text("".join(text + "\n" for _, text in some), encoding="utf-8")
+    rows = [{"text": text, "label": area} for area, text in paragraphs if area]
+    validation = int(VALIDATION_SHARE * len(rows))
+    for name, some_rows in (("validation.jsonl", rows[:validation]), ("train.jsonl", rows[validation:])):
+        (out / name).write_text("".join(json.dumps(row) + "\n" for row in some_rows), encoding="utf-8")
+
+
+def documentation() -> Iterator[tuple[str, str]]:
+    """Yield (area, paragraph) from the language reference and all docstrings of the standard library."""
+    for text in topics.values():
+        yield from (("language", paragraph) for paragraph in paragraphs_of(text))
+    area_of = {module: area for area, modules in AREAS.items() for module in modules.split()}
+    library = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(library.rglob("*.py")):
+        parts = path.relative_to(library).with_suffix("").parts
+        if not SKIPPED & set(parts):
+            area = area_of.get(parts[0], "")
+            yield from ((area, paragraph) for text in docstrings(path) for paragraph in paragraphs_of(text))
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    """Yield the docstrings of a source file without importing it."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError):  # the library has a few invalid files for its own tests
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield ast.get_docstring(node) or ""
+
+
+def paragraphs_of(text: str) -> Iterator[str]:
+    """Yield the paragraphs of at least MIN_WORDS words, each on one line."""
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        words = paragraph.split()
+        if len(words) >= MIN_WORDS:
+            yield " ".join(words)
+
+
+def write_untrained(out: Path) -> None:
+    """Train a WordPiece tokenizer on the corpus, and write it with a small, randomly initialised BERT."""
+    trainer = BertWordPieceTokenizer(lowercase=True)
+    trainer.train([str(out / "corpus.txt")], vocab_size=VOCABULARY_TOKENS, show_progress=False)
+    tokenizer: PreTrainedTokenizerBase = BertTokenizer(vocab=trainer.get_vocab(), model_max_length=128)
+    torch.manual_seed(0)
+    model = BertForMaskedLM(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=512,
+            max_position_embeddings=128,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+    )
+    checkpoint.save(model, tokenizer, out / "untrained")
 
 
 def steps(out: Path, seed: int) -> Iterator[tuple[str, Callable[[Any], Record], CommonOptions]]:
@@ -101,83 +177,17 @@ def steps(out: Path, seed: int) -> Iterator[tuple[str, Callable[[Any], Record], 
     )
 
 
-def summarize(out: Path, done: dict[str, Record]) -> dict[str, float]:
-    """Collect the metrics of each model for the final table."""
+def summarise(out: Path, done: dict[str, Record]) -> dict[str, float]:
+    """Return the metrics of each model for the final table."""
     scores, speeds = done["eval"].metrics, done["bench"].metrics
     metrics: dict[str, float] = {}
-    for place, model in enumerate(MODELS):
+    for position, model in enumerate(MODELS):
         metrics |= {
             f"{model}/parameters": done[model].metrics["parameters"],
             f"{model}/bytes": float(weights_bytes(out / model)),
             f"{model}/heldout_loss": done[model].metrics["heldout_loss"],
-            f"{model}/accuracy": scores[f"{place}/custom/accuracy"],
-            f"{model}/retention": scores[f"{place}/retention/custom"],
-            f"{model}/latency_ms_p50": speeds[f"{place}/cpu/fp32/b1/l64/latency_ms_p50"],
+            f"{model}/accuracy": scores[f"{position}/custom/accuracy"],
+            f"{model}/retention": scores[f"{position}/retention/custom"],
+            f"{model}/latency_ms_p50": speeds[f"{position}/cpu/fp32/b1/l64/latency_ms_p50"],
         }
     return metrics
-
-
-def write_data(out: Path, seed: int) -> None:
-    """Write corpus.txt and heldout.txt, one paragraph per line, and the labelled train.jsonl and validation.jsonl."""
-    paragraphs = list(dict.fromkeys(documentation()))
-    random.Random(seed).shuffle(paragraphs)  # noqa: S311 - nothing secret here
-    heldout = int(HELDOUT_SHARE * len(paragraphs))
-    for name, part in (("heldout.txt", paragraphs[:heldout]), ("corpus.txt", paragraphs[heldout:])):
-        (out / name).write_text("".join(text + "\n" for _, text in part), encoding="utf-8")
-    rows = [{"text": text, "label": area} for area, text in paragraphs if area]
-    validation = int(VALIDATION_SHARE * len(rows))
-    for name, part_rows in (("validation.jsonl", rows[:validation]), ("train.jsonl", rows[validation:])):
-        (out / name).write_text("".join(json.dumps(row) + "\n" for row in part_rows), encoding="utf-8")
-
-
-def documentation() -> Iterator[tuple[str, str]]:
-    """Yield (area, paragraph) from the language reference and all docstrings of the standard library."""
-    for text in topics.values():
-        yield from (("language", paragraph) for paragraph in paragraphs_of(text))
-    area_of = {module: area for area, modules in AREAS.items() for module in modules.split()}
-    library = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(library.rglob("*.py")):
-        parts = path.relative_to(library).with_suffix("").parts
-        if not SKIPPED & set(parts):
-            area = area_of.get(parts[0], "")
-            yield from ((area, paragraph) for text in docstrings(path) for paragraph in paragraphs_of(text))
-
-
-def docstrings(path: Path) -> Iterator[str]:
-    """Yield the docstrings of a source file without importing it."""
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError):  # the library carries a few files that are broken on purpose
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield ast.get_docstring(node) or ""
-
-
-def paragraphs_of(text: str) -> Iterator[str]:
-    """Yield the paragraphs that are long enough to be useful."""
-    for paragraph in inspect.cleandoc(text).split("\n\n"):
-        words = paragraph.split()
-        if len(words) >= FEWEST_WORDS:
-            yield " ".join(words)
-
-
-def write_untrained(out: Path) -> None:
-    """Train a WordPiece tokenizer on the corpus; write it with a small, randomly initialised BERT."""
-    trainer = BertWordPieceTokenizer(lowercase=True)
-    trainer.train([str(out / "corpus.txt")], vocab_size=WORDS_LEARNT, show_progress=False)
-    tokenizer: PreTrainedTokenizerBase = BertTokenizer(vocab=trainer.get_vocab(), model_max_length=128)
-    torch.manual_seed(0)
-    model = BertForMaskedLM(
-        BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            intermediate_size=512,
-            max_position_embeddings=128,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        )
-    )
-    checkpoint.save(model, tokenizer, out / "untrained")

@@ -14,18 +14,18 @@ from distilkit.reporting.render import Content, html, markdown
 from distilkit.reporting.tables import overview, scores, speeds
 
 
-def report(config: ReportOptions) -> Record:
+def report(options: ReportOptions) -> Record:
     """Write report.html, report.md and the plots; with --card also a README.md into each checkpoint.
 
     The record has the metrics of all models, each with the model's position in front.
-    Raises DistilkitError for a directory without records, and for a README.md that must not be replaced.
+    Raises DistilkitError if a directory has no records, or if --card would replace a README.md of someone else.
     """
-    results = read(config.directories)
+    results = read(options.directories)
     done_steps = steps(results)
-    readmes = cards(results, done_steps, force=config.force) if config.card else {}
+    readmes = cards(results, done_steps, force=options.force) if options.card else {}
     metrics = {f"{i}/{name}": value for i, model in enumerate(results.models) for name, value in model.metrics.items()}
-    with claim(config.output) as out:
-        plots, missing = draw_or_warn(results)
+    with claim(options.output) as out:
+        plots, missing = draw_plots(results)
         for plot in plots:
             save(plot, out)
         tables = [overview(results), scores(results), speeds(results)]
@@ -33,7 +33,7 @@ def report(config: ReportOptions) -> Record:
         content = Content(results, tables, plots, done_steps, [*next_steps(results, base), *missing])
         write_text(out / "report.html", html(content))
         write_text(out / "report.md", markdown(content))
-        done = record("report", config, metrics)
+        done = record("report", options, metrics)
         write_biography(out, [done])
     for path, text in readmes.items():
         try:
@@ -43,8 +43,8 @@ def report(config: ReportOptions) -> Record:
     return done
 
 
-def draw_or_warn(results: Results) -> tuple[list[Plot], list[NextStep]]:
-    """Return the plots; without matplotlib, warn and return none."""
+def draw_plots(results: Results) -> tuple[list[Plot], list[NextStep]]:
+    """Return the plots; without matplotlib, warn and return a next step that installs it."""
     try:
         return draw(results), []
     except DistilkitError as error:

@@ -2,8 +2,8 @@
 
     python examples/benchmarks/finetune_speed.py MODEL DATA [ROWS] [ROUNDS]
 
-DATA is a folder with SST-2's rows, as `--data` reads them. Each contestant trains one epoch of ROWS rows: batches of 32,
-padded to the longest row of the batch, fused AdamW, linear schedule, gradients clipped to norm 1, fp32, losses logged
+DATA is a folder with SST-2's rows, as `--data` reads them. Each contestant trains one epoch of ROWS rows in batches of
+32, padded to the longest row of the batch, with fused AdamW, a linear schedule, gradient norm 1, fp32, losses logged
 every 10 updates, no evaluation, no output. Each trains once with rows in random order and once with rows of similar
 length in a batch. All four runs alternate, in reversed order every other round, and ratios compare runs of the same
 round. Tokens do not include padding. Seconds are those of the training call. Processor seconds are given too, because

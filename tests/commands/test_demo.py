@@ -1,4 +1,4 @@
-"""The demo's chain, with a few steps where the real one takes hundreds."""
+"""demo, with three updates per training instead of hundreds."""
 
 import json
 import shlex
@@ -21,32 +21,32 @@ from distilkit.record import Record, read_biography
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record, list[str]]:
-    """The directory, the record and what was said."""
-    out, said, whole = tmp_path_factory.mktemp("demo") / "out", [], module.steps
+    """The directory, the record and the messages of a run."""
+    out, messages, all_steps = tmp_path_factory.mktemp("demo") / "out", [], module.steps
 
     def short(*args: Any) -> Iterator[Any]:
-        for name, command, step in whole(*args):
+        for name, command, step in all_steps(*args):
             yield name, command, replace(step, steps=3) if hasattr(step, "steps") else step
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "steps", short)
-        record = module.demo(DemoOptions(output=out), say=said.append)
-    return out, record, said
+        record = module.demo(DemoOptions(output=out), say=messages.append)
+    return out, record, messages
 
 
-def test_every_model_has_every_figure(ran: tuple[Path, Record, list[str]]) -> None:
-    """Teacher, student and control times the six columns; the student is the smaller one."""
+def test_every_model_has_every_metric(ran: tuple[Path, Record, list[str]]) -> None:
+    """Teacher, student and baseline have six metrics each, and the student is smaller."""
     _, record, _ = ran
-    figures = {"parameters", "bytes", "heldout_loss", "accuracy", "retention", "latency_ms_p50"}
+    names = {"parameters", "bytes", "heldout_loss", "accuracy", "retention", "latency_ms_p50"}
 
-    assert set(record.metrics) == {f"{model}/{name}" for model in module.MODELS for name in figures}
+    assert set(record.metrics) == {f"{model}/{name}" for model in module.MODELS for name in names}
     assert record.metrics["student/parameters"] == record.metrics["control/parameters"]
     assert record.metrics["student/parameters"] < record.metrics["teacher/parameters"]
     assert record.metrics["teacher/retention"] == 1.0
 
 
 def test_every_directory_is_a_checkpoint(ran: tuple[Path, Record, list[str]]) -> None:
-    """Plain from_pretrained reads each, and each says how it came about."""
+    """from_pretrained opens each directory, and its record lists the commands that made it."""
     out, _, _ = ran
     for name in ("teacher", "extracted", "student", "control", "teacher-tuned", "student-tuned", "control-tuned"):
         AutoModel.from_pretrained(out / name)
@@ -60,7 +60,7 @@ def test_every_directory_is_a_checkpoint(ran: tuple[Path, Record, list[str]]) ->
 
 
 def test_a_report_of_the_directory_has_scores_and_speeds(ran: tuple[Path, Record, list[str]], tmp_path: Path) -> None:
-    """What eval and bench found lies beside the models, where report looks for it."""
+    """report finds the records of eval and bench beside the models."""
     out, summary, _ = ran
     metrics = report(ReportOptions(directories=(str(out),), output=tmp_path / "report")).metrics
     for figure in ("custom/accuracy", "cpu/fp32/b1/l64/latency_ms_p50"):
@@ -69,13 +69,14 @@ def test_a_report_of_the_directory_has_scores_and_speeds(ran: tuple[Path, Record
         assert ours == theirs != set()
 
 
-def test_the_commands_it_names_are_what_it_ran(ran: tuple[Path, Record, list[str]]) -> None:
-    """Each spelled command parses, and the student's record holds the very options that were spelled."""
-    out, _, said = ran
-    spelled = [shlex.split(line.strip().removeprefix("$ ")) for line in said if line.strip().startswith("$ ")]
+def test_the_printed_commands_are_those_that_ran(ran: tuple[Path, Record, list[str]]) -> None:
+    """Each printed command has valid flags, and the student's record has the printed number of steps."""
+    out, _, messages = ran
+    lines = "\n".join(messages).splitlines()
+    printed = [shlex.split(line.removeprefix("$ ")) for line in lines if line.startswith("$ ")]
     help_of = {name: CliRunner().invoke(app, [name, "--help"]).stdout for name in COMMANDS}
 
-    assert [words[1] for words in spelled] == [
+    assert [words[1] for words in printed] == [
         "distill",
         "init",
         "distill",
@@ -84,15 +85,15 @@ def test_the_commands_it_names_are_what_it_ran(ran: tuple[Path, Record, list[str
         "eval",
         "bench",
     ]
-    for words in spelled:
+    for words in printed:
         flags = [word for word in words if word.startswith("--")]
         assert all(flag in help_of[words[1]] for flag in flags), words
     student = read_biography(out / "student")[-1].config
-    assert f"--steps {student['steps']}" in " ".join(spelled[2])
+    assert f"--steps {student['steps']}" in " ".join(printed[2])
 
 
-def test_the_data_lie_beside_the_models(ran: tuple[Path, Record, list[str]]) -> None:
-    """Text to read again, and labelled rows without a paragraph in both halves."""
+def test_the_data_are_beside_the_models(ran: tuple[Path, Record, list[str]]) -> None:
+    """There is a corpus, and labelled rows without a paragraph in both splits."""
     out, _, _ = ran
     rows = {
         split: [json.loads(line) for line in (out / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
