@@ -25,10 +25,13 @@ def run(command: str, options: CommonOptions) -> Record:
     """
     for gate in getattr(options, "require", ()):  # checked before the work, which may take hours
         parse_gate(gate)
-    set_level(quiet=options.quiet, verbose=options.verbose)
     name = MODULES.get(command, command)
     function = getattr(importlib.import_module(f"distilkit.commands.{name}"), name)
-    done: Record = function(options)
+    set_level(quiet=options.quiet, verbose=options.verbose)
+    try:
+        done: Record = function(options)
+    finally:
+        set_level()  # quiet is for this call alone
     return done
 
 
