@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
 from distilkit import __version__, progress
 from distilkit.errors import DistilkitError, OptionError
@@ -34,6 +35,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 TYPE_NAMES = {int: "INT", float: "NUMBER", str: "TEXT"}
+CHOICES_WIDTH = 26  # columns; a longer list of choices is part of the help text, where it wraps between words
+
+
+class Command(TyperCommand):
+    """A command whose --help is listed last, with the other common options."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return the option --help in its panel."""
+        found = super().get_help_option(ctx)
+        if found is not None:
+            found.rich_help_panel, found.metavar = "Common", ""  # type: ignore[attr-defined, unused-ignore]
+        return found
 
 
 def register(name: str, options_class: type[CommonOptions]) -> None:
@@ -49,7 +62,7 @@ def register(name: str, options_class: type[CommonOptions]) -> None:
     body.__annotations__ = {}
     summary, _, rest = (inspect.getdoc(options_class) or "").partition("\n")
     examples = "\n\n".join(["[bold]Examples[/bold]", *(f"  {_escape(line)}" for line in options_class.usage)])
-    app.command(name, help=f"{summary}\n{rest}", short_help=summary, epilog=examples)(body)
+    app.command(name, cls=Command, help=f"{summary}\n{rest}", short_help=summary, epilog=examples)(body)
 
 
 def _is_typed(ctx: typer.Context, name: str) -> bool:
@@ -61,7 +74,7 @@ def _parameter(item: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
     """Turn a field into a typer parameter. Its value is text, which parse() converts and checks."""
     spec = spec_of(item)
     panel = "Arguments" if spec.positional else spec.panel
-    settings: dict[str, Any] = {"help": _escape(spec.help), "rich_help_panel": panel}
+    settings: dict[str, Any] = {"help": _escape(_help_text(spec, kind)), "rich_help_panel": panel}
     if spec.positional:
         words: Any = list[str] if get_origin(kind) is tuple else str
         if item.default is dataclasses.MISSING:
@@ -69,9 +82,9 @@ def _parameter(item: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
         return _keyword(item.name, Annotated[words | None, typer.Argument(metavar=spec.metavar, **settings)], None)
     names = [name for name in (spec.short, flag(item.name)) if name]
     if kind is bool:
-        return _keyword(item.name, Annotated[bool, typer.Option(*names, **settings)], item.default)
+        return _keyword(item.name, Annotated[bool, typer.Option(*names, metavar="", **settings)], item.default)
     repeated = get_origin(kind) is tuple and not is_list(item, kind)
-    settings |= {"metavar": _type_name(spec, kind), "autocompletion": _completion(kind)}
+    settings |= {"metavar": _type_name(item.name, spec, kind), "autocompletion": _completion(kind)}
     if item.default is dataclasses.MISSING:
         settings["help"] += " [red]\\[required][/red]"
     annotation: Any = list[str] | None if repeated else str | None
@@ -88,10 +101,18 @@ def _default_text(default: Any) -> str | None:
     return str(default) if isinstance(default, (str, int, float)) else None
 
 
-def _type_name(spec: Spec, kind: Any) -> str:
-    """Spell what an option takes: choices, a metavar, or a type with its range."""
+def _help_text(spec: Spec, kind: Any) -> str:
+    """Return an option's help text, with its choices if they are too long to be shown beside it."""
+    if get_origin(kind) is not Literal or len("|".join(get_args(kind))) <= CHOICES_WIDTH:
+        return spec.help
+    return f"{spec.help.removesuffix('.')}. One of {', '.join(get_args(kind))}."
+
+
+def _type_name(name: str, spec: Spec, kind: Any) -> str:
+    """Spell what an option takes: its choices, a metavar, or a type with its range."""
     if get_origin(kind) is Literal:
-        return "|".join(get_args(kind))
+        choices = "|".join(get_args(kind))
+        return choices if len(choices) <= CHOICES_WIDTH else flag(name)[2:].upper()
     limits = bounds(spec) if spec.max is not None and spec.max < 2**16 else bounds(Spec(help="", min=spec.min))
     return spec.metavar or TYPE_NAMES.get(kind, "TEXT") + limits
 
@@ -125,7 +146,8 @@ def execute(name: str, options_class: type[CommonOptions], typed: dict[str, Any]
         done = run(name, options)
     if not progress.is_first_process():
         return 0
-    show(done, as_json=options.json)
+    with progress.level(quiet=options.quiet):
+        show(done, as_json=options.json)
     failures = unmet_gates(getattr(options, "require", ()), done.metrics)
     for line in failures:
         progress.complain("gate not met", line)
@@ -171,7 +193,7 @@ for command, options_class in COMMANDS.items():
     register(command, options_class)
 
 
-@app.command(epilog="[bold]Example[/bold]\n\n  distilkit recipes distilbert-2019")
+@app.command(cls=Command, epilog="[bold]Example[/bold]\n\n  distilkit recipes distilbert-2019")
 def recipes(name: Annotated[str | None, typer.Argument(help="Recipe to print.", metavar="[NAME]")] = None) -> None:
     """List the shipped recipes, or print one."""
 

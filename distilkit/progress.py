@@ -15,17 +15,45 @@ LINE_SECONDS = 60.0  # between two lines of a piped run
 WIDE, BAR = 120, 20  # columns of a terminal that has room for a bar, and of the bar
 COLORS = {"error": "31", "gate not met": "31", "warning": "33", "interrupted": "33"}
 _open: list[str] = []  # the work in progress, outermost first
+LIBRARIES = ("transformers", "datasets", "accelerate", "huggingface_hub")  # that report what they load
 _level = {"quiet": False}
 
 
-def set_level(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Set how much is shown: quiet leaves warnings and errors, verbose adds what libraries report."""
-    _level["quiet"] = quiet
-    if verbose:
-        import logging
+@contextlib.contextmanager
+def level(*, quiet: bool = False, verbose: bool = False) -> Iterator[None]:
+    """Context manager: quiet leaves warnings and errors alone, verbose adds what libraries report.
 
-        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
-        logging.getLogger("huggingface_hub").setLevel(logging.INFO)
+    Enter it after the libraries are imported, because importing them sets their own levels.
+    """
+    before, _level["quiet"] = _level["quiet"], quiet
+    try:
+        with _library_reports() if verbose else contextlib.nullcontext():
+            yield
+    finally:
+        _level["quiet"] = before
+
+
+@contextlib.contextmanager
+def _library_reports() -> Iterator[None]:
+    """Show what libraries log, on stderr, and restore their levels afterwards."""
+    import logging
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in LIBRARIES]
+    silent = [logger for logger in loggers if not logger.handlers]  # the others print themselves
+    levels = [logger.level for logger in loggers]
+    for logger in silent:
+        logger.addHandler(handler)
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger in silent:
+            logger.removeHandler(handler)
+        for logger, number in zip(loggers, levels, strict=True):
+            logger.setLevel(number)
 
 
 def is_first_process() -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distilkit.formatting import format_duration, format_gibibytes, format_number
+from distilkit.progress import say
 from distilkit.record import MetricName, Record, baselines_by_prefix, json_text
 
 Rows = list[tuple[Any, ...]]
@@ -143,4 +144,4 @@ def show(done: Record, *, as_json: bool) -> None:
             table.add_row(*(format_number(cell) for cell in row))
         console.print(table)
     if command := next_command(done):
-        print(f"next: {command}", file=sys.stderr)
+        say(f"next: {command}")

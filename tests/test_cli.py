@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -247,33 +248,6 @@ def test_module_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert "smoke" in capsys.readouterr().out.split()
 
 
-@pytest.mark.parametrize(
-    ("words", "nearest"),
-    [
-        (["distil"], "distill"),
-        (["init", "t", "-o", "o", "--layer", "3"], "--layers"),
-        (["init", "t", "-o", "o", "--strategy", "spred"], "spread"),
-        (["finetune", "m", "-o", "o", "--task", "sst-2"], "sst2"),
-    ],
-)
-def test_a_mistyped_word_gets_the_nearest_one(words: list[str], nearest: str) -> None:
-    """Commands, options and choices alike."""
-    result = run(*words)
-    assert result.exit_code == 2
-    assert nearest in result.stderr
-
-
-def test_help_has_panels_defaults_and_examples() -> None:
-    """In order of need, with nothing cut and no control characters in a pipe."""
-    text = run("distill", "--help").stdout
-    panels = [text.index(f"─ {name} ─") for name in ("Input and output", "Objective", "Training", "Teacher cache")]
-
-    assert panels == sorted(panels)
-    assert all(words in text for words in ("[default: 0.0005]", "[required]", "Examples", "distilkit distill student0"))
-    assert "…" not in text.replace("N,N,…", "").replace("--alpha-…", "")
-    assert "\x1b" not in text
-
-
 def test_quiet_shows_warnings_and_errors_alone(teacher: Path, tmp_path: Path) -> None:
     """stdout and the record are the same with and without."""
     loud = run("init", teacher, "-o", tmp_path / "student", "--json")
@@ -282,3 +256,20 @@ def test_quiet_shows_warnings_and_errors_alone(teacher: Path, tmp_path: Path) ->
 
     assert json.loads(loud.stdout) == json.loads(quiet.stdout)
     assert quiet.stderr == ""
+
+    (tmp_path / "student").rename(tmp_path / "second")
+    assert run("init", teacher, "-o", tmp_path / "student", "-q").stderr == ""
+
+
+def test_verbose_shows_what_is_loaded_and_changes_no_record(teacher: Path, tmp_path: Path) -> None:
+    """On stderr, so that stdout stays one document."""
+    usual = run("init", teacher, "-o", tmp_path / "student", "--json")
+    (tmp_path / "student").rename(tmp_path / "first")
+    words = ["init", str(teacher), "-o", str(tmp_path / "student"), "--json", "-v"]
+    # A process of its own, because transformers keeps the stderr that it found when it was imported.
+    verbose = subprocess.run(
+        [sys.executable, "-m", "distilkit", *words], capture_output=True, text=True, check=True, timeout=300
+    )
+
+    assert json.loads(usual.stdout) == json.loads(verbose.stdout)
+    assert f"loading configuration file {teacher}" in verbose.stderr

@@ -1,11 +1,12 @@
 """A line a minute when piped, a bar on a terminal, never on stdout."""
 
+import logging
 import re
 import sys
 
 import pytest
 
-from distilkit.progress import line_printer, say, set_level, track, warn
+from distilkit.progress import level, line_printer, say, track, warn
 
 
 class Clock:
@@ -77,16 +78,26 @@ def test_without_a_total_no_time_left_is_shown(capsys: pytest.CaptureFixture[str
 
 def test_quiet_leaves_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     """Notes and progress are gone."""
-    set_level(quiet=True)
-    try:
+    with level(quiet=True):
         with track("work", 1) as advance:
             advance()
         say("a note")
         warn("a problem")
-    finally:
-        set_level()
+    say("a later note")
 
-    assert capsys.readouterr().err == "distilkit: warning: a problem\n"
+    assert capsys.readouterr().err == "distilkit: warning: a problem\na later note\n"
+
+
+def test_verbose_shows_what_libraries_report(capsys: pytest.CaptureFixture[str]) -> None:
+    """As long as the command runs; then the libraries' own levels are back."""
+    library = logging.getLogger("accelerate")
+    before = library.level
+    with level(verbose=True):
+        library.info("loading a model")
+    library.info("loading another")
+
+    assert capsys.readouterr().err == "accelerate: loading a model\n"
+    assert library.level == before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")

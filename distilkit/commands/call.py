@@ -1,18 +1,19 @@
 """Call a command by its name: what the command line and the functions of `distilkit` share."""
 
+import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from distilkit.errors import DistilkitError
 from distilkit.gates import parse_gate, unmet_gates
 from distilkit.options.declare import Options, build, missing
 from distilkit.options.recipes import COMMANDS, read_recipe
-from distilkit.options.spec import fields_of, spec_of
+from distilkit.options.spec import base_type, fields_of, spec_of
 from distilkit.options.training import CommonOptions
 from distilkit.options.values import did_you_mean
-from distilkit.progress import set_level
+from distilkit.progress import level
 from distilkit.record import Record
 
 MODULES = {"eval": "evaluate"}  # commands whose file has another name
@@ -27,11 +28,8 @@ def run(command: str, options: CommonOptions) -> Record:
         parse_gate(gate)
     name = MODULES.get(command, command)
     function = getattr(importlib.import_module(f"distilkit.commands.{name}"), name)
-    set_level(quiet=options.quiet, verbose=options.verbose)
-    try:
+    with level(quiet=options.quiet, verbose=options.verbose):
         done: Record = function(options)
-    finally:
-        set_level()  # quiet is for this call alone
     return done
 
 
@@ -45,6 +43,7 @@ def make_function(command: str) -> Callable[..., Record]:
 
     def call(*arguments: Any, **keywords: Any) -> Record:
         given = bind(options_class, command, arguments, keywords)
+        given = {name: value for name, value in given.items() if value is not None}
         table = read_recipe(given["recipe"], command) if given.get("recipe") else {}
         if lacking := missing(options_class, given, table):
             raise DistilkitError(f"missing option '{lacking[0].replace('--', '').replace('-', '_')}'")
@@ -54,9 +53,25 @@ def make_function(command: str) -> Callable[..., Record]:
             raise DistilkitError(f"gate not met: {'; '.join(failures)}")
         return done
 
-    call.__name__ = call.__qualname__ = MODULES.get(command, command)
+    call.__name__ = call.__qualname__ = command
     call.__doc__ = inspect.getdoc(options_class)
+    call.__signature__ = signature(options_class)  # type: ignore[attr-defined]
     return call
+
+
+def signature(options_class: type[Options]) -> inspect.Signature:
+    """Return the parameters of a command's function, for help() and the tips of a notebook."""
+    fields = [(item, kind) for item, kind in fields_of(options_class) if item.name != "json"]  # it is about stdout
+    return inspect.Signature([_parameter(item, kind) for item, kind in fields], return_annotation=Record)
+
+
+def _parameter(item: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
+    positional = spec_of(item).positional
+    if positional and get_origin(kind) is tuple:
+        return inspect.Parameter(item.name, inspect.Parameter.VAR_POSITIONAL, annotation=get_args(kind)[0])
+    form = inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY
+    default = inspect.Parameter.empty if item.default is dataclasses.MISSING else item.default
+    return inspect.Parameter(item.name, form, default=default, annotation=item.type)
 
 
 def bind(
@@ -73,8 +88,8 @@ def bind(
         return keywords
     if positional is None or positional.name in keywords:
         raise DistilkitError(f"distilkit.{command} takes options by keyword: give {arguments[0]!r} a name")
-    if "tuple" in str(positional.type):
-        return keywords | {positional.name: tuple(str(entry) for entry in arguments)}
+    if get_origin(base_type(positional.type)) is tuple:
+        return keywords | {positional.name: arguments}
     if len(arguments) > 1:
         raise DistilkitError(f"distilkit.{command} takes one argument and keywords: give {arguments[1]!r} a name")
     return keywords | {positional.name: arguments[0]}

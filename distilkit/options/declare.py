@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from distilkit.errors import DistilkitError, OptionError
-from distilkit.options.spec import PANELS, fields_of, flag, is_list, spec_of
+from distilkit.options.spec import PANELS, fields_of, flag, is_list, spec_of, typed_name
 from distilkit.options.values import check, did_you_mean
 
 O = TypeVar("O", bound="Options")  # noqa: E741 - the class of a command's options
@@ -48,7 +48,7 @@ class Options:
             try:
                 value = check(item, kind, getattr(self, item.name))
             except ValueError as error:
-                raise OptionError(f"{flag(item.name)} {_shown(getattr(self, item.name))}: give {error}") from None
+                raise OptionError(f"{typed_name(item)} {_shown(getattr(self, item.name))}: give {error}") from None
             object.__setattr__(self, item.name, value)
         for broken in self.rules():
             raise DistilkitError(broken)

@@ -83,6 +83,12 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def typed_name(item: dataclasses.Field[Any]) -> str:
+    """Spell an option as --help shows it: its flag, or the placeholder of a positional argument."""
+    spec = spec_of(item)
+    return spec.metavar if spec.positional and spec.metavar else flag(item.name)
+
+
 def base_type(annotation: Any) -> Any:
     """Strip `| None` from an annotation."""
     if get_origin(annotation) in (Union, types.UnionType):

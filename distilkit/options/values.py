@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from distilkit.errors import OptionError
-from distilkit.options.spec import Spec, base_type, bounds, flag, is_list, spec_of
+from distilkit.options.spec import Spec, base_type, bounds, is_list, spec_of, typed_name
 
 
 def check(item: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
@@ -66,9 +66,8 @@ def parse(item: dataclasses.Field[Any], kind: Any, text: Any) -> Any:
         return check(item, kind, value)
     except ValueError as error:
         expected = "a list like 1,2,3" if is_list(item, kind) and get_args(kind)[0] is int else error
-        name = spec_of(item).metavar if spec_of(item).positional else flag(item.name)
         shown = ",".join(text) if isinstance(text, (list, tuple)) else text
-        raise OptionError(f"{name} '{shown}': give {expected}") from None
+        raise OptionError(f"{typed_name(item)} '{shown}': give {expected}") from None
 
 
 def _parse_one(kind: Any, text: Any) -> Any:
