@@ -1,39 +1,39 @@
 #!/bin/sh
-# Is the student any good, and is it the distillation that made it good? Teacher, student, the same student without
-# distillation (twice: not trained further, and trained by masked LM alone) and the student with a task teacher, on
-# several tasks, with several seeds, in one table. Change the variables, then run `sh table.sh`; where it was
-# interrupted, run it again: what is there is kept, and what was begun goes on.
+# How good is the student, and does distillation make the difference? This script fine-tunes five models on several
+# tasks, with several seeds, and puts their scores into one table: the teacher; the student; the student with a task
+# teacher; and two baselines without distillation, the extracted student and the student trained by masked LM alone.
+# Change the variables, then run `sh table.sh`. If it was interrupted, run it again: it continues where it stopped.
 set -eu
 
 TEACHER=${TEACHER:-bert-base-uncased} # a directory or a hub id
-CORPUS=${CORPUS:-corpus.txt}          # plain text for the distillation
-TASKS=${TASKS:-cola mrpc rte stsb}    # tasks that `distilkit finetune --help` lists, not glue
-DATA=${DATA:-data}                    # a folder a task, each with train.* and validation.*
-SEEDS=${SEEDS:-3}                     # of each fine-tuning
-RECIPE=${RECIPE:-distilbert-2019}     # of the distillation: a recipe of distilkit's, or a file of your own
-TUNING=${TUNING:-}                    # options for every fine-tuning, like: --lr 1e-4
-TIMING=${TIMING:-}                    # options for bench, like: --devices cuda
-OUT=${OUT:-table}                     # where everything goes
+CORPUS=${CORPUS:-corpus.txt}          # text to distil on
+TASKS=${TASKS:-cola mrpc rte stsb}    # tasks of `distilkit finetune --help`, except glue
+DATA=${DATA:-data}                    # folder with one folder per task, each with train.* and validation.* files
+SEEDS=${SEEDS:-3}                     # number of seeds per fine-tuning
+RECIPE=${RECIPE:-distilbert-2019}     # recipe of the distillation: a shipped one or your own file
+TUNING=${TUNING:-}                    # options of every fine-tuning, for example: --lr 1e-4
+TIMING=${TIMING:-}                    # options of bench, for example: --devices cuda
+OUT=${OUT:-table}                     # output directory
 
-# Make a directory with a command, unless it is made already.
-made() {
+# Run a command that writes a directory, unless the directory is finished.
+make_once() {
     directory=$1
     shift
     [ -f "$directory/distilkit.json" ] || distilkit "$@" -o "$directory"
 }
 
 mkdir -p "$OUT/measured"
-made "$OUT/extracted" init "$TEACHER"
-made "$OUT/student" distill "$OUT/extracted" --corpus "$CORPUS" --recipe "$RECIPE" --resume
-made "$OUT/masked-lm" distill "$OUT/extracted" --corpus "$CORPUS" --recipe "$RECIPE" --resume \
+make_once "$OUT/extracted" init "$TEACHER"
+make_once "$OUT/student" distill "$OUT/extracted" --corpus "$CORPUS" --recipe "$RECIPE" --resume
+make_once "$OUT/masked-lm" distill "$OUT/extracted" --corpus "$CORPUS" --recipe "$RECIPE" --resume \
     --objective mlm --alpha-ce 0 --alpha-mlm 1 --alpha-cos 0
 
 for task in $TASKS; do
     tune() { # NAME MODEL [OPTION…]
         name=$1 model=$2
         shift 2
-        # shellcheck disable=SC2086 - TUNING is several words
-        made "$OUT/tuned/$name/$task" finetune "$model" --task "$task" --data "$DATA/$task" --seeds "$SEEDS" --resume \
+        # shellcheck disable=SC2086 - TUNING holds several words
+        make_once "$OUT/tuned/$name/$task" finetune "$model" --task "$task" --data "$DATA/$task" --seeds "$SEEDS" --resume \
             $TUNING "$@"
     }
     tune teacher "$TEACHER"
@@ -48,7 +48,7 @@ for task in $TASKS; do
 done
 
 # shellcheck disable=SC2086
-set -- $TASKS # the first of them is timed
+set -- $TASKS # bench measures the models of the first task
 # shellcheck disable=SC2086
 distilkit bench "$OUT/tuned/teacher/$1" "$OUT/tuned/student/$1" $TIMING --json >"$OUT/measured/bench.json"
 distilkit report "$OUT/tuned/teacher" "$OUT/tuned/student" "$OUT/tuned/second-step" "$OUT/tuned/extracted" \

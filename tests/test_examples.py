@@ -1,4 +1,4 @@
-"""The scripts that a user copies, run as they are."""
+"""The example scripts run unchanged, with a stand-in for the distilkit command."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from distilkit.cli import app
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-# hands a command's words to this test, which has torch loaded already, and returns what comes back
+# This stand-in passes the arguments to the test process, which has torch loaded, and returns its output and exit code.
 STAND_IN = """#!/bin/sh
 printf '%s\\n' "$@" >"$PIPES/words"
 cat "$PIPES/stdout"
@@ -24,7 +24,7 @@ exit "$(cat "$PIPES/code")"
 
 
 def serve(pipes: Path, commands: list[str]) -> None:
-    """Run the commands that come through the pipes, until an empty one."""
+    """Run the commands that arrive through the pipes until an empty one arrives."""
     while words := (pipes / "words").read_text().splitlines():
         commands.append(words[0])
         result = CliRunner().invoke(app, words)
@@ -34,7 +34,7 @@ def serve(pipes: Path, commands: list[str]) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, teacher: Path, corpus: Path, prose: list[str]) -> Callable[..., tuple[int, str, list[str]]]:
-    """Return a function that runs a script, ci.sh, on tiny things: exit code, stderr and the commands it ran."""
+    """Return a function that runs a script on tiny models and returns its exit code, stderr and commands."""
     for name in ("words", "stdout", "stderr", "code"):
         os.mkfifo(tmp_path / name)
     stand_in = tmp_path / "bin" / "distilkit"
@@ -50,7 +50,7 @@ def run(tmp_path: Path, teacher: Path, corpus: Path, prose: list[str]) -> Callab
 
     def run(script: str = "ci.sh", **changes: str) -> tuple[int, str, list[str]]:
         commands: list[str] = []
-        places = {
+        variables = {
             "TEACHER": teacher,
             "CORPUS": corpus,
             "DATA": tmp_path / "data/sst2",
@@ -58,7 +58,7 @@ def run(tmp_path: Path, teacher: Path, corpus: Path, prose: list[str]) -> Callab
             "PIPES": tmp_path,
         }
         path = f"{stand_in.parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {"PATH": path, **{name: str(place) for name, place in places.items()}, **changes}
+        environment = {"PATH": path, **{name: str(value) for name, value in variables.items()}, **changes}
         server = threading.Thread(target=serve, args=(tmp_path, commands), daemon=True)
         server.start()
         done = subprocess.run(
@@ -75,8 +75,8 @@ def run(tmp_path: Path, teacher: Path, corpus: Path, prose: list[str]) -> Callab
 CHAIN = ["init", "distill", "finetune", "finetune", "finetune", "eval", "bench"]
 
 
-def test_ci_passes_where_its_gates_are_met(run: Callable[..., tuple[int, str, list[str]]], tmp_path: Path) -> None:
-    """The whole chain runs, and leaves its figures as JSON."""
+def test_ci_passes_if_its_gates_are_met(run: Callable[..., tuple[int, str, list[str]]], tmp_path: Path) -> None:
+    """The whole chain runs and writes its metrics as JSON."""
     code, stderr, commands = run(KEEPS="0", SPEEDUP="0")
     assert (code, commands) == (0, CHAIN), stderr
     found = json.loads((tmp_path / "ci/student-sst2/eval.json").read_text())["metrics"]
@@ -85,24 +85,24 @@ def test_ci_passes_where_its_gates_are_met(run: Callable[..., tuple[int, str, li
 
 
 def test_ci_exits_with_3_after_all_gates(run: Callable[..., tuple[int, str, list[str]]]) -> None:
-    """A gate that is not met is told with its value, the next one is tried, and the build fails with 3."""
+    """A gate that is not met is printed with its value. The next gate is tried, and the exit code is 3."""
     code, stderr, commands = run(KEEPS="9", SPEEDUP="0")
     assert (code, commands) == (3, CHAIN), stderr
     assert "gate not met: retention>=9: retention/sst2 is " in stderr
 
 
 def test_ci_stops_at_an_error(run: Callable[..., tuple[int, str, list[str]]]) -> None:
-    """An error that is not a gate ends the build at once, with its own exit code."""
+    """An error other than an unmet gate stops the build at once, with the exit code of the command."""
     code, stderr, commands = run(TASK="nosuch", KEEPS="0")
     assert (code, commands) == (2, CHAIN[:3])
     assert "--task 'nosuch'" in stderr
 
 
 @pytest.mark.slow
-def test_the_table_has_teacher_students_and_controls(
+def test_the_table_has_teacher_students_and_baselines(
     run: Callable[..., tuple[int, str, list[str]]], tmp_path: Path
 ) -> None:
-    """A row a model, a column a task; run again, everything that is there is kept."""
+    """The table has a row per model. A second run repeats no training."""
     options = {
         "RECIPE": "smoke", "TUNING": "--recipe smoke", "TIMING": "--recipe smoke", "TASKS": "sst2 cola", "SEEDS": "2",
         "DATA": str(tmp_path / "data"), "OUT": str(tmp_path / "table"),
@@ -122,7 +122,7 @@ def test_the_table_has_teacher_students_and_controls(
 
 
 def test_the_python_script_runs(teacher: Path, corpus: Path, tmp_path: Path) -> None:
-    """Cell by cell, from a teacher to a measured student; the wrong option at its end is an error in one line."""
+    """The script goes from a teacher to a measured student. The wrong option at its end is an error of one line."""
     script = EXAMPLES / "python_api.py"
     done = subprocess.run(
         [sys.executable, script, teacher, corpus, tmp_path / "out", "2"],

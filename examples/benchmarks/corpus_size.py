@@ -93,15 +93,15 @@ def write_text(path: Path, size: int, sources: list[Path]) -> None:
     """Write a text of `size` bytes, under a temporary name first."""
     documents = [" ".join(document.split()) for source in sources for document in read(source)]
     documents = [document for document in documents if document]
-    partial, time, written = path.with_suffix(".partial"), 0, 0
+    partial, repetition, written = path.with_suffix(".partial"), 0, 0
     with partial.open("w", encoding="utf-8") as file:
         while written < size:
-            for document in documents if time == 0 else change(documents, random.Random(time)):  # noqa: S311
+            for document in documents if repetition == 0 else change(documents, random.Random(repetition)):  # noqa: S311
                 written += len(document.encode()) + 1
                 file.write(document + "\n")
                 if written >= size:
                     break
-            time += 1
+            repetition += 1
     partial.replace(path)
 
 
@@ -112,13 +112,13 @@ def read(path: Path) -> list[str]:
     return text.split("\n\n") if "\n\n" in text.strip() else text.split("\n")
 
 
-def change(documents: list[str], chance: random.Random) -> list[str]:
+def change(documents: list[str], generator: random.Random) -> list[str]:
     """Shuffle the documents, and replace one word in eight by another word of the same document."""
     changed = []
-    for document in chance.sample(documents, len(documents)):
+    for document in generator.sample(documents, len(documents)):
         words = document.split()
-        for place in range(chance.randrange(8), len(words), 8):
-            words[place] = words[chance.randrange(len(words))]
+        for position in range(generator.randrange(8), len(words), 8):
+            words[position] = words[generator.randrange(len(words))]
         changed.append(" ".join(words))
     return changed
 

@@ -1,13 +1,14 @@
-"""How fast is a distillation step? distilkit's against a plain one, on the same models, batch and optimiser.
+"""Compare the speed of a distillation step with a plain implementation: same models, batch and optimizer.
 
     python examples/benchmarks/distill_step.py [--hidden 256] [--batch 8] [--length 128] [--steps 15] [--json] …
 
-Three processes (plain; distilkit with soft targets at all tokens; at the masked ones) make a step each in turn, after
-five to warm up; medians are shown, ratios are taken round by round. Peak memory is that of each process or its GPU.
-With --tuned the C library keeps memory that was freed instead of giving it back (glibc), for all three.
+Three processes make steps in alternation, after five warm-up steps each: the plain implementation, distilkit with soft
+targets at all tokens, and distilkit with soft targets at masked tokens. The table shows medians of times and of ratios
+within a round. Peak memory is that of the process, or of its GPU. With --tuned the C library (glibc) keeps freed memory
+instead of returning it to the system, in all three.
 
-Floating-point operations are counted, not estimated: a matrix product of (m, k) and (k, n) is 2·m·k·n, everything else
-is nothing (torch.utils.flop_counter). They are compared with the rate of one large matrix product in the same process.
+Floating-point operations are counted by torch.utils.flop_counter: a matrix product of (m, k) and (k, n) counts as
+2·m·k·n, everything else as 0. They are compared with the rate of one large matrix product in the same process.
 """
 
 import argparse
@@ -27,10 +28,11 @@ TUNED = {
 }
 KINDS = ("plain", "all", "masked")
 VOCABULARY = 30522
+WARM_UP_STEPS = 5
 
 
 def main() -> None:
-    """Print a table: a row for each kind of step."""
+    """Print a table with a row for each kind of step."""
     options = parse()
     if options.kind:
         serve(options)
@@ -43,15 +45,15 @@ def main() -> None:
         )
         for kind in KINDS
     }
-    answers: dict[str, list[dict[str, float]]] = {
-        kind: [ask(worker) for _ in range(5)] for kind, worker in workers.items()
-    }
-    answers = {kind: [] for kind in KINDS}
+    for worker in workers.values():
+        for _ in range(WARM_UP_STEPS):
+            request(worker)
+    steps: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for _ in range(options.steps):
         for kind, worker in workers.items():
-            answers[kind].append(ask(worker))
-    ends = {kind: ask(worker, "end") for kind, worker in workers.items()}
-    rows = {kind: row(kind, answers, ends, options) for kind in KINDS}
+            steps[kind].append(request(worker))
+    ends = {kind: request(worker, "end") for kind, worker in workers.items()}
+    rows = {kind: row(kind, steps, ends, options) for kind in KINDS}
     if options.json:
         print(json.dumps(rows, indent=2))
         return
@@ -66,11 +68,11 @@ def main() -> None:
 
 
 def row(
-    kind: str, answers: dict[str, list[dict[str, float]]], ends: dict[str, dict[str, float]], options: Any
+    kind: str, steps: dict[str, list[dict[str, float]]], ends: dict[str, dict[str, float]], options: Any
 ) -> dict[str, float]:
-    """Return what is shown of one kind of step."""
-    seconds = [answer["seconds"] for answer in answers[kind]]
-    ratios = [plain["seconds"] / mine for plain, mine in zip(answers["plain"], seconds, strict=True)]
+    """Return the values of one row of the table."""
+    seconds = [step["seconds"] for step in steps[kind]]
+    ratios = [plain["seconds"] / mine for plain, mine in zip(steps["plain"], seconds, strict=True)]
     median, end = statistics.median(seconds), ends[kind]
     return {
         "ms": 1000 * median,
@@ -103,35 +105,35 @@ def parse() -> Any:
     return parser.parse_args()
 
 
-def ask(worker: Any, word: str = "step") -> dict[str, float]:
-    """Let a process do something and return what it answers."""
+def request(worker: Any, word: str = "step") -> dict[str, float]:
+    """Send a request to a process; return its response."""
     worker.stdin.write(word + "\n")
     worker.stdin.flush()
     return dict(json.loads(worker.stdout.readline()))
 
 
 def serve(options: Any) -> None:
-    """Make steps of one kind as they are asked for on stdin."""
+    """Make a step of one kind per line on stdin."""
     import torch
     from accelerate.utils import send_to_device
 
     from distilkit.training.devices import device
 
     cuda = torch.cuda.is_available()
-    step, take_batch = make_step(options)
+    step, next_batch = make_step(options)
     before = peak(cuda=False)
     for line in sys.stdin:
         if line.strip() == "end":
             break
-        batch = send_to_device(take_batch(), device())
+        batch = send_to_device(next_batch(), device())
         started = time.perf_counter()
         step(batch)
         if cuda:
             torch.cuda.synchronize()
         print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
     at_most = peak(cuda)
-    flop = count(step, send_to_device(take_batch(), device()))
-    loading = statistics.median(timed(take_batch) for _ in range(30))
+    flop = count(step, send_to_device(next_batch(), device()))
+    loading = statistics.median(timed(next_batch) for _ in range(30))
     print(
         json.dumps(
             {
@@ -146,7 +148,7 @@ def serve(options: Any) -> None:
 
 
 def make_step(options: Any) -> tuple[Any, Any]:
-    """Return a function that makes one update from a batch, and one that makes a batch."""
+    """Return a function that makes one update from a batch, and one that returns the next batch."""
     import numpy as np
     import torch
     from accelerate import Accelerator
@@ -180,9 +182,9 @@ def make_step(options: Any) -> tuple[Any, Any]:
     batches = Batches(rows, make_collate(tokenizer, 0.15), batch_size=options.batch, seed=0)
     numbers = iter(range(10**6))
     settings = DistillOptions(
-        student="", corpus="", output=Path(), precision=options.precision, compile=options.compile
+        student="student", corpus="corpus", output=Path(), precision=options.precision, compile=options.compile
     )
-    # the plain step leaves the allocator as it comes; distilkit sets it when it opens its accelerator
+    # The plain step uses the allocator's defaults. distilkit changes them when it opens its accelerator.
     accelerator = (
         Accelerator(mixed_precision=options.precision.replace("fp32", "no"))
         if options.kind == "plain"
@@ -225,13 +227,13 @@ def count(step: Any, batch: Any) -> float:
 
     with FlopCounterMode(
         display=False, custom_mapping={torch.ops.aten.addmm_: product}
-    ) as counter:  # torch leaves it out
+    ) as counter:  # torch does not count addmm_
         step(batch)
     return float(counter.get_total_flops())
 
 
 def rate(options: Any) -> float:
-    """Return the floating-point operations a second of a large matrix product of the same precision."""
+    """Return the floating-point operations per second of a large matrix product in the same precision."""
     import torch
 
     size = 8192 if torch.cuda.is_available() else 2048
@@ -249,14 +251,14 @@ def rate(options: Any) -> float:
 
 
 def timed(function: Any) -> float:
-    """Return how many seconds a call takes."""
+    """Return the seconds that a call takes."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
 
 
 def peak(cuda: bool) -> float:
-    """Return the most memory so far in bytes: of the GPU's tensors, or of the process."""
+    """Return the peak memory so far in bytes: of the GPU's tensors, or of the process."""
     import torch
 
     if cuda:

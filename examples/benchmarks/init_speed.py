@@ -1,12 +1,12 @@
-"""Time init's tensor work on a bert-large-shaped teacher: distilkit, the usual recipe, and a plain copy, in turn.
+"""Time init's tensor work on a teacher of BERT-large's size: distilkit, the usual recipe, and a file copy, alternating.
 
-    python examples/benchmarks/init_speed.py WORKPLACE [RUNS]
+    python examples/benchmarks/init_speed.py DIRECTORY [RUNS]
 
-Tensor work is what reads and writes weights: opening the teacher, taking 12 of 24 layers, saving them. Starting Python
-and importing, the tokenizer and the proof are not in it. Times are until the last write returned (cached) and until the
-bytes were on the disk (fsync). The usual recipe is from_pretrained, a sliced module list and
-save_pretrained, as in the examples of other tools. The copy is shutil.copyfile of the student's weights. Each runs in a
-process of its own; memory is the peak of the resident set, and how far that is above the set after the imports.
+Tensor work is reading and writing weights: open the teacher, extract 12 of 24 layers, save them. It excludes the start
+of Python, imports, the tokenizer and the verification. Times run until the last write returns (cached) and until the
+bytes are on the disk (fsync). The usual recipe is from_pretrained, a sliced module list and save_pretrained, as in the
+examples of other tools. The copy is shutil.copyfile of the student's weights. Each runs in its own process. Memory is
+the peak of the resident set, in total and above the resident set after the imports.
 """
 
 import json
@@ -21,18 +21,18 @@ teacher, out, copied = sys.argv[1:]
 import torch, transformers
 from torch import nn
 from transformers.models.bert import BertForMaskedLM
-from distilkit import checkpoint
-from distilkit.layers import share
+from distilkit.encoders import checkpoint
+from distilkit.encoders.layers import truncate_shared
 transformers.utils.logging.disable_progress_bar()
 layers = range(0, 24, 2)
-def memory(field):  # not getrusage, whose peak a child takes over from its parent
+def memory(field):  # not getrusage, because a child inherits its parent's peak
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(field))
 shutil.rmtree(out, ignore_errors=True)
 os.sync()
 before, started = memory("VmRSS"), time.perf_counter()
 """
 WAYS = {
-    "distilkit": "share(checkpoint.open_as_saved(teacher), layers).save_pretrained(out)",
+    "distilkit": "truncate_shared(checkpoint.open_as_saved(teacher), layers).save_pretrained(out)",
     "usual": (
         "model = BertForMaskedLM.from_pretrained(teacher)\n"
         "model.bert.encoder.layer = nn.ModuleList([model.bert.encoder.layer[i] for i in layers])\n"
@@ -52,7 +52,7 @@ print(json.dumps({"cached": cached, "on_disk": on_disk, "peak_bytes": peak, "pea
 
 
 def write_teacher(directory: Path) -> None:
-    """Write a bert-large of random weights, in fp32."""
+    """Write a randomly initialised BERT of BERT-large's size, in fp32."""
     import torch
     from transformers import BertConfig, BertForMaskedLM
 
@@ -62,16 +62,16 @@ def write_teacher(directory: Path) -> None:
 
 
 def run(way: str, place: Path) -> dict[str, float]:
-    """Do it one way in a process of its own."""
+    """Run one way in its own process; return its times and memory."""
     program = PRELUDE + WAYS[way] + EPILOGUE
     words = [str(place / "teacher"), str(place / way), str(place / "distilkit-first/model.safetensors")]
     done = subprocess.run([sys.executable, "-c", program, *words], check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(done.stdout))
 
 
-def main(workplace: str, runs: int) -> None:
-    """Warm up, then alternate; print medians, and ratios pair by pair."""
-    place = Path(workplace)
+def main(directory: str, runs: int) -> None:
+    """Warm up, alternate, and print medians of the times and of the ratios within a round."""
+    place = Path(directory)
     if not (place / "teacher/config.json").is_file():
         write_teacher(place / "teacher")
     run("distilkit", place)

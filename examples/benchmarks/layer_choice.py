@@ -1,9 +1,9 @@
-"""Does a better start end better? Extract a student by each strategy and by search, distil all alike, print a table.
+"""Is a better student before distillation a better one after it? Compare the strategies of init and its search.
 
-    python examples/benchmarks/layer_choice.py TEACHER TRAIN_TEXT HELDOUT_TEXT WORKPLACE [distill options …]
+    python examples/benchmarks/layer_choice.py TEACHER TRAIN_TEXT HELDOUT_TEXT DIRECTORY [distill options …]
 
-The search measures on TRAIN_TEXT, the distillation trains on it, and the losses shown are on HELDOUT_TEXT.
-What is finished in WORKPLACE is not done again, so a run that was interrupted goes on.
+Each strategy's student is distilled with the same options. The search and the distillation use TRAIN_TEXT; the losses
+in the table are on HELDOUT_TEXT. Finished steps in DIRECTORY are not repeated, so an interrupted run can be continued.
 """
 
 import json
@@ -17,7 +17,7 @@ STRATEGIES = ("search", "spread", "alternate", "first", "last")
 
 
 def distilkit(*words: object) -> dict[str, Any]:
-    """Run a command and return its record; one that was run before is read from its output directory."""
+    """Run a command and return its record, which is read from the output directory if the command is finished."""
     output = Path(str(words[words.index("-o") + 1]))
     if (output / "distilkit.json").is_file():
         return dict(json.loads((output / "distilkit.json").read_text())[-1])
@@ -26,16 +26,16 @@ def distilkit(*words: object) -> dict[str, Any]:
     return dict(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
 
 
-def main(teacher: str, train: str, heldout: str, workplace: str, *options: str) -> None:
-    """Print a Markdown table: a row for each distinct choice of layers."""
-    place, starts = Path(workplace), {}
+def main(teacher: str, train: str, heldout: str, directory: str, *options: str) -> None:
+    """Print a Markdown table with a row per choice of layers."""
+    place, starts = Path(directory), {}
     for strategy in STRATEGIES:
         text = ["--corpus", train] if strategy == "search" else []
         done = distilkit("init", teacher, "-o", place / strategy, "--strategy", strategy, *text)
         starts.setdefault(done["environment"]["kept_layers"], []).append(strategy)
         if strategy == "search":
             measured = done
-    print("| strategy | layers | measured by search | agreement | held-out at the start | held-out at the end |")
+    print("| strategy | layers | loss in search | agreement in search | held-out loss before | held-out loss after |")
     print("|---|---|--:|--:|--:|--:|")
     for layers, strategies in starts.items():
         out = place / f"{strategies[0]}-distilled"

@@ -1,6 +1,6 @@
-"""The triple loss as one would write it down: full logits of both models, masked_select, textbook losses.
+"""A plain implementation of the triple loss: full logits of both models, masked_select, textbook losses.
 
-What distill_step.py compares with. Nothing here is clever on purpose.
+distill_step.py compares distilkit with it. It is not optimised on purpose.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def plain_loss(student: nn.Module, teacher: nn.Module, batch: dict[str, Tensor], temperature: float = 2.0) -> Tensor:
-    """Return 5 · soft-target loss at all tokens + 2 · masked LM + 1 · cosine, for input_ids and labels (B, T)."""
+    """Return 5 · soft-target loss at all tokens + 2 · masked-LM loss + 1 · cosine loss, for ids and labels (B, T)."""
     ids, labels = batch["input_ids"], batch["labels"]
     mask = torch.ones_like(ids, dtype=torch.bool)
     with torch.no_grad():

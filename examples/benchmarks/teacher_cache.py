@@ -1,11 +1,11 @@
-"""What does a teacher cache cost and gain? The same student, text and number of updates, with and without.
+"""Measure the cost and gain of a teacher cache: same student, text and number of updates, with and without.
 
     python examples/benchmarks/teacher_cache.py STUDENT --corpus TEXT --heldout TEXT [--updates 150] [--batch 8] …
 
-Each arm prints a line, a JSON object, when it is through: the teacher asked at every update with masks drawn anew
-(dynamic) and with a mask a block (static), and caches of K sampled tokens a position (sampled-K), all with the soft
-targets at masked tokens and masked LM. Then a step of each kind is timed in turn, round by round, on the same blocks:
-so the ratios hold on a machine whose speed drifts.
+Each arm prints a JSON object on one line when it is finished. Arms are: the teacher runs at every update, with new
+masks (dynamic) or with one fixed mask per block (static); and caches of K sampled tokens per position (sampled-K). All
+use soft targets at masked tokens and masked LM. Then the steps of each kind are timed in alternation on the same
+blocks, so that the ratios do not depend on drift of the machine.
 """
 
 import argparse
@@ -34,79 +34,79 @@ from distilkit.training.objective import Objective
 
 
 def main() -> None:
-    """Print a line an arm, then a line for the steps."""
-    options = parse()
+    """Print a line per arm, then a line for the steps."""
+    arguments = parse()
     with tempfile.TemporaryDirectory() as directory:
-        config = DistillOptions(
-            student=options.student,
-            corpus=options.corpus,
-            heldout=options.heldout,
+        options = DistillOptions(
+            student=arguments.student,
+            corpus=arguments.corpus,
+            heldout=arguments.heldout,
             output=Path(directory) / "out",
-            steps=options.updates,
-            batch_size=options.batch,
-            seq_length=options.length,
+            steps=arguments.updates,
+            batch_size=arguments.batch,
+            seq_length=arguments.length,
             alpha_cos=0.0,
             ce_positions="masked",
             evaluate_every=10**9,
             checkpoint_every=10**9,
         )
-        bench = Bench(config, options.blocks, Path(directory))
-        for arm in options.arms:
+        bench = Bench(options, arguments.blocks, Path(directory))
+        for arm in arguments.arms:
             print(json.dumps({"arm": arm, **bench.run(arm)}), flush=True)
-        if options.rounds:
-            print(json.dumps(bench.steps(options.rounds)), flush=True)
+        if arguments.rounds:
+            print(json.dumps(bench.steps(arguments.rounds)), flush=True)
 
 
 class Bench:
     """The models, text and caches that the arms share."""
 
-    def __init__(self, config: DistillOptions, blocks: int, directory: Path) -> None:
-        self.config, self.directory = config, directory
-        self.tokenizer = checkpoint.open_tokenizer(config.student)
-        batches, heldout = read_batches(config, self.tokenizer, config.seed)
+    def __init__(self, options: DistillOptions, blocks: int, directory: Path) -> None:
+        self.options, self.directory = options, directory
+        self.tokenizer = checkpoint.open_tokenizer(options.student)
+        batches, heldout = read_batches(options, self.tokenizer, options.seed)
         self.blocks = [batches.rows[number] for number in range(min(blocks, len(batches.rows)))]
-        self.teacher = open_teacher(config, self.student(), self.tokenizer)
+        self.teacher = open_teacher(options, self.student(), self.tokenizer)
         self.collate = batches.collate
         self.evaluator = HeldoutEvaluator(heldout, self.teacher)
 
     def student(self) -> Any:
-        """Open the student anew."""
-        return checkpoint.open_model(self.config.student, "masked-lm")
+        """Open the student again."""
+        return checkpoint.open_model(self.options.student, "masked-lm")
 
     def cached(self, arm: str) -> tuple[DistillOptions, TeacherCache]:
-        """Return a cache, filled, and the config that uses it, for an arm like sampled-64."""
+        """Return a filled cache and the options that use it, for an arm such as sampled-64."""
         size = int(arm.removeprefix("sampled-"))
-        config: DistillOptions = replace(self.config, teacher_cache=self.directory / arm, cache_size=size)
-        batches = Batches(self.blocks, self.collate, batch_size=config.batch_size, seed=config.seed)
-        return config, fill_cache(config, self.student(), self.tokenizer, batches, self.evaluator)
+        options: DistillOptions = replace(self.options, teacher_cache=self.directory / arm, cache_size=size)
+        batches = Batches(self.blocks, self.collate, batch_size=options.batch_size, seed=options.seed)
+        return options, fill_cache(options, self.student(), self.tokenizer, batches, self.evaluator)
 
     def make(self, arm: str) -> tuple[DistillOptions, Objective, Batches, TeacherCache | None]:
-        """Return an arm's config, objective and batches, and its cache where it has one."""
+        """Return the options, objective and batches of an arm, and its cache if it has one."""
         rows: Sequence[Any] = self.blocks
-        settings, collate = {"batch_size": self.config.batch_size, "seed": self.config.seed}, self.collate
+        common, collate = {"batch_size": self.options.batch_size, "seed": self.options.seed}, self.collate
         if "-" in arm:
-            config, cache = self.cached(arm)
-            return config, make_objective(config, self.student(), None), CachedBatches(cache, **settings), cache
+            options, cache = self.cached(arm)
+            return options, make_objective(options, self.student(), None), CachedBatches(cache, **common), cache
         if arm == "static":
             _, cache = self.cached("sampled-8")  # for its masks
             rows, collate = [cache.mask(block) for block in range(len(cache))], cache.collate
-        objective = make_objective(self.config, self.student(), self.teacher)
-        return self.config, objective, Batches(rows, collate, **settings), None
+        objective = make_objective(self.options, self.student(), self.teacher)
+        return self.options, objective, Batches(rows, collate, **common), None
 
     def run(self, arm: str) -> dict[str, float]:
-        """Train one arm and return what it came to."""
-        config, objective, batches, cache = self.make(arm)
+        """Train one arm; return its metrics."""
+        options, objective, batches, cache = self.make(arm)
         out = self.directory / f"{arm}-out"
         out.mkdir()
         metrics = train(
-            objective, batches, config, out, evaluate=lambda: self.evaluator.evaluate(objective.student), label=arm
+            objective, batches, options, out, evaluate=lambda: self.evaluator.evaluate(objective.student), label=arm
         )
         names = ("heldout_loss", "heldout_agreement", "tokens_per_second", "seconds")
-        costs = {} if cache is None else cache.metrics(config.batch_size)
+        costs = {} if cache is None else cache.metrics(options.batch_size)
         return {name: metrics[name] for name in names} | costs
 
     def steps(self, rounds: int) -> dict[str, Any]:
-        """Time forward and backward, with the making of the batch, for each kind in turn."""
+        """Time the batch, forward and backward passes of each kind in alternation."""
         keep_freed_memory()
         arms = {arm: self.make(arm)[1:3] for arm in ("dynamic", "sampled-8", "sampled-64")}
         seconds: dict[str, list[float]] = {arm: [] for arm in arms}
@@ -132,7 +132,7 @@ class Bench:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("student", help="student that distilkit init made")
+    parser.add_argument("student", help="student from distilkit init")
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--heldout", required=True)
     parser.add_argument("--updates", type=int, default=150)

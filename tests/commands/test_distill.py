@@ -1,3 +1,5 @@
+"""distill: the losses fall, the held-out loss is transformers' own, and models that do not fit are refused."""
+
 import json
 import math
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, BertModel, PreTrainedT
 from distilkit.commands.distill import distill
 from distilkit.commands.init import init
 from distilkit.data import corpus as corpora
+from distilkit.data.batches import Batches
 from distilkit.data.blocks import pack_documents
 from distilkit.data.masking import make_collate
 from distilkit.distillation import losses
@@ -24,8 +27,8 @@ from distilkit.record import read_biography
 
 
 @pytest.fixture
-def config(teacher: Path, corpus: Path, tmp_path: Path) -> DistillOptions:
-    """A dozen updates of the teacher's two-layer student."""
+def options(teacher: Path, corpus: Path, tmp_path: Path) -> DistillOptions:
+    """Options for twelve updates of a two-layer student of the teacher."""
     init(InitOptions(teacher=str(teacher), output=tmp_path / "student"))
     return DistillOptions(
         student=str(tmp_path / "student"),
@@ -38,34 +41,32 @@ def config(teacher: Path, corpus: Path, tmp_path: Path) -> DistillOptions:
 
 
 @pytest.mark.parametrize("positions", ["all", "masked"])
-def test_distilling_lowers_every_part(config: DistillOptions, positions: str) -> None:
-    """The teacher comes from the biography; ce and cosine fall; the result is a plain checkpoint with two records."""
-    record = distill(replace(config, ce_positions=positions, steps=40, lr=2e-3, alpha_mlm=0.0))  # type: ignore[arg-type]
-    updates = [json.loads(line) for line in (config.output / "train.jsonl").read_text().splitlines()]
+def test_distilling_lowers_every_loss(options: DistillOptions, positions: str) -> None:
+    """The teacher comes from the student's history. Its losses fall, and the result has two records."""
+    record = distill(replace(options, ce_positions=positions, steps=40, lr=2e-3, alpha_mlm=0.0))  # type: ignore[arg-type]
+    updates = [json.loads(line) for line in (options.output / "train.jsonl").read_text().splitlines()]
     updates = [line for line in updates if "loss" in line]
     first, last = updates[:5], updates[-5:]
 
-    for part in ("ce", "cos"):
-        assert sum(line[part] for line in last) < 0.8 * sum(line[part] for line in first), part
-    assert [entry.command for entry in read_biography(config.output)] == ["init", "distill"]
+    for term in ("ce", "cos"):
+        assert sum(line[term] for line in last) < 0.8 * sum(line[term] for line in first), term
+    assert [entry.command for entry in read_biography(options.output)] == ["init", "distill"]
     assert record.metrics["tokens"] == 40 * 8 * 32
-    AutoModelForMaskedLM.from_pretrained(config.output)
-    assert not list(config.output.glob("checkpoint-*"))
+    AutoModelForMaskedLM.from_pretrained(options.output)
+    assert not list(options.output.glob("checkpoint-*"))
 
 
 @pytest.mark.parametrize("layout", ["blocks", "documents"])
 def test_heldout_loss_is_the_mean_over_the_masked_tokens(
-    config: DistillOptions, tokenizer: PreTrainedTokenizerFast, layout: Literal["blocks", "documents"]
+    options: DistillOptions, tokenizer: PreTrainedTokenizerFast, layout: Literal["blocks", "documents"]
 ) -> None:
-    """Read before the first update, it is what transformers' own loss gives on the same masked blocks."""
-    heldout = distill(replace(config, heldout=config.corpus, steps=5, packing=layout))
-    first = json.loads((config.output / "train.jsonl").read_text().splitlines()[0])
-    blocks = pack_documents(corpora.read_documents(config.corpus), tokenizer, 32, packing=layout)
+    """Before the first update it equals the loss that transformers computes on the same masked blocks."""
+    heldout = distill(replace(options, heldout=options.corpus, steps=5, packing=layout))
+    first = json.loads((options.output / "train.jsonl").read_text().splitlines()[0])
+    blocks = pack_documents(corpora.read_documents(options.corpus), tokenizer, 32, packing=layout)
     blocks = blocks.select(range(min(len(blocks), 256)))
-    from distilkit.data.batches import Batches
-
     batches = Batches(blocks, make_collate(tokenizer, 0.15), batch_size=32, seed=0)
-    model = AutoModelForMaskedLM.from_pretrained(config.student).eval()
+    model = AutoModelForMaskedLM.from_pretrained(options.student).eval()
     with torch.no_grad():
         total = count = 0.0
         for number in range(batches.per_epoch):
@@ -76,31 +77,31 @@ def test_heldout_loss_is_the_mean_over_the_masked_tokens(
     assert heldout.metrics["heldout_loss"] != first["heldout_loss"]
 
 
-def test_masked_lm_alone_learns_frequent_words(config: DistillOptions) -> None:
-    """Without a teacher the loss starts near that of a random model and falls."""
-    record = distill(replace(config, objective="mlm", steps=60, lr=3e-3))
-    first = json.loads((config.output / "train.jsonl").read_text().splitlines()[0])
+def test_masked_lm_alone_learns_frequent_words(options: DistillOptions) -> None:
+    """Without a teacher the loss starts at that of a random model and falls."""
+    record = distill(replace(options, objective="mlm", steps=60, lr=3e-3))
+    first = json.loads((options.output / "train.jsonl").read_text().splitlines()[0])
 
     assert first["heldout_loss"] > math.log(400) - 0.5
     assert record.metrics["heldout_loss"] < first["heldout_loss"] - 0.5
 
 
-def test_bare_encoder_needs_a_new_head(make_checkpoint: Callable[..., Path], config: DistillOptions) -> None:
-    """A checkpoint without a masked-LM head is refused by name, and trained when --new-head says so."""
+def test_bare_encoder_needs_a_new_head(make_checkpoint: Callable[..., Path], options: DistillOptions) -> None:
+    """A checkpoint without a masked-LM head is refused, unless --new-head is given."""
     bare = make_checkpoint("bert", 2, auto=AutoModel)
-    asked = replace(config, student=str(bare), objective="mlm")
+    without_head = replace(options, student=str(bare), objective="mlm")
     with pytest.raises(DistilkitError, match=r"no trained masked-LM head .* --new-head"):
-        distill(asked)
-    assert not config.output.exists()
+        distill(without_head)
+    assert not options.output.exists()
 
-    distill(replace(asked, new_head=True))
-    assert (config.output / "distilkit.json").exists()
+    distill(replace(without_head, new_head=True))
+    assert (options.output / "distilkit.json").exists()
 
 
-def test_head_rate_moves_the_head_only(config: DistillOptions) -> None:
-    """With --lr 0 the body stays bit by bit while --head-lr trains the head's transform."""
-    distill(replace(config, lr=0.0, head_lr=1e-2))
-    before, after = (AutoModelForMaskedLM.from_pretrained(d).state_dict() for d in (config.student, config.output))
+def test_head_lr_changes_the_head_only(options: DistillOptions) -> None:
+    """With --lr 0 the encoder does not change, while --head-lr trains the head's transform."""
+    distill(replace(options, lr=0.0, head_lr=1e-2))
+    before, after = (AutoModelForMaskedLM.from_pretrained(d).state_dict() for d in (options.student, options.output))
 
     for name, tensor in after.items():
         if name.startswith("bert."):
@@ -110,87 +111,87 @@ def test_head_rate_moves_the_head_only(config: DistillOptions) -> None:
     )
 
 
-def test_teacher_without_head_is_refused(make_checkpoint: Callable[..., Path], config: DistillOptions) -> None:
-    """Its vocabulary logits would be noise."""
+def test_teacher_without_head_is_refused(make_checkpoint: Callable[..., Path], options: DistillOptions) -> None:
+    """A newly initialised head would predict noise."""
     with pytest.raises(DistilkitError, match="no trained masked-LM head"):
-        distill(replace(config, teacher=str(make_checkpoint("bert", 4, auto=AutoModel))))
+        distill(replace(options, teacher=str(make_checkpoint("bert", 4, auto=AutoModel))))
 
 
-def test_identical_teacher_is_refused(config: DistillOptions) -> None:
-    """There is nothing to learn from oneself."""
+def test_identical_teacher_is_refused(options: DistillOptions) -> None:
+    """A student cannot learn from an identical teacher."""
     with pytest.raises(DistilkitError, match="identical weights"):
-        distill(replace(config, teacher=config.student))
+        distill(replace(options, teacher=options.student))
 
-    assert not config.output.exists()
+    assert not options.output.exists()
 
 
 def test_other_vocabulary_is_refused(
-    make_checkpoint: Callable[..., Path], config: DistillOptions, tokenizer: PreTrainedTokenizerFast
+    make_checkpoint: Callable[..., Path], options: DistillOptions, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """Same size, other tokens."""
+    """A vocabulary of the same size with other tokens is refused."""
     other = make_checkpoint("bert", 4)
     text = (other / "tokenizer.json").read_text(encoding="utf-8")
     word = max((w for w in tokenizer.get_vocab() if w.isalpha()), key=len)
     (other / "tokenizer.json").write_text(text.replace(f'"{word}"', '"zzzunknown"'), encoding="utf-8")
     with pytest.raises(DistilkitError, match="different vocabularies"):
-        distill(replace(config, teacher=str(other)))
+        distill(replace(options, teacher=str(other)))
 
 
 def test_other_width_is_refused_unless_the_cosine_is_off(
-    make_checkpoint: Callable[..., Path], config: DistillOptions
+    make_checkpoint: Callable[..., Path], options: DistillOptions
 ) -> None:
-    """Logits compare whatever the widths; last hidden states don't."""
+    """Logits compare at any hidden size. The last hidden states of the cosine loss do not."""
     narrow = make_checkpoint("bert", 2, hidden_size=16)
     with pytest.raises(DistilkitError, match="--alpha-cos 0"):
-        distill(replace(config, student=str(narrow), teacher=config.student))
+        distill(replace(options, student=str(narrow), teacher=options.student))
 
-    distill(replace(config, student=str(narrow), teacher=config.student, alpha_cos=0.0))
+    distill(replace(options, student=str(narrow), teacher=options.student, alpha_cos=0.0))
 
 
-def test_an_unknown_teacher_must_be_given(make_checkpoint: Callable[..., Path], config: DistillOptions) -> None:
-    """A student without a history has no recorded teacher."""
+def test_an_unknown_teacher_must_be_given(make_checkpoint: Callable[..., Path], options: DistillOptions) -> None:
+    """A student without a history requires --teacher."""
     with pytest.raises(DistilkitError, match="--teacher"):
-        distill(replace(config, student=str(make_checkpoint("bert", 2, auto=AutoModelForMaskedLM))))
+        distill(replace(options, student=str(make_checkpoint("bert", 2, auto=AutoModelForMaskedLM))))
 
 
-def test_too_long_blocks_are_refused(config: DistillOptions) -> None:
-    """The model's positions bound --seq-length."""
-    with pytest.raises(DistilkitError, match="--seq-length 97 is longer than the model's 96 positions"):
-        distill(replace(config, seq_length=97))
+def test_too_long_blocks_are_refused(options: DistillOptions) -> None:
+    """--seq-length must not exceed the model's positions."""
+    with pytest.raises(DistilkitError, match=r"--seq-length 97 .* 96 positions"):
+        distill(replace(options, seq_length=97))
 
 
-def test_directory_in_use_is_refused(config: DistillOptions) -> None:
-    """What lies there stays."""
-    config.output.mkdir()
-    (config.output / "notes.txt").write_text("mine")
+def test_directory_in_use_is_refused(options: DistillOptions) -> None:
+    """The files of a directory in use are not changed."""
+    options.output.mkdir()
+    (options.output / "notes.txt").write_text("mine")
     with pytest.raises(DistilkitError, match="not empty"):
-        distill(config)
+        distill(options)
 
-    assert (config.output / "notes.txt").read_text() == "mine"
+    assert (options.output / "notes.txt").read_text() == "mine"
 
 
-def test_bare_model_class_is_what_auto_model_reads(config: DistillOptions) -> None:
-    """A distilled student opens as a plain encoder too."""
-    distill(config)
+def test_a_student_opens_as_a_bare_encoder(options: DistillOptions) -> None:
+    """AutoModel opens a distilled student as an encoder without a head."""
+    distill(options)
 
-    assert isinstance(AutoModel.from_pretrained(config.output), BertModel)
+    assert isinstance(AutoModel.from_pretrained(options.output), BertModel)
 
 
 @pytest.mark.parametrize(("name", "function"), [("mse", losses.hidden), ("cosine", losses.cosine)])
-def test_hidden_loss_is_the_one_asked_for(
-    config: DistillOptions, make_checkpoint: Callable[..., Path], name: Literal["mse", "cosine"], function: object
+def test_hidden_loss_selects_the_distance(
+    options: DistillOptions, make_checkpoint: Callable[..., Path], name: Literal["mse", "cosine"], function: object
 ) -> None:
-    """--hidden-loss reaches the comparison of hidden states."""
+    """--hidden-loss selects the distance between hidden states."""
     student, teacher = (AutoModelForMaskedLM.from_pretrained(make_checkpoint("bert", layers)) for layers in (2, 4))
-    asked = replace(config, objective="hidden", hidden_loss=name)
-    assert make_objective(asked, student, teacher).layer_matching.distance is function
+    options = replace(options, objective="hidden", hidden_loss=name)
+    assert make_objective(options, student, teacher).layer_matching.distance is function
 
 
 @pytest.mark.slow  # a minute in the compiler
-def test_compiled_bodies_learn_the_same(make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:
-    """--compile changes how the updates are computed, not what they come to."""
-    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    init(InitOptions(teacher=str(make_checkpoint("bert", 4, **still)), output=tmp_path / "student"))
+def test_compiled_models_learn_the_same(make_checkpoint: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:
+    """--compile changes the speed of the updates but not their result."""
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    init(InitOptions(teacher=str(make_checkpoint("bert", 4, **no_dropout)), output=tmp_path / "student"))
     weights = []
     for compiled in (False, True):
         output = tmp_path / str(compiled)

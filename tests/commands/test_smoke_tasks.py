@@ -1,8 +1,8 @@
-"""An epoch of every task on a few real rows, from a folder that is not part of distilkit.
+"""One epoch of every task on a few real rows, from a folder that is not part of distilkit.
 
-DISTILKIT_DATA names it: glue/<task>/, imdb/ and squad/ with each data set's train and validation (IMDb: test) files as
-`--data` reads them; a file whose name goes on (train-sample.jsonl.gz) stands in for one that isn't there.
-DISTILKIT_MODEL names the checkpoint to train [default: a tiny fresh one].
+DISTILKIT_DATA is that folder: glue/<task>/, imdb/ and squad/ with the train and validation files (IMDb: test) of each
+data set, as `--data` reads them. A sample (train-sample.jsonl.gz) may replace a file that does not exist.
+DISTILKIT_MODEL is the checkpoint to train [default: a tiny, randomly initialised one].
 """
 
 import gzip
@@ -22,13 +22,14 @@ from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.tasks import squad
 from distilkit.tasks.catalogue import TASKS, Task
 
-ROWS = {"train": 320, "validation": 48}  # of SQuAD, whose contexts make several windows, a third
+ROWS = {"train": 320, "validation": 48}  # a third of them for SQuAD, whose contexts make several windows
 CUSTOM = Task("custom", "classification", ("text",), (), splits=(("custom", "validation"),))  # IMDb's rows
 DATA = os.environ.get("DISTILKIT_DATA", "")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA, reason="DISTILKIT_DATA names no folder")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA, reason="requires a folder in DISTILKIT_DATA")]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file."""
     text = (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8").read()
     if ".json" in path.suffixes:
         return squad.flatten(json.loads(text))
@@ -36,11 +37,11 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def sample(task: Task, split: str) -> list[dict[str, Any]]:
-    """Draw a few rows of a split, the same every time."""
+    """Return a few rows of a split, the same every time."""
     if task.kind == "span":
         version = "v2.0" if task.name == "squad_v2" else "v1.1"
         names = [f"dev-{version}*"]
-        if split == "train":  # of 2.0, of which some questions have no answer, the others' development rows will do
+        if split == "train":  # SQuAD 2.0 may be trained on its validation rows
             names = [f"train-{version}*.json.gz", *(["train-*.json.gz"] if version == "v1.1" else []), *names]
         folder = Path(DATA) / "squad"
     else:
@@ -53,6 +54,7 @@ def sample(task: Task, split: str) -> list[dict[str, Any]]:
 
 
 def write(folder: Path, task: Task) -> Path:
+    """Write the samples of a task as `--data` reads them; return the folder."""
     folder.mkdir()
     for split, name in (("train", "train"), ("validation", task.splits[0][1])):
         lines = "".join(json.dumps(row) + "\n" for row in sample(task, split))
@@ -62,7 +64,7 @@ def write(folder: Path, task: Task) -> Path:
 
 @pytest.mark.parametrize("name", [*TASKS, "custom"])
 def test_trains_and_scores_on_real_rows(name: str, make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    """An epoch ends with losses and metrics within their bounds, and eval, asked for nothing, finds the same scores."""
+    """Losses and metrics of an epoch are within their bounds, and eval finds the same scores with default options."""
     task = TASKS.get(name, CUSTOM)
     data = write(tmp_path / "data", task)
     model = os.environ.get("DISTILKIT_MODEL") or str(make_checkpoint("bert", 2))
