@@ -23,6 +23,7 @@ def init(
     strategy: Literal["spread", "alternate", "first", "last", "search"] = ...,
     architecture: Literal["same", "distilbert"] = ...,
     vocabulary: str | Path | None = ...,
+    random: bool = ...,
     dry_run: bool = ...,
     no_verify: bool = ...,
     allow_pickle: bool = ...,

@@ -16,6 +16,7 @@ from distilkit.encoders import checkpoint, distilbert, vocabulary
 from distilkit.encoders.layer_selection import STRATEGIES, Candidate, LayerEvaluator, neighbouring_choices, search
 from distilkit.encoders.layers import find_stack, format_layers, is_shared, truncate_shared
 from distilkit.encoders.sizes import compare_sizes
+from distilkit.encoders.surgery import reinitialise
 from distilkit.encoders.verify import TOLERANCE, max_output_difference
 from distilkit.errors import DistilkitError
 from distilkit.files import claim
@@ -58,10 +59,11 @@ def init(options: InitOptions) -> Record:
             for candidate in ranked
             for name in ("loss", "agreement")
         }
-        if not options.no_verify:
+        if not options.no_verify and not options.random:
             metrics["max_difference"] = verify(options, teacher, student._replace(model=model), shorter, kept)
         head = checkpoint.head_of(teacher.config)
-        done = record("init", options, metrics, head=head, **describe_layers(kept, depth, ranked))
+        layers = {"weights": "random"} if options.random else describe_layers(kept, depth, ranked)
+        done = record("init", options, metrics, head=head, **layers)
         if not options.dry_run:
             write_biography(out, [*read_biography(options.teacher), done])
     return done
@@ -121,13 +123,15 @@ def student_depth(options: InitOptions, depth: int) -> int:
 
 
 def convert_student(options: InitOptions, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Student:
-    """Give a truncated teacher the architecture and vocabulary of the student."""
+    """Give a truncated teacher the architecture and vocabulary of the student, and with --random new weights."""
     kept_ids = None
     if options.architecture == "distilbert":
         model = distilbert.convert(model)
     if options.vocabulary:
         tokenizer, kept_ids = prune_tokenizer(options, tokenizer)
         model = vocabulary.prune(model, kept_ids)
+    if options.random:
+        model = reinitialise(model, options.seed)
     return Student(model, tokenizer, kept_ids)
 
 

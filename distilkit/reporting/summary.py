@@ -47,7 +47,8 @@ def description(results: Results, model: Model) -> str:
         if step.command == "init":
             layers, depth = (step.metrics.get(f"{name}/layers") for name in ("student", "teacher"))
             share = f"{layers:.0f} of the {depth:.0f} layers" if layers and depth else "some of the layers"
-            sentences.append(f"{share} of {display_name(results, step.config.get('teacher'))}")
+            random = ", with random weights" if step.environment.get("weights") == "random" else ""
+            sentences.append(f"{share} of {display_name(results, step.config.get('teacher'))}{random}")
         elif step.command == "distill":
             how = "trained on {} by masked LM alone" if step.config.get("objective") == "mlm" else "distilled on {}"
             amount = f", {step.metrics['tokens']:,.0f} tokens" if "tokens" in step.metrics else ""
