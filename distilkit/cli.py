@@ -54,7 +54,7 @@ def register(name: str, options_class: type[CommonOptions]) -> None:
 
     def body(ctx: typer.Context, **values: Any) -> None:
         typed = {key: value for key, value in values.items() if _is_typed(ctx, key)}
-        with_exit_codes(lambda: execute(name, options_class, typed), verbose=bool(values["verbose"]))
+        with_exit_codes(lambda: execute(name, options_class, typed))
 
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     parameters = [context, *(_parameter(item, kind) for item, kind in fields_of(options_class))]
@@ -154,15 +154,13 @@ def execute(name: str, options_class: type[CommonOptions], typed: dict[str, Any]
     return 3 if failures else 0
 
 
-def with_exit_codes(work: Callable[[], int], *, verbose: bool = False) -> None:
+def with_exit_codes(work: Callable[[], int]) -> None:
     """Run and turn the outcome into the contract's exit codes; a bug keeps its traceback."""
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # where no training listens, clean up and exit
     try:
         code = work()
     except DistilkitError as error:
-        if verbose and error.__cause__ is not None:
-            progress.complain("cause", repr(error.__cause__))
         progress.complain("error", str(error))
         code = 1
     except KeyboardInterrupt:

@@ -95,7 +95,9 @@ class DistillOptions(TeacherOptions, TrainOptions, panel="Objective"):
         "Updates between two readings of the held-out loss.", 200, min=1, max=2**40, panel="Training"
     )
     plan: bool = option(
-        "Estimate tokens, time and memory from a few updates, then stop. Writes nothing.", False, panel="Advanced"
+        "Estimate tokens, time and memory from a few updates, then stop. Writes only the cache of tokenised text.",
+        False,
+        panel="Advanced",
     )
     new_head: bool = option(
         "Add a randomly initialised masked-LM head if the checkpoint has none (requires --objective mlm).",

@@ -74,8 +74,11 @@ class TaskOptions(CommonOptions, panel="Task"):
 
 
 TASK_DEFAULTS: dict[str, Any] = {"batch_size": None, "epochs": None, "lr": None}  # None: the task's published setting
-TEACHER_NAMES = (
-    *("alpha_ce", "alpha_task", "alpha_hidden", "alpha_attention", "hidden_loss", "layer_map", "temperature"),
+FOR_TEACHER = ("alpha_ce", "alpha_task", "alpha_hidden", "alpha_attention", "hidden_loss", "layer_map", "temperature")
+FOR_MODELS = ("max_length", "stride", "n_best", "max_answer_length")
+FOR_TASKS = (
+    *("data", "text", "label", "kind", "long", "stride", "n_best", "max_answer_length", "null_threshold"),
+    *("control", "predictions", "null_odds", "write_predictions"),
 )
 
 
@@ -139,7 +142,7 @@ class FinetuneOptions(
 
     def rules(self) -> Iterator[str]:
         if self.teacher is None:
-            yield from self.unused(TEACHER_NAMES, "needs a teacher: give one as --teacher, or remove it")
+            yield from self.unused(FOR_TEACHER, "needs a teacher: give one as --teacher, or remove it")
         if self.seed + self.seeds > 2**32:
             yield "--seeds counts past the largest seed, 4294967295: lower --seed or --seeds"
 
@@ -250,10 +253,3 @@ class EvalOptions(TaskOptions, panel="Comparison"):
             yield from self.unused(("null_threshold",), "applies to models and --null-odds: give one of them")
         if self.task not in ("squad", "squad_v2"):
             yield f"--predictions requires --task squad or squad_v2, not {self.task}: remove it"
-
-
-FOR_MODELS = ("max_length", "stride", "n_best", "max_answer_length")
-FOR_TASKS = (
-    *("data", "text", "label", "kind", "long", "stride", "n_best", "max_answer_length", "null_threshold"),
-    *("control", "predictions", "null_odds", "write_predictions"),
-)
