@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.encoders import checkpoint
-from distilkit.encoders.forward import Batch, encoder_states
+from distilkit.encoders.forward import Batch, encoder_states, input_names
 from distilkit.encoders.sentence_layout import Layout, read_layout
 from distilkit.encoders.sentence_modules import SentenceHead, make_head
 from distilkit.progress import say
@@ -32,6 +32,7 @@ class SentenceEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.tokenizer, self.head, self.layout = model, tokenizer, head, layout
+        self.inputs = input_names(cast(PreTrainedModel, model.base_model))
         self.max_length = max_text_tokens(model, tokenizer, layout)
         settings = layout.model_settings
         self.prompts: dict[str, str] = {name: text or "" for name, text in (settings.get("prompts") or {}).items()}
@@ -60,7 +61,8 @@ class SentenceEncoder(nn.Module):
     def forward(self, batch: Batch, prompt_tokens: int = 0) -> Tensor:
         """Return the embeddings (B, D) of a padded batch."""
         mask = batch["attention_mask"]
-        states = encoder_states(self.model, batch).unflatten(0, mask.shape)  # (B, T, H)
+        inputs = {name: batch[name] for name in self.inputs if name in batch}
+        states = encoder_states(self.model, inputs).unflatten(0, mask.shape)  # (B, T, H)
         return cast(Tensor, self.head(states, mask, prompt_tokens))
 
     @torch.inference_mode()

@@ -64,7 +64,8 @@ class Layout:
         write_json(directory / MODEL_SETTINGS, self.model_settings)
         for module in self.modules[1:]:
             folder = directory / module.entry["path"]
-            folder.mkdir(parents=True, exist_ok=True)
+            if module.config or module.weights:
+                folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "config.json", module.config)
             if module.weights:
                 with replacing(folder / "model.safetensors") as partial:
