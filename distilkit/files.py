@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,23 +44,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
     If `path` is a link, the link is replaced, not followed. Readers see the old file or the complete new one. If the
     block fails, the new file is removed.
-    Raises UnwritableError if the system refuses it.
     """
     import tempfile  # only writers need it, and every --help would pay for it
 
-    with writing(path):
-        descriptor, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=path.parent)  # with O_EXCL and O_NOFOLLOW
-        os.close(descriptor)
-        partial = Path(name)
-        try:
-            yield partial
-            readable_by_umask(partial)  # mkstemp's own mode lets nobody else read
-            sync(partial)
-            partial.replace(path)
-            note_made(path)
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink()
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=path.parent)  # with O_EXCL and O_NOFOLLOW
+    os.close(descriptor)
+    partial = Path(name)
+    try:
+        yield partial
+        readable_by_umask(partial)  # mkstemp's own mode lets nobody else read
+        sync(partial)
+        partial.replace(path)
+        note_made(path)
+    finally:
+        remove(partial, whole=False)
 
 
 def readable_by_umask(path: Path) -> None:
@@ -71,8 +68,11 @@ def readable_by_umask(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file atomically, as UTF-8. What UTF-8 cannot hold (half of a surrogate pair) is written as an escape."""
-    with replacing(path) as partial:
+    """Write a file atomically, as UTF-8. What UTF-8 cannot hold (half of a surrogate pair) is written as an escape.
+
+    Raises UnwritableError if the system refuses it.
+    """
+    with writing(path), replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -140,13 +140,15 @@ def note_made(path: Path, *, whole: bool = False) -> None:
     _made[path.absolute()] = whole
 
 
-def remove_made(output: Path) -> None:
-    """Remove what this process made in a directory, newest first, and the directory if it made that and it is empty.
+def remove_made(output: Path, folders: Sequence[Path]) -> None:
+    """Remove what this process made in a directory, newest first, and then `folders` that are empty.
 
     What others put there stays. A link is removed, not followed. What cannot be removed stays too.
     """
-    for path in [path for path in reversed(_made) if output.absolute() in (path, *path.parents)]:
+    for path in [path for path in reversed(_made) if output.absolute() in path.parents]:
         remove(path, whole=_made.pop(path))
+    for folder in folders:
+        remove(folder, whole=False)
 
 
 def remove(path: Path, *, whole: bool) -> None:
@@ -231,12 +233,13 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Ite
     for path in [path for path in _made if output.absolute() in path.parents]:
         del _made[path]  # of an earlier run of this process
     with writing(f"output directory '{output}'"):
-        for folder in reversed(make_directory(output)):
-            note_made(folder)
+        folders = make_directory(output)
+        for folder in reversed(folders):
+            note_made(folder)  # for a claim around this one
         try:
             descriptor = take_lock(lock, f"another run is writing to '{output}': wait for it, or choose another -o")
         except OSError:
-            remove_made(output)
+            remove_made(output, folders)
             raise
     new, lock_stays = False, unfinished
     try:
@@ -250,7 +253,7 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Ite
         if new and not (keep and any(output.glob(keep))):
             lock_stays = False
             remove(lock, whole=False)
-            remove_made(output)
+            remove_made(output, folders)
         raise
     finally:
         if not lock_stays:
