@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.errors import DistilkitError
-from distilkit.files import readable_by_umask, sync
+from distilkit.files import PARTIAL, make_directory, note_made, readable_by_umask, sync, writing
 
 Head = Literal[
     "masked-lm", "sequence-classification", "question-answering", "token-classification", "multiple-choice", "encoder"
@@ -239,19 +239,26 @@ def redefine(tokenizer: PreTrainedTokenizerBase, definition: str) -> PreTrainedT
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     """Save a model and its tokenizer: write to a temporary directory first, then move the files."""
-    partial = directory / ".partial"
+    partial = directory / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-    except SafetensorError as error:  # safetensors' own error for a full disk
-        raise OSError(errno.ENOSPC, _first_line(error)) from None
-    for path in sorted(partial.iterdir()):
-        readable_by_umask(path)  # safetensors makes files that only their owner can read
-        sync(path)
-        path.replace(directory / path.name)
-    partial.rmdir()
+    with writing(directory):
+        for folder in reversed(make_directory(partial)):
+            note_made(folder, whole=folder == partial)
+        try:
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+        except SafetensorError as error:  # its own error for a full disk
+            raise OSError(errno.ENOSPC, _first_line(error)) from None
+        except Exception as error:
+            if "os error" not in str(error):  # tokenizers has no class of its own for a full disk
+                raise
+            raise OSError(errno.ENOSPC, _first_line(error)) from None
+        for path in sorted(partial.iterdir()):
+            readable_by_umask(path)  # safetensors makes files that only their owner can read
+            sync(path)
+            path.replace(directory / path.name)
+            note_made(directory / path.name)
+        partial.rmdir()
 
 
 def same_vocabulary(a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase) -> bool:
