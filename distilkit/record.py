@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,12 +89,16 @@ class BenchSetting(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What a command did; the table, --json and distilkit.json are views of it."""
+    """What a command did; the table, --json and distilkit.json are views of it.
+
+    `config` has the options as they were used, `given` those that were typed, or taken from a recipe.
+    """
 
     command: str
     config: dict[str, Any]
     metrics: dict[str, float]
     environment: dict[str, str]
+    given: dict[str, Any] = field(default_factory=dict)
     schema: int = 1
 
     def to_json(self) -> dict[str, Any]:
@@ -102,13 +106,17 @@ class Record:
         return {"schema": self.schema, **{k: v for k, v in asdict(self).items() if k != "schema"}}
 
 
-def record(command: str, config: Any, metrics: dict[str, float], **environment: str) -> Record:
-    """Make the record of a command that has just run; `environment` is added to versions and machine."""
+def record(command: str, config: Any, metrics: dict[str, float], *, given: Any = None, **environment: str) -> Record:
+    """Make the record of a command that has just run; `environment` is added to versions and machine.
+
+    `given` are the options before the command filled in what was left to it, if they differ from `config`.
+    """
     return Record(
         command=command,
         config=config_json(config),
         metrics=metrics,
         environment=_machine() | environment,
+        given=given_json(given or config),
     )
 
 
@@ -119,6 +127,12 @@ def config_json(config: Any) -> dict[str, Any]:
         for item in fields(config)
         if spec_of(item).recorded
     }
+
+
+def given_json(config: Any) -> dict[str, Any]:
+    """Return the recorded options that differ from their defaults, as JSON values."""
+    given = {item.name for item in fields(config) if getattr(config, item.name) != item.default}
+    return {name: value for name, value in config_json(config).items() if name in given}
 
 
 def _plain(value: Any, *, place: bool) -> Any:

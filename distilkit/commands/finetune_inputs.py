@@ -1,6 +1,6 @@
 """What all seeds of a fine-tuning share: read, checked and encoded before the training starts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
@@ -18,6 +18,7 @@ from distilkit.tasks import encoding, labels, squad
 from distilkit.tasks.catalogue import HEADS, Task
 from distilkit.tasks.checks import check_labels
 from distilkit.tasks.rows import read_rows, read_validation, tasks_scored_on_test
+from distilkit.tasks.schedule import BASE_LAYERS, BASE_WIDTH, Schedule, default_schedule
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,14 @@ class TrainingInputs:
     rows: Dataset  # encoded training rows
     splits: dict[str, Dataset]  # rows to score, by metric prefix
     input_names: tuple[str, ...]  # the student's input tensors
+    schedule: Schedule  # for what the options leave open
     teacher: TaskTeacher | None = None
     about: dict[str, str] = field(default_factory=dict)  # entries for the record's environment
+    given: FinetuneOptions | None = None  # the options before defaults were filled in
+
+    def given_to(self, run: FinetuneOptions) -> FinetuneOptions | None:
+        """Return the given options of one run of several."""
+        return self.given and replace(self.given, output=run.output, seed=run.seed, seeds=run.seeds)
 
     def batches(self, options: FinetuneOptions) -> Batches:
         """Return the run's batches; rows of similar length share a batch."""
@@ -80,7 +87,10 @@ def prepare(task: Task, options: FinetuneOptions) -> TrainingInputs:
     if teacher:
         check_layer_losses(student, teacher, options)
     encoded = encode_training_rows(rows, task, tokenizer, student, teacher, options)
-    return TrainingInputs(task, tokenizer, encoded, splits, names, teacher, about)
+    width = getattr(student.config, "hidden_size", BASE_WIDTH)
+    layers = getattr(student.config, "num_hidden_layers", BASE_LAYERS)
+    schedule = default_schedule(task, width=width, layers=layers, rows=len(rows))
+    return TrainingInputs(task, tokenizer, encoded, splits, names, schedule, teacher, about)
 
 
 def open_student(task: Task, options: FinetuneOptions) -> PreTrainedModel:
