@@ -202,4 +202,8 @@ def remembered_teacher(directory: str | Path, commands: tuple[str, ...] = ("init
     return None
 
 
-COLLAPSED = "collapsed"  # a mark beside the scores: the same answer to every row
+COLLAPSED, NO_BETTER = "collapsed", "no_better_than_constant"
+FAILURES = {  # marks beside the scores of a model that learned nothing, and what they mean
+    COLLAPSED: "predicts the same label for every row",
+    NO_BETTER: "scores no better than predicting the most frequent label for every row",
+}

@@ -13,14 +13,15 @@ from transformers import PreTrainedModel
 from distilkit.commands.finetune_inputs import TrainingInputs, open_student, prepare
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError, DivergedError
+from distilkit.evaluation.failures import failure_of, mark_failure
 from distilkit.evaluation.scoring import headline_metric, score
 from distilkit.options.spec import flag
 from distilkit.options.tasks import FinetuneOptions, TaskName
 from distilkit.progress import say, warn
-from distilkit.record import COLLAPSED, MetricName, Record, config_json, read_biography, record, write_biography
+from distilkit.record import FAILURES, MetricName, Record, config_json, read_biography, record, write_biography
 from distilkit.tasks.catalogue import Task, averages, glue_average_tasks, resolve, with_task_defaults
 from distilkit.tasks.rows import read_rows, read_validation, scored_splits
-from distilkit.tasks.schedule import WARMUP, Schedule, with_schedule
+from distilkit.tasks.schedule import with_schedule
 from distilkit.training.devices import claim_once, device, is_main_process, state
 from distilkit.training.learning_curve import draw_run
 from distilkit.training.log import check_tracker
@@ -121,25 +122,12 @@ def finetune_task(task: Task, given: FinetuneOptions) -> Record:
     with claim_once(options.output, resume=options.resume, keep=keep):
         inputs = replace(prepare(task, options), given=given)
         options = with_schedule(options, inputs.schedule)
-        say_schedule(inputs, options)
+        if adapted := inputs.adapted_settings():
+            say(f"adapted to the model and {len(inputs.rows):,} rows: {adapted} (published: --recipe bert-glue)")
         if options.seeds == 1:
             return train_seed(inputs, options)
         with stop_signal():  # a signal at the end of one seed stops the next one
             return train_seeds(inputs, options)
-
-
-def say_schedule(inputs: TrainingInputs, options: FinetuneOptions) -> None:
-    """Tell which settings were adapted to the model and the rows, instead of the published ones."""
-    published = Schedule(inputs.task.lr, inputs.task.epochs, WARMUP)
-    adapted = [
-        f"{flag(name)} {value:g}"
-        for name, value in inputs.schedule._asdict().items()
-        if value != getattr(published, name)
-        and getattr(inputs.given, name) is None
-        and not (name == "epochs" and options.steps)
-    ]
-    if adapted:
-        say(f"adapted to the model and {len(inputs.rows):,} rows: {' '.join(adapted)} (published: --recipe bert-glue)")
 
 
 def check_same_seeds(options: FinetuneOptions) -> None:
@@ -173,8 +161,9 @@ def train_seed(inputs: TrainingInputs, options: FinetuneOptions) -> Record:
     )
     totals = train_student(student, inputs, options, early_stopping)
     scores = early_stopping.restore()
-    if _has_collapsed(scores):
-        warn(f"{task.name} with seed {options.seed} collapsed: it predicts the same label for every row")
+    scores |= mark_failure(task, inputs.splits[task.name], scores)
+    if failure := failure_of(scores):
+        warn(f"{task.name} with seed {options.seed} {failure.replace('_', ' ')}: {advice(failure, options)}")
     own = {"kept_evaluation": float(early_stopping.kept), "parameters": float(student.num_parameters())}
     metrics = scores | {name: value for name, value in totals.items() if "/" not in name} | own
     done = record("finetune", options, metrics, given=inputs.given_to(options), **_device(), **inputs.about)
@@ -212,8 +201,13 @@ def evaluation_interval(options: FinetuneOptions, per_epoch: int) -> int:
     return options.evaluate_every or math.ceil(per_epoch / (options.accumulate * state().num_processes))
 
 
-def _has_collapsed(scores: dict[str, float]) -> bool:
-    return any(MetricName.parse(name).metric == COLLAPSED for name in scores)
+def advice(failure: str, options: FinetuneOptions) -> str:
+    """Say what a failed run did, and what to try."""
+    longer = f"--steps {2 * options.steps}" if options.steps else f"--epochs {2 * options.epochs:g}"
+    rates = f"--lr {3 * options.lr:.2g} or {options.lr / 3:.2g}"
+    return (
+        f"it {FAILURES[failure]}; try {longer}, {rates} (now {options.lr:g}), or another --seed; then check the labels"
+    )
 
 
 def _device() -> dict[str, str]:
@@ -236,8 +230,8 @@ def train_seeds(inputs: TrainingInputs, options: FinetuneOptions) -> Record:
             warn(f"{task.name} with seed {seed} diverged: {error}")
             marks[f"seed-{seed}/diverged"] = 1.0
             continue
-        if _has_collapsed(records[-1].metrics):
-            marks[f"seed-{seed}/{COLLAPSED}"] = 1.0
+        if failure := failure_of(records[-1].metrics):
+            marks[f"seed-{seed}/{failure}"] = 1.0
     if not records:
         raise DivergedError(f"all {options.seeds} seeds diverged on {task.name}: lower --lr")
     headline = headline_metric(task)
@@ -264,7 +258,7 @@ def summarise_seeds(runs: list[dict[str, float]]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for name in runs[0]:
         values = [one[name] for one in runs if name in one]
-        if len(values) == len(runs) and MetricName.parse(name).metric != COLLAPSED:
+        if len(values) == len(runs) and MetricName.parse(name).metric not in FAILURES:
             metrics |= {name: statistics.median_low(values), f"{name}/min": min(values), f"{name}/max": max(values)}
     return metrics
 

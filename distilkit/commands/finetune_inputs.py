@@ -13,12 +13,13 @@ from distilkit.distillation.task_objective import TaskLoss
 from distilkit.distillation.teacher import TEACHER_PREFIX, TaskTeacher, open_task_teacher
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
+from distilkit.options.spec import flag
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.tasks import encoding, labels, squad
 from distilkit.tasks.catalogue import HEADS, Task
 from distilkit.tasks.checks import check_labels
 from distilkit.tasks.rows import read_rows, read_validation, tasks_scored_on_test
-from distilkit.tasks.schedule import BASE_LAYERS, BASE_WIDTH, Schedule, default_schedule
+from distilkit.tasks.schedule import BASE_LAYERS, BASE_WIDTH, WARMUP, Schedule, default_schedule
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,17 @@ class TrainingInputs:
     def given_to(self, run: FinetuneOptions) -> FinetuneOptions | None:
         """Return the given options of one run of several."""
         return self.given and replace(self.given, output=run.output, seed=run.seed, seeds=run.seeds)
+
+    def adapted_settings(self) -> str:
+        """Spell the settings that were adapted to the model and the rows, "" if all are given or as published."""
+        published = Schedule(self.task.lr, self.task.epochs, WARMUP)
+        given = {name for name in Schedule._fields if getattr(self.given, name) is not None}
+        given |= {"epochs"} if self.given and self.given.steps else set()
+        return " ".join(
+            f"{flag(name)} {value:g}"
+            for name, value in self.schedule._asdict().items()
+            if name not in given and value != getattr(published, name)
+        )
 
     def batches(self, options: FinetuneOptions) -> Batches:
         """Return the run's batches; rows of similar length share a batch."""
