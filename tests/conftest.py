@@ -16,6 +16,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoModel,
     AutoModelForMaskedLM,
     BertConfig,
     DistilBertConfig,
@@ -116,6 +117,20 @@ def make_checkpoint(
 def teacher(make_checkpoint: Callable[..., Path]) -> Path:
     """A tiny 4-layer BERT with a masked-LM head."""
     return make_checkpoint("bert", 4)
+
+
+@pytest.fixture(scope="session")
+def make_sentence_encoder(make_checkpoint: Callable[..., Path]) -> Callable[..., Path]:
+    """Return a function that writes a tiny sentence encoder of sentence-transformers: BERT, Pooling, Dense."""
+
+    def make(layers: int = 4, *, pooling: str = "cls", dense: int = 24, **changes: object) -> Path:
+        from sentence_files import write_modules
+
+        directory = make_checkpoint("bert", layers, AutoModel, **changes)
+        write_modules(directory, pooling, dense)
+        return directory
+
+    return make
 
 
 @pytest.fixture

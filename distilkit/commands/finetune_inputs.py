@@ -12,6 +12,7 @@ from distilkit.distillation.layer_matching import LayerMatching, map_layers
 from distilkit.distillation.task_objective import TaskLoss
 from distilkit.distillation.teacher import TEACHER_PREFIX, TaskTeacher, open_task_teacher
 from distilkit.encoders import checkpoint
+from distilkit.encoders.forward import INPUTS, input_names
 from distilkit.errors import DistilkitError
 from distilkit.options.spec import flag
 from distilkit.options.tasks import FinetuneOptions
@@ -94,7 +95,7 @@ def prepare(task: Task, options: FinetuneOptions) -> TrainingInputs:
     # Opened here to check its weights before anything long starts. Each seed opens it again, with a head of its own.
     student = open_student(task, options)
     tokenizer = checkpoint.open_tokenizer(options.model, student)
-    names = encoding.input_names(student)
+    names = input_names(student)
     teacher = open_task_teacher(options.teacher, task, tokenizer) if options.teacher else None
     if teacher:
         check_layer_losses(student, teacher, options)
@@ -147,11 +148,11 @@ def encode_training_rows(
     If the teacher has a tokenizer of its own, its columns begin with TEACHER_PREFIX. Otherwise both models share the
     columns, which are the inputs of either.
     """
-    names = encoding.input_names(student)
+    names = input_names(student)
     if teacher is None:
         return encode(rows, task, tokenizer, names, options, student)
     if not teacher.prefix:
-        union = tuple(name for name in encoding.INPUTS if name in names + teacher.inputs)
+        union = tuple(name for name in INPUTS if name in names + teacher.inputs)
         return encode(rows, task, tokenizer, union, options, student, teacher.model)
     encoded = encode(rows, task, tokenizer, names, options, student)
     theirs = encode(rows, task, teacher.tokenizer, teacher.inputs, options, teacher.model).remove_columns("labels")
