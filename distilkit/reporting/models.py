@@ -11,7 +11,6 @@ from distilkit.record import FAILURES, MetricName, Record, baselines_by_prefix, 
 from distilkit.reporting.records import (
     MEASUREMENTS,
     biography,
-    curve,
     eval_and_bench_records,
     metrics_of,
     models_by_prefix,
@@ -21,6 +20,7 @@ from distilkit.reporting.records import (
 )
 from distilkit.tasks.catalogue import TASKS
 from distilkit.tasks.rows import SCORED_ON_TEST
+from distilkit.training.log import read_log
 
 # what finetune's mark of a seed means
 SEED_MARKS = {"diverged": "does not count", **FAILURES}
@@ -112,7 +112,7 @@ def read(directories: Sequence[str]) -> Results:
             place,
             biography(Path(place)),
             collect_metrics(place, measured),
-            curve(Path(place)),
+            read_log(Path(place)),
             given=i < len(given),
         )
         for i, (name, place) in enumerate(zip(labels(list(places)), places, strict=True))
