@@ -13,7 +13,7 @@ from distilkit.evaluation.predictions import Predictions, SpanPredictions, predi
 from distilkit.evaluation.retention import Result
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.progress import is_first_process, warn
-from distilkit.record import COLLAPSED, MetricName
+from distilkit.record import COLLAPSED
 from distilkit.tasks import encoding, labels
 from distilkit.tasks.catalogue import HEADS, METRICS, Task, averages, glue_average_tasks, with_training_settings
 from distilkit.tasks.rows import read_tests, read_validation
@@ -58,7 +58,6 @@ def score_checkpoint(name: str, chosen: Sequence[Task], options: EvalOptions, ou
             numbers = rows["idx"][:] if "idx" in rows.column_names else range(len(rows))
             if out and not isinstance(predicted, SpanPredictions) and is_first_process():
                 predicted.write(out, file, numbers)
-    scores = {metric: value for metric, value in scores.items() if MetricName.parse(metric).metric != COLLAPSED}
     return Result(predictions, scores | averages(scores, chosen))
 
 
