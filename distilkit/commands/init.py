@@ -72,7 +72,7 @@ def init(options: InitOptions) -> Record:
         if not options.no_verify and not options.random:
             metrics["max_difference"] = verify(options, teacher, written, shorter, kept)
             metrics |= verify_embeddings(options, teacher, tokenizer, written, kept)
-        head = checkpoint.head_of(teacher.config)
+        head = checkpoint.head_of_model(teacher)
         layers = {"weights": "random"} if options.random else describe_layers(kept, depth, ranked)
         done = record("init", options, metrics, head=head, **layers)
         if not options.dry_run:
@@ -94,7 +94,7 @@ def rank_strategies(
     options: InitOptions, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> list[Candidate]:
     """Evaluate the layers that each strategy chooses, and those found by the search, on --corpus; best first."""
-    if checkpoint.head_of(teacher.config) != "masked-lm":
+    if checkpoint.head_of_model(teacher) != "masked-lm":
         raise DistilkitError("--strategy search requires a masked-LM head: choose another --strategy")
     depth = len(find_stack(teacher).layers)
     documents = corpus.read_documents(str(options.corpus)).shuffle(seed=options.seed)
