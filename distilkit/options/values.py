@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from distilkit.errors import OptionError
-from distilkit.options.spec import Spec, base_type, bounds, is_list, spec_of, typed_name
+from distilkit.options.spec import Spec, base_type, bounds, flag, is_list, spec_of, typed_name
 
 
 def check(item: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
@@ -77,3 +78,11 @@ def _parse_one(kind: Any, text: Any) -> Any:
         return kind(text)
     except ValueError:
         raise ValueError({int: "a whole number", float: "a number"}[kind]) from None
+
+
+def inside_text(name: str, output: Path, **texts: str | None) -> Iterator[str]:
+    """Yield an error line for each folder of text that an output lies in: the text would change with the run."""
+    for text_name, text in texts.items():
+        folder = Path(text).resolve() if text and Path(text).is_dir() else None
+        if folder and output.resolve().is_relative_to(folder):
+            yield f"{name} '{output}' lies inside the text of {flag(text_name)} '{text}': choose a place outside it"
