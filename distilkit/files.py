@@ -10,6 +10,7 @@ from pathlib import Path
 from distilkit.errors import DistilkitError
 
 BIOGRAPHY = "distilkit.json"
+EXPORT_MANIFEST = "export.json"  # which transformers writes beside an exported model
 PARTIAL = ".partial"  # how the names of unfinished files and directories end
 UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG,
@@ -49,6 +50,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a file atomically, as UTF-8."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def is_exported(name: str | Path) -> bool:
+    """Say whether a directory holds an exported model."""
+    return (Path(name) / EXPORT_MANIFEST).is_file()
 
 
 def is_writable(folder: Path) -> bool:

@@ -6,7 +6,7 @@ import pickle
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 import transformers
@@ -16,7 +16,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.errors import DistilkitError
-from distilkit.files import readable_by_umask, sync
+from distilkit.files import is_exported, readable_by_umask, sync
+
+if TYPE_CHECKING:
+    from transformers.exporters import ExportedModel
 
 Head = Literal[
     "masked-lm", "sequence-classification", "question-answering", "token-classification", "multiple-choice", "encoder"
@@ -63,7 +66,7 @@ def open_config(name: str) -> PretrainedConfig:
     # Raised for an unknown model type, custom code, or values of a wrong type.
     except (ValueError, KeyError, TypeError, StrictDataclassError) as error:
         raise DistilkitError(
-            f"'{name}' has a config.json that transformers cannot read ({_first_line(error)}): check it"
+            f"'{name}' has a config.json that transformers cannot read ({first_line(error)}): check it"
         ) from None
     kind = None
     if type(config) not in transformers.MODEL_FOR_MASKED_LM_MAPPING:
@@ -85,11 +88,12 @@ def head_of(config: PretrainedConfig) -> Head:
 
 def _unreachable(name: str, path: Path, error: Exception) -> str:
     if path.is_dir():
-        return f"'{name}' cannot be read ({_first_line(error)}): check its config.json"
-    return f"no directory '{name}', and no such checkpoint on the hub ({_first_line(error)}): give a local directory"
+        return f"'{name}' cannot be read ({first_line(error)}): check its config.json"
+    return f"no directory '{name}', and no such checkpoint on the hub ({first_line(error)}): give a local directory"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of a library's error, short enough for ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip(".:")
 
 
@@ -109,6 +113,8 @@ def open_model(
     only available as a pickle (unless `allow_pickle`, which unpickles tensors only), or if they are damaged.
     """
     config = open_config(name)
+    if is_exported(name):
+        raise DistilkitError(f"'{name}' is an exported model: give the checkpoint that it was made from")
     for key, value in changes.items():
         setattr(config, key, value)
     pickled = Path(name).is_dir() and not list(Path(name).glob("*.safetensors"))
@@ -125,7 +131,7 @@ def open_model(
         )
     except pickle.UnpicklingError as error:
         raise DistilkitError(
-            f"weights of '{name}' contain more than tensors ({_first_line(error)}): convert them to safetensors"
+            f"weights of '{name}' contain more than tensors ({first_line(error)}): convert them to safetensors"
         ) from None
     except (OSError, SafetensorError) as error:
         if pickled and not allow_pickle:
@@ -133,10 +139,10 @@ def open_model(
                 f"'{name}' has no model.safetensors, and pickles are not read: convert its weights"
                 " (distilkit init … --allow-pickle does)"
             ) from None
-        raise DistilkitError(f"weights of '{name}' cannot be read ({_first_line(error)}): save them again") from None
+        raise DistilkitError(f"weights of '{name}' cannot be read ({first_line(error)}): save them again") from None
     except (ValueError, RuntimeError) as error:
         raise DistilkitError(
-            f"weights of '{name}' do not fit its config.json ({_first_line(error)}): check it"
+            f"weights of '{name}' do not fit its config.json ({first_line(error)}): check it"
         ) from None
     missing = set(report["missing_keys"]) | {key[0] for key in report["mismatched_keys"]}
     _refuse_missing(name, head, model, missing, new_head=new_head)
@@ -211,7 +217,7 @@ def open_tokenizer(name: str, model: PreTrainedModel | None = None, *, fast: boo
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise DistilkitError(
-            f"'{name}' has no readable tokenizer ({_first_line(error)}): add its tokenizer.json"
+            f"'{name}' has no readable tokenizer ({first_line(error)}): add its tokenizer.json"
         ) from None
     if (fast and not tokenizer.is_fast) or len(tokenizer) < 6:
         raise DistilkitError(
@@ -237,7 +243,7 @@ def redefine(tokenizer: PreTrainedTokenizerBase, definition: str) -> PreTrainedT
         return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(directory, trust_remote_code=False))
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+def save(model: "PreTrainedModel | ExportedModel", tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     """Save a model and its tokenizer: write to a temporary directory first, then move the files."""
     partial = directory / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -246,7 +252,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
     except SafetensorError as error:  # safetensors' own error for a full disk
-        raise OSError(errno.ENOSPC, _first_line(error)) from None
+        raise OSError(errno.ENOSPC, first_line(error)) from None
     for path in sorted(partial.iterdir()):
         readable_by_umask(path)  # safetensors makes files that only their owner can read
         sync(path)

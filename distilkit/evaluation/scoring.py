@@ -9,9 +9,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilkit.encoders import checkpoint
 from distilkit.evaluation.predictions import Predictions, SpanPredictions, predict, read_span_predictions
 from distilkit.evaluation.retention import Result
+from distilkit.files import is_exported
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.progress import is_first_process, warn
 from distilkit.record import COLLAPSED, MetricName
+from distilkit.runtimes.exported import open_model
 from distilkit.tasks import encoding, labels
 from distilkit.tasks.catalogue import HEADS, Task, averages, with_training_settings
 from distilkit.tasks.rows import read_tests, read_validation
@@ -39,8 +41,8 @@ def score_checkpoint(name: str, chosen: Sequence[Task], options: EvalOptions, ou
     for task in chosen:
         path = name if len(chosen) == 1 else f"{name}/{task.name}"
         data = options.data / task.name if options.data and len(chosen) > 1 else options.data
-        model = checkpoint.open_model(path, HEADS[task.kind])
-        tokenizer = checkpoint.open_tokenizer(path, model)
+        model = open_model(path, HEADS[task.kind])
+        tokenizer = checkpoint.open_tokenizer(path, None if is_exported(path) else model)
         labelled = labels.labels_from_model(task, model.config, options.kind) if task.name == "custom" else task
         order = labels.label_order(labelled, model.config, path)
         splits = read_validation(labelled, data)

@@ -1,0 +1,87 @@
+"""Turn a checkpoint into a program of another runtime, with transformers' exporters."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from distilkit.encoders import checkpoint
+from distilkit.encoders.forward import input_names, required_inputs
+from distilkit.errors import DistilkitError
+from distilkit.runtimes.formats import export_config
+
+if TYPE_CHECKING:
+    from transformers.exporters import ExportedModel
+
+SAMPLE_LENGTH = 16  # tokens
+
+
+def open_whole(name: str) -> PreTrainedModel:
+    """Open a checkpoint with the head that it was saved with.
+
+    Raises DistilkitError for a multiple-choice head, whose inputs have another shape.
+    """
+    head = checkpoint.head_of(checkpoint.open_config(name))
+    if head == "multiple-choice":
+        raise DistilkitError(f"'{name}' has a multiple-choice head, which cannot be exported: give another checkpoint")
+    return checkpoint.open_model(name, head)
+
+
+def export_model(model: PreTrainedModel, form: str, *, int8: bool = False) -> "ExportedModel":
+    """Export a model for any batch size and length.
+
+    Raises DistilkitError if the format cannot express the model.
+    """
+    from transformers.exporters import AutoHfExporter
+
+    inputs = sample_inputs(model)
+    config = export_config(form, list(inputs), checkpoint.max_tokens(model), int8=int8)
+    model.config.architectures = [type(model).__name__]
+    try:
+        with silence():
+            return AutoHfExporter.from_config(config).export(model.eval(), inputs, config)
+    except Exception as error:  # tracing, conversion and quantisation each have their own
+        raise DistilkitError(
+            f"a {model.config.model_type} model cannot be exported to {form} ({checkpoint.first_line(error)}): choose "
+            "another --format"
+        ) from error
+
+
+def sample_inputs(model: PreTrainedModel) -> dict[str, Any]:
+    """Return inputs (2, T) for the trace, with padding in the second row."""
+    length = min(SAMPLE_LENGTH, checkpoint.max_tokens(model) or SAMPLE_LENGTH)
+    return random_inputs(model, [length, length - 1], torch.Generator().manual_seed(0))
+
+
+def random_inputs(
+    model: PreTrainedModel, lengths: Sequence[int], generator: torch.Generator, *, left: bool = False
+) -> dict[str, Tensor]:
+    """Draw the inputs (B, T) of a model: rows of these lengths, padded on the right, or `left`, to the longest."""
+    padding = model.config.pad_token_id or 0
+    known = torch.tensor([i for i in range(model.config.vocab_size) if i != padding])
+    shape = (len(lengths), max(lengths))
+    mask = (torch.arange(shape[1]) < torch.tensor(lengths)[:, None]).long()
+    mask = mask.flip(1) if left else mask
+    ids = known[torch.randint(len(known), shape, generator=generator)].where(mask.bool(), padding)
+    segments = torch.randint(2, shape, generator=generator) * mask
+    values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": segments}
+    return {name: values[name] for name in input_names(model)} | required_inputs(model, ids)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Context manager: hide what the exporters print, warn and log. What goes wrong is raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
