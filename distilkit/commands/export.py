@@ -13,7 +13,7 @@ from distilkit.options.tasks import EvalOptions, TaskOptions
 from distilkit.progress import warn
 from distilkit.record import Record, read_biography, record, write_biography
 from distilkit.runtimes.exported import program_bytes
-from distilkit.runtimes.exporting import export_model, open_whole
+from distilkit.runtimes.exporting import export_model, open_whole, sentence_layout
 from distilkit.runtimes.formats import require_packages
 from distilkit.runtimes.verify import verify
 from distilkit.tasks.catalogue import Task, resolve, with_training_settings
@@ -28,12 +28,12 @@ def export(options: ExportOptions) -> Record:
     """
     require_packages(options.format)
     chosen = resolve(options) if options.task else []
-    model = open_whole(options.model)
-    tokenizer = checkpoint.open_tokenizer(options.model, model)
-    tokenizer.model_max_length = min(tokenizer.model_max_length, checkpoint.max_tokens(model) or 2**20)
+    model, tokenizer = open_whole(options.model)
     history = read_biography(options.model)
     with claim(options.output) as out:
         checkpoint.save(export_model(model, options.format, int8=options.int8), tokenizer, out)
+        if layout := sentence_layout(options.model):
+            layout.write(out)
         metrics = {
             "bytes": float(program_bytes(out)),
             "max_difference": verify(str(out), options.model, options.seed, exact=not options.int8),
@@ -42,8 +42,8 @@ def export(options: ExportOptions) -> Record:
             metrics |= score_both(options, chosen[0], out)
         elif options.int8:
             warn("the loss of score by --int8 was not measured: give --task and --data")
-        head = checkpoint.head_of(model.config)
-        done = record("export", options, metrics, head=head, architecture=type(model).__name__)
+        head = "sentence" if layout else checkpoint.head_of(model.config)
+        done = record("export", options, metrics, head=head)
         write_biography(out, [*history, done])
     return done
 

@@ -5,14 +5,16 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.encoders import checkpoint
 from distilkit.encoders.forward import input_names, required_inputs
+from distilkit.encoders.sentence import SentenceEncoder, open_sentence_encoder
+from distilkit.encoders.sentence_layout import Layout, read_layout
 from distilkit.errors import DistilkitError
 from distilkit.runtimes.formats import export_config
 
@@ -22,15 +24,47 @@ if TYPE_CHECKING:
 SAMPLE_LENGTH = 16  # tokens
 
 
-def open_whole(name: str) -> PreTrainedModel:
-    """Open a checkpoint with the head that it was saved with.
+class EmbeddingModel(nn.Module):
+    """A sentence encoder as one model: inputs to embeddings. Texts start with the default prompt, if there is one."""
 
+    def __init__(self, encoder: SentenceEncoder) -> None:
+        super().__init__()
+        self.config, self.base_model, self.head = encoder.model.config, encoder.model, encoder.head
+        self.prompt_tokens = encoder.prompt_tokens()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return the embeddings (B, D) of inputs (B, T), by the name that sentence-transformers gives them."""
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        states = self.base_model(**batch, **segments).last_hidden_state  # (B, T, H)
+        return {"sentence_embedding": self.head(states, attention_mask, self.prompt_tokens)}
+
+
+def open_whole(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Open a checkpoint with the head that it was saved with, or with the modules of a sentence encoder.
+
+    The tokenizer's model_max_length is the number of tokens that the model takes.
     Raises DistilkitError for a multiple-choice head, whose inputs have another shape.
     """
     head = checkpoint.head_of(checkpoint.open_config(name))
     if head == "multiple-choice":
         raise DistilkitError(f"'{name}' has a multiple-choice head, which cannot be exported: give another checkpoint")
-    return checkpoint.open_model(name, head)
+    if sentence_layout(name):
+        encoder = open_sentence_encoder(name)
+        encoder.tokenizer.model_max_length = encoder.max_length
+        return cast(PreTrainedModel, EmbeddingModel(encoder)), encoder.tokenizer  # it has what is used here
+    model = checkpoint.open_model(name, head)
+    tokenizer = checkpoint.open_tokenizer(name, model)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, checkpoint.max_tokens(model) or 2**20)
+    return model, tokenizer
+
+
+def sentence_layout(name: str) -> Layout | None:
+    """Return the layout of a sentence encoder, None for another checkpoint."""
+    layout = read_layout(name) if checkpoint.head_of(checkpoint.open_config(name)) == "encoder" else None
+    return layout if layout and layout.is_sentence_encoder else None
 
 
 def export_model(model: PreTrainedModel, form: str, *, int8: bool = False) -> "ExportedModel":
@@ -42,7 +76,7 @@ def export_model(model: PreTrainedModel, form: str, *, int8: bool = False) -> "E
 
     inputs = sample_inputs(model)
     config = export_config(form, list(inputs), checkpoint.max_tokens(model), int8=int8)
-    model.config.architectures = [type(model).__name__]
+    model.config.architectures = model.config.architectures or [type(model).__name__]
     try:
         with silence():
             return AutoHfExporter.from_config(config).export(model.eval(), inputs, config)

@@ -45,7 +45,7 @@ def export_config(form: str, inputs: Sequence[str], max_tokens: int | None, *, i
         "executorch": exporters.ExecutorchConfig,
     }
     batch = Dim("batch", max=MAX_BATCH) if form == "executorch" else Dim("batch")
-    shape = {0: batch, 1: Dim("length", max=max_tokens)}
+    shape = {0: batch, 1: Dim("length", min=1, max=max_tokens)}
     quantizer = exporters.OnnxRuntimeQuantizer(exporters.OnnxRuntimeDynamicConfig(per_channel=True)) if int8 else None
     return configs[form](dynamic=True, dynamic_shapes=dict.fromkeys(inputs, shape), quantizer=quantizer)
 

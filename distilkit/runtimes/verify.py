@@ -35,7 +35,7 @@ def largest_difference(exported: str, name: str, seed: int) -> tuple[float, floa
     Batch sizes, lengths, padding and its side are random. The first batch is a single token, the second has one row of
     the greatest length.
     """
-    ours, theirs = open_exported(exported), open_whole(name)
+    ours, (theirs, _) = open_exported(exported), open_whole(name)
     longest = min(MAX_LENGTH, checkpoint.max_tokens(theirs) or MAX_LENGTH)
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.randint(1, MAX_BATCH + 1, (BATCHES,), generator=generator).tolist()
