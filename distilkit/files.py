@@ -39,6 +39,20 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def staging(directory: Path) -> Iterator[Path]:
+    """Yield a new directory inside `directory`, for a library to write files to; then move them up, on disk."""
+    partial = directory / PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    for path in sorted(partial.iterdir()):
+        readable_by_umask(path)  # safetensors makes files that only their owner can read
+        sync(path)
+        path.replace(directory / path.name)
+    partial.rmdir()
+
+
 def readable_by_umask(path: Path) -> None:
     """Give a file the mode that the umask gives to new files."""
     mask = os.umask(0)

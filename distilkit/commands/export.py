@@ -12,7 +12,7 @@ from distilkit.options.export import ExportOptions
 from distilkit.options.tasks import EvalOptions, TaskOptions
 from distilkit.progress import warn
 from distilkit.record import Record, read_biography, record, write_biography
-from distilkit.runtimes.exported import program_bytes
+from distilkit.runtimes.exported import program_bytes, save_exported
 from distilkit.runtimes.exporting import export_model, open_whole, sentence_layout
 from distilkit.runtimes.formats import require_packages
 from distilkit.runtimes.verify import verify
@@ -31,7 +31,7 @@ def export(options: ExportOptions) -> Record:
     model, tokenizer = open_whole(options.model)
     history = read_biography(options.model)
     with claim(options.output) as out:
-        checkpoint.save(export_model(model, options.format, int8=options.int8), tokenizer, out)
+        save_exported(export_model(model, options.format, int8=options.int8), tokenizer, out)
         if layout := sentence_layout(options.model):
             layout.write(out)
         metrics = {
@@ -42,7 +42,7 @@ def export(options: ExportOptions) -> Record:
             metrics |= score_both(options, chosen[0], out)
         elif options.int8:
             warn("the loss of score by --int8 was not measured: give --task and --data")
-        head = "sentence" if layout else checkpoint.head_of(model.config)
+        head = "sentence" if layout else checkpoint.head_of_model(model)
         done = record("export", options, metrics, head=head)
         write_biography(out, [*history, done])
     return done

@@ -60,7 +60,7 @@ def init(options: InitOptions) -> Record:
         }
         if not options.no_verify:
             metrics["max_difference"] = verify(options, teacher, student._replace(model=model), shorter, kept)
-        head = checkpoint.head_of(teacher.config)
+        head = checkpoint.head_of_model(teacher)
         done = record("init", options, metrics, head=head, **describe_layers(kept, depth, ranked))
         if not options.dry_run:
             write_biography(out, [*read_biography(options.teacher), done])
@@ -81,7 +81,7 @@ def rank_strategies(
     options: InitOptions, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> list[Candidate]:
     """Evaluate the layers that each strategy chooses, and those found by the search, on --corpus; best first."""
-    if checkpoint.head_of(teacher.config) != "masked-lm":
+    if checkpoint.head_of_model(teacher) != "masked-lm":
         raise DistilkitError("--strategy search requires a masked-LM head: choose another --strategy")
     depth = len(find_stack(teacher).layers)
     documents = corpus.read_documents(str(options.corpus)).shuffle(seed=options.seed)

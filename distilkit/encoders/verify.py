@@ -15,7 +15,7 @@ INPUT_TOKENS = 192  # tokens; longer than the window of ModernBERT's local layer
 TOLERANCE = 1e-5  # relative to the largest output; allows for rounding if a factor was folded into weights
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def max_output_difference(
     teacher: PreTrainedModel, student: PreTrainedModel, kept: Sequence[int], kept_ids: Sequence[int] | None
 ) -> tuple[float, float]:
@@ -30,7 +30,7 @@ def max_output_difference(
     index = torch.tensor(kept_ids) if kept_ids else torch.arange(size)
     with skip_layers(teacher, kept):
         expected = run_model(teacher.float(), index[ids])
-    if checkpoint.head_of(teacher.config) == "masked-lm":
+    if checkpoint.head_of_model(teacher) == "masked-lm":
         expected["logits"] = expected["logits"][..., index]  # (B, T, V)
     found = run_model(student.float(), ids)  # DistilBERT has no pooler output
     if not found or any(name not in expected or expected[name].shape != found[name].shape for name in found):

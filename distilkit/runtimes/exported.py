@@ -1,17 +1,18 @@
 """Open an exported model and call it like the checkpoint that it came from."""
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.encoders import checkpoint
-from distilkit.encoders.checkpoint import Head
-from distilkit.errors import DistilkitError
-from distilkit.files import EXPORT_MANIFEST, is_exported
+from distilkit.encoders.contents import Head, named_head
+from distilkit.errors import DistilkitError, library_errors
+from distilkit.files import EXPORT_MANIFEST, is_exported, staging
 from distilkit.runtimes.formats import require_packages, runner_options
 
 if TYPE_CHECKING:
@@ -46,26 +47,28 @@ def open_exported(name: str, threads: int | None = None) -> RuntimeModel:
 
     tokenizer = checkpoint.open_tokenizer(name)
     options = runner_options(form, threads or torch.get_num_threads())
-    try:
-        program = ExportedModel.from_pretrained(name, local_files_only=True, **options)
-        model = RuntimeModel(program)
-    except Exception as error:  # each runtime has its own for a damaged file
-        raise damaged(name, error) from error
+    with unreadable(name):
+        model = RuntimeModel(ExportedModel.from_pretrained(name, local_files_only=True, **options))
     model.config.max_position_embeddings = tokenizer.model_max_length  # RoBERTa's config counts two too many
     return model
 
 
+def save_exported(program: "ExportedModel", tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Save an exported model with its tokenizer."""
+    with staging(directory) as partial:
+        program.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+
+
 def format_of(name: str) -> str:
     """Return the format of an exported model."""
-    try:
+    with unreadable(name):
         return str(json.loads((Path(name) / EXPORT_MANIFEST).read_text(encoding="utf-8"))["export_format"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise damaged(name, error) from None
 
 
-def damaged(name: str, error: Exception) -> DistilkitError:
-    """Return the error for an exported model that cannot be read."""
-    return DistilkitError(f"exported model '{name}' cannot be read ({checkpoint.first_line(error)}): export it again")
+def unreadable(name: str) -> AbstractContextManager[None]:
+    """Context manager: turn whatever a runtime raises on damaged files into one line."""
+    return library_errors(f"exported model '{name}' cannot be read", "export it again")
 
 
 def open_model(name: str, head: Head) -> PreTrainedModel:
@@ -75,7 +78,7 @@ def open_model(name: str, head: Head) -> PreTrainedModel:
     """
     if not is_exported(name):
         return checkpoint.open_model(name, head)
-    found = checkpoint.head_of(checkpoint.open_config(name))
+    found = named_head(checkpoint.open_config(name).architectures)
     if found != head:
         raise DistilkitError(f"'{name}' was exported with a {found} head, and this takes a {head} head: export another")
     return open_exported(name)

@@ -15,7 +15,7 @@ from distilkit.encoders import checkpoint
 from distilkit.encoders.forward import input_names, required_inputs
 from distilkit.encoders.sentence import SentenceEncoder, open_sentence_encoder
 from distilkit.encoders.sentence_layout import Layout, read_layout
-from distilkit.errors import DistilkitError
+from distilkit.errors import DistilkitError, library_errors
 from distilkit.runtimes.formats import export_config
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def open_whole(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     The tokenizer's model_max_length is the number of tokens that the model takes.
     Raises DistilkitError for a multiple-choice head, whose inputs have another shape.
     """
-    head = checkpoint.head_of(checkpoint.open_config(name))
+    head = checkpoint.head_of(name)
     if head == "multiple-choice":
         raise DistilkitError(f"'{name}' has a multiple-choice head, which cannot be exported: give another checkpoint")
     if sentence_layout(name):
@@ -63,7 +63,7 @@ def open_whole(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 def sentence_layout(name: str) -> Layout | None:
     """Return the layout of a sentence encoder, None for another checkpoint."""
-    layout = read_layout(name) if checkpoint.head_of(checkpoint.open_config(name)) == "encoder" else None
+    layout = read_layout(name) if checkpoint.head_of(name) == "encoder" else None
     return layout if layout and layout.is_sentence_encoder else None
 
 
@@ -76,15 +76,11 @@ def export_model(model: PreTrainedModel, form: str, *, int8: bool = False) -> "E
 
     inputs = sample_inputs(model)
     config = export_config(form, list(inputs), checkpoint.max_tokens(model), int8=int8)
-    model.config.architectures = model.config.architectures or [type(model).__name__]
-    try:
-        with silence():
-            return AutoHfExporter.from_config(config).export(model.eval(), inputs, config)
-    except Exception as error:  # tracing, conversion and quantisation each have their own
-        raise DistilkitError(
-            f"a {model.config.model_type} model cannot be exported to {form} ({checkpoint.first_line(error)}): choose "
-            "another --format"
-        ) from error
+    named = model.base_model if isinstance(model, EmbeddingModel) else model
+    model.config.architectures = [type(named).__name__]
+    problem = f"a {model.config.model_type} model cannot be exported to {form}"
+    with library_errors(problem, "choose another --format"), silence():
+        return AutoHfExporter.from_config(config).export(model.eval(), inputs, config)
 
 
 def sample_inputs(model: PreTrainedModel) -> dict[str, Any]:
