@@ -185,6 +185,32 @@ def bench(
 ) -> Record:
     """Measure parameters, size, latency, throughput and memory."""
 
+def export(
+    model: str | Path,
+    *,
+    output: str | Path,
+    data: str | Path | None = ...,
+    task: Literal["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli", "glue", "squad", "squad_v2", "imdb", "custom"] | None = ...,
+    text: Sequence[str] | str | None = ...,
+    label: str | None = ...,
+    kind: Literal["classification", "multi-label", "regression"] | None = ...,
+    max_length: int | None = ...,
+    long: Literal["head", "head-tail", "windows"] | None = ...,
+    format: Literal["onnx", "openvino", "executorch"] = ...,
+    int8: bool = ...,
+    max_drop: float = ...,
+    stride: int | None = ...,
+    n_best: int | None = ...,
+    max_answer_length: int | None = ...,
+    null_threshold: float | None = ...,
+    batch_size: int = ...,
+    seed: int = ...,
+    recipe: str | Path | None = ...,
+    quiet: bool = ...,
+    verbose: bool = ...,
+) -> Record:
+    """Export a checkpoint to another runtime, and check that it computes the same."""
+
 def report(
     *directories: str | Path,
     output: str | Path,

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from distilkit.encoders.contents import (
 )
 from distilkit.encoders.weights import read_tensors, widest
 from distilkit.errors import DistilkitError, first_words, library_errors
-from distilkit.files import PARTIAL, make_directory, note_made, readable_by_umask, sync, writing
+from distilkit.files import staging
 from distilkit.progress import say_once
 
 # Config fields that name files beside the checkpoint: code, and weights under another name.
@@ -221,12 +220,8 @@ def redefine(tokenizer: PreTrainedTokenizerBase, definition: str) -> PreTrainedT
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Save a model and its tokenizer: write to a temporary directory first, then move the files."""
-    partial = directory / PARTIAL
-    shutil.rmtree(partial, ignore_errors=True)
-    with writing(directory):
-        for folder in reversed(make_directory(partial)):
-            note_made(folder, whole=folder == partial)
+    """Save a model and its tokenizer."""
+    with staging(directory) as partial:
         try:
             model.save_pretrained(partial)
             model.config.dtype = widest(model.state_dict())  # save_pretrained names the one of the first weight
@@ -238,12 +233,6 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
             if "os error" not in str(error):  # tokenizers has no class of its own for a full disk
                 raise
             raise OSError(errno.ENOSPC, first_words(error)) from None
-        for path in sorted(partial.iterdir()):
-            readable_by_umask(path)  # safetensors makes files that only their owner can read
-            sync(path)
-            path.replace(directory / path.name)
-            note_made(directory / path.name)
-        partial.rmdir()
 
 
 def same_vocabulary(a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase) -> bool:
