@@ -47,7 +47,8 @@ class TaskOptions(CommonOptions, panel="Task"):
         None,
     )
     stride: int = option(
-        "Tokens that neighbouring windows of a long context share " + AS_TRAINED.format(128),
+        "Tokens that neighbouring windows of a long context share "
+        + AS_TRAINED.format("128, at most a third of --max-length"),
         None,
         min=0,
         max=2**20,

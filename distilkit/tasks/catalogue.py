@@ -195,6 +195,8 @@ def _fill_settings(task: Task, options: C, trained: dict[str, Any]) -> C:
     given = {name: getattr(options, name) for name in TASK_SETTINGS if hasattr(options, name)}
     defaults = {name: getattr(task, name) for name in given} | {k: v for k, v in trained.items() if v is not None}
     values = {name: defaults[name] if value is None else value for name, value in given.items()}
+    if task.kind == "span" and given["stride"] is None:
+        values["stride"] = min(values["stride"], values["max_length"] // 3)  # the published share: 128 of 384
     for name in SPAN_OPTIONS:
         if task.kind != "span" and given[name] is not None:
             raise DistilkitError(f"{flag(name)} requires --task squad or squad_v2, not {task.name}: remove it")
