@@ -59,5 +59,5 @@ class InitOptions(CommonOptions, panel="Student"):
             yield "--strategy search measures on text: give a --corpus"
         if self.strategy == "search" and self.keep is not None:
             yield "--strategy search chooses the layers itself: remove --keep"
-        if self.vocabulary and self.vocabulary.isdigit() and self.corpus is None:
+        if self.vocabulary and self.vocabulary.isdecimal() and self.corpus is None:
             yield "--vocabulary N counts tokens in a text: give it as --corpus"
