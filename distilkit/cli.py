@@ -57,7 +57,7 @@ def register(name: str, options_class: type[CommonOptions]) -> None:
 
     def body(ctx: typer.Context, **values: Any) -> None:
         typed = {key: value for key, value in values.items() if _is_typed(ctx, key)}
-        with_exit_codes(lambda: execute(name, options_class, typed), verbose=bool(values["verbose"]))
+        with_exit_codes(lambda: execute(name, options_class, typed))
 
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     parameters = [context, *(_parameter(item, kind) for item, kind in fields_of(options_class))]
@@ -158,7 +158,7 @@ def execute(name: str, options_class: type[CommonOptions], typed: dict[str, Any]
     return 3 if failures else 0
 
 
-def with_exit_codes(work: Callable[[], int], *, verbose: bool = False) -> None:
+def with_exit_codes(work: Callable[[], int]) -> None:
     """Run and turn the outcome into the contract's exit codes; a bug keeps its traceback."""
     with contextlib.suppress(ValueError):  # not the main thread
         for number in (signal.SIGINT, *stopping_signals()):  # where no training listens, clean up and exit
@@ -166,8 +166,6 @@ def with_exit_codes(work: Callable[[], int], *, verbose: bool = False) -> None:
     try:
         code = work()
     except DistilkitError as error:
-        if verbose and error.__cause__ is not None:
-            progress.complain("cause", repr(error.__cause__))
         progress.complain("error", str(error))
         code = 1
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from distilkit.errors import DistilkitError, UnwritableError
 
 BIOGRAPHY = "distilkit.json"
 LOCK = ".distilkit.lock"  # in an output directory, while a run writes to it; a killed run leaves it behind
+EXPORT_MANIFEST = "export.json"  # which transformers writes beside an exported model
 PARTIAL = ".partial"  # how the names of unfinished files and directories end
 MAX_JSON_BYTES = 2**26  # of a record or a manifest, which have a few thousand
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -62,6 +63,23 @@ def replacing(path: Path) -> Iterator[Path]:
         remove(partial, whole=False)
 
 
+@contextlib.contextmanager
+def staging(directory: Path) -> Iterator[Path]:
+    """Yield a new directory inside `directory`, for a library to write files to; then move them up, on disk."""
+    partial = directory / PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    with writing(directory):
+        for folder in reversed(make_directory(partial)):
+            note_made(folder, whole=folder == partial)
+        yield partial
+        for path in sorted(partial.iterdir()):
+            readable_by_umask(path)  # safetensors makes files that only their owner can read
+            sync(path)
+            path.replace(directory / path.name)
+            note_made(directory / path.name)
+        partial.rmdir()
+
+
 def readable_by_umask(path: Path) -> None:
     """Give a file the mode that the umask gives to new files."""
     mask = os.umask(0)
@@ -106,6 +124,11 @@ def read_json(path: Path) -> Any:
         raise ValueError(error.strerror or str(error)) from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def is_exported(name: str | Path) -> bool:
+    """Say whether a directory holds an exported model."""
+    return (Path(name) / EXPORT_MANIFEST).is_file()
 
 
 def is_writable(folder: Path) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from distilkit.errors import DistilkitError
-from distilkit.record import COMPARISONS, MetricName
+from distilkit.record import COMPARISONS, FAILURES, MetricName
 
 OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
@@ -17,7 +17,7 @@ def unmet_gates(requirements: tuple[str, ...], metrics: dict[str, float]) -> lis
     A gate is `NAME OP NUMBER`; OP is one of >= <= > <. NAME is the full name of a metric, its end (`speedup` means
     every metric whose name ends in `/speedup`), or the part before its last word (`retention` means every
     `retention/<task>`, but not `retention/<task>/low`). A gate applies to a teacher's or baseline's metric only if it
-    gives the full name.
+    gives the full name. A model that learned nothing meets no gate.
     Raises DistilkitError if a gate cannot be read or names no metric.
     """
     lines = []
@@ -33,7 +33,17 @@ def unmet_gates(requirements: tuple[str, ...], metrics: dict[str, float]) -> lis
         lines += [
             f"{gate}: {key} is {value:.6g}" for key, value in matching.items() if not OPERATORS[compare](value, bound)
         ]
-    return lines
+    return [*lines, *failed_models(metrics)] if requirements else []
+
+
+def failed_models(metrics: Iterable[str]) -> list[str]:
+    """Return a line for each scored model that learned nothing: no gate on it is met, whatever its scores."""
+    parsed = [name for name in map(MetricName.parse, metrics) if name.metric in FAILURES and not name.seed]
+    return [
+        f"{name.task}: {'model ' + name.model if name.model else 'the model'} {FAILURES[name.metric]}"
+        for name in parsed
+        if not name.model.startswith(("teacher", "control"))
+    ]
 
 
 def gate_words(gate: str) -> set[str]:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -93,12 +93,16 @@ class BenchSetting(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What a command did; the table, --json and distilkit.json are views of it."""
+    """What a command did; the table, --json and distilkit.json are views of it.
+
+    `config` has the options as they were used, `given` those that were typed, or taken from a recipe.
+    """
 
     command: str
     config: dict[str, Any]
     metrics: dict[str, float]
     environment: dict[str, str]
+    given: dict[str, Any] = field(default_factory=dict)
     schema: int = 1
 
     def to_json(self) -> dict[str, Any]:
@@ -106,13 +110,17 @@ class Record:
         return {"schema": self.schema, **{k: v for k, v in asdict(self).items() if k != "schema"}}
 
 
-def record(command: str, config: Any, metrics: dict[str, float], **environment: str) -> Record:
-    """Make the record of a command that has just run; `environment` is added to versions and machine."""
+def record(command: str, config: Any, metrics: dict[str, float], *, given: Any = None, **environment: str) -> Record:
+    """Make the record of a command that has just run; `environment` is added to versions and machine.
+
+    `given` are the options before the command filled in what was left to it, if they differ from `config`.
+    """
     return Record(
         command=command,
         config=config_json(config),
         metrics=metrics,
         environment=_machine() | environment,
+        given=given_json(given or config),
     )
 
 
@@ -123,6 +131,12 @@ def config_json(config: Any) -> dict[str, Any]:
         for item in fields(config)
         if spec_of(item).recorded
     }
+
+
+def given_json(config: Any) -> dict[str, Any]:
+    """Return the recorded options that differ from their defaults, as JSON values."""
+    given = {item.name for item in fields(config) if getattr(config, item.name) != item.default}
+    return {name: value for name, value in config_json(config).items() if name in given}
 
 
 def _plain(value: Any, *, place: bool) -> Any:
@@ -267,4 +281,8 @@ def remembered_teacher(directory: str | Path, commands: tuple[str, ...] = ("init
     return None
 
 
-COLLAPSED = "collapsed"  # a mark beside the scores: the same answer to every row
+COLLAPSED, NO_BETTER = "collapsed", "no_better_than_constant"
+FAILURES = {  # marks beside the scores of a model that learned nothing, and what they mean
+    COLLAPSED: "predicts the same label for every row",
+    NO_BETTER: "scores no better than predicting the most frequent label for every row",
+}

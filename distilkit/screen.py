@@ -103,7 +103,8 @@ def sizes(done: Record) -> tuple[list[str], Rows]:
     parsed = map(MetricName.parse, done.metrics)
     parts = [str(name._replace(model="")) for name in parsed if name.model == "teacher"]
     rows: Rows = [(part, *(done.metrics.get(f"{model}/{part}") for model in ("teacher", "student"))) for part in parts]
-    choice = [(f"layers {name}", "", done.environment.get(f"{name}_layers")) for name in ("kept", "dropped")]
+    facts = {"layers kept": "kept_layers", "layers dropped": "dropped_layers", "weights": "weights"}
+    choice = [(title, "", done.environment[key]) for title, key in facts.items() if key in done.environment]
     others = [(name, None, value) for name, value in done.metrics.items() if "/" not in name]
     return ["", "teacher", "student"], [*choice, *rows, *others]
 

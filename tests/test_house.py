@@ -12,7 +12,7 @@ HOUSE = Path(distilkit.__file__).parent
 FLOORS = [
     {"errors", "formatting", "progress", "files", "record", "gates", "screen", "signals", "options", "__init__"},
     {"encoders", "data"},
-    {"training", "tasks", "export"},
+    {"training", "tasks", "runtimes"},
     {"distillation", "evaluation", "benchmark", "reporting"},
     {"commands"},
     {"cli"},
@@ -131,8 +131,9 @@ def test_typer_lives_in_the_command_line_alone() -> None:
 
 
 def test_models_and_tokenizers_are_opened_and_saved_in_one_place() -> None:
-    """Only encoders/checkpoint.py calls from_pretrained and save_pretrained, on whatever class."""
-    assert users({"from_pretrained", "save_pretrained"}) == {"encoders.checkpoint"}
+    """Only encoders/checkpoint.py, contents.py and runtimes/exported.py call from_pretrained and save_pretrained."""
+    places = {"encoders.checkpoint", "encoders.contents", "runtimes.exported"}
+    assert users({"from_pretrained", "save_pretrained"}) == places
 
 
 def test_nothing_else_prints() -> None:

@@ -9,13 +9,14 @@ from transformers import PreTrainedModel
 from distilkit.encoders import checkpoint
 from distilkit.encoders.forward import required_inputs
 from distilkit.encoders.layers import skip_layers
+from distilkit.encoders.sentence import SentenceEncoder
 from distilkit.errors import DistilkitError
 
 INPUT_TOKENS = 192  # tokens; longer than the window of ModernBERT's local layers
 TOLERANCE = 1e-5  # relative to the largest output; allows for rounding if a factor was folded into weights
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def max_output_difference(
     teacher: PreTrainedModel, student: PreTrainedModel, kept: Sequence[int], kept_ids: Sequence[int] | None
 ) -> tuple[float, float]:
@@ -30,7 +31,7 @@ def max_output_difference(
     index = torch.tensor(kept_ids) if kept_ids else torch.arange(size)
     with skip_layers(teacher, kept):
         expected = run_model(teacher.float(), index[ids])
-    if checkpoint.head_of(teacher.config) == "masked-lm":
+    if checkpoint.head_of_model(teacher) == "masked-lm":
         expected["logits"] = expected["logits"][..., index]  # (B, T, V)
     found = run_model(student.float(), ids)  # DistilBERT has no pooler output
     if not found or any(name not in expected or expected[name].shape != found[name].shape for name in found):
@@ -38,6 +39,27 @@ def max_output_difference(
     differences = torch.stack([(expected[name] - found[name]).abs().max() for name in found])
     scale = torch.stack([expected[name].abs().max() for name in found])
     return float(differences.max()), float(scale.max())  # torch's max() propagates nan; Python's may not
+
+
+@torch.inference_mode()
+def max_embedding_difference(
+    teacher: SentenceEncoder, student: SentenceEncoder, kept: Sequence[int], kept_ids: Sequence[int] | None
+) -> tuple[float, float]:
+    """Compare the embeddings of a student with those of its teacher with the other layers skipped.
+
+    Both run in fp32 on random tokens, in rows of several lengths. Returns the largest difference and output.
+    """
+    size = len(kept_ids) if kept_ids else teacher.model.config.vocab_size
+    lengths = torch.tensor([teacher.max_length, teacher.max_length // 2, 3]).clamp(max=INPUT_TOKENS)
+    mask = (torch.arange(int(lengths.max())) < lengths.unsqueeze(1)).long()  # (B, T)
+    ids = torch.randint(size, mask.shape, generator=torch.Generator().manual_seed(0))
+    index = torch.tensor(kept_ids) if kept_ids else torch.arange(size)
+    with skip_layers(teacher.model, kept):
+        expected = teacher.float()({"input_ids": index[ids], "attention_mask": mask})
+    found = student.float()({"input_ids": ids, "attention_mask": mask})
+    if found.shape != expected.shape:
+        raise DistilkitError("the student's embeddings differ in width from the teacher's: please report this model")
+    return float((expected - found).abs().max()), float(expected.abs().max())
 
 
 def run_model(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:

@@ -17,13 +17,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.data.batches import Batches
 from distilkit.encoders import checkpoint, vocabulary
-from distilkit.encoders.checkpoint import Head
-from distilkit.encoders.forward import masked_token_logits, required_inputs
+from distilkit.encoders.contents import Head
+from distilkit.encoders.forward import input_names, masked_token_logits, required_inputs
 from distilkit.errors import DistilkitError
 from distilkit.evaluation.slices import Slices, slice_texts, slice_tokens
 from distilkit.progress import track
 from distilkit.record import read_biography, remembered_teacher
-from distilkit.tasks import encoding
 from distilkit.tasks.catalogue import TASKS
 from distilkit.training.devices import device
 
@@ -165,7 +164,7 @@ def classify(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int, batch_size: int
 ) -> Tensor:
     """Return a classifier's logits (N, C) for texts, truncated to `length` tokens and batched by length."""
-    inputs = encoding.input_names(model)
+    inputs = input_names(model)
     order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
     logits = torch.empty(len(texts), len(model.config.id2label or {}))
     with track("classify", len(texts), unit="texts") as advance:
@@ -221,7 +220,7 @@ def find_teacher(name: str, against: str | None) -> Pair:
     Raises DistilkitError if there is none, or if the outputs of the two cannot be compared.
     """
     mine = checkpoint.open_config(name)
-    head = checkpoint.head_of(mine)
+    head = checkpoint.head_of(name)
     if head not in ("masked-lm", "sequence-classification"):
         raise DistilkitError(
             f"'{name}' has the head {head}, but --agreement compares masked-LM models and classifiers: use --task"
@@ -234,7 +233,7 @@ def find_teacher(name: str, against: str | None) -> Pair:
     teacher = against or remembered_teacher(name, ("init", "distill") if head == "masked-lm" else ("finetune",))
     if teacher is None:
         raise DistilkitError(f"'{name}' has no recorded teacher: specify one with --against")
-    theirs = checkpoint.head_of(checkpoint.open_config(teacher))
+    theirs = checkpoint.head_of(teacher)
     if theirs != head:
         raise DistilkitError(
             f"'{name}' has the head {head}, but '{teacher}' has {theirs}: "

@@ -11,9 +11,11 @@ from distilkit.encoders import checkpoint
 from distilkit.evaluation.agreement import AGREEMENT_METRICS
 from distilkit.evaluation.predictions import Predictions, SpanPredictions, predict, read_span_predictions
 from distilkit.evaluation.retention import Result
+from distilkit.files import is_exported
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.progress import is_first_process, warn
-from distilkit.record import COLLAPSED, MetricName
+from distilkit.record import COLLAPSED
+from distilkit.runtimes.exported import open_model
 from distilkit.tasks import encoding, labels
 from distilkit.tasks.catalogue import HEADS, METRICS, Task, averages, glue_average_tasks, with_training_settings
 from distilkit.tasks.rows import read_tests, read_validation
@@ -58,7 +60,6 @@ def score_checkpoint(name: str, chosen: Sequence[Task], options: EvalOptions, ou
             numbers = rows["idx"][:] if "idx" in rows.column_names else range(len(rows))
             if out and not isinstance(predicted, SpanPredictions) and is_first_process():
                 predicted.write(out, file, numbers)
-    scores = {metric: value for metric, value in scores.items() if MetricName.parse(metric).metric != COLLAPSED}
     return Result(predictions, scores | averages(scores, chosen))
 
 
@@ -127,9 +128,9 @@ class Opened(NamedTuple):
 
 
 def open_for_task(path: str, task: Task, options: EvalOptions) -> Opened:
-    """Open a checkpoint and check that it fits a task."""
-    model = checkpoint.open_model(path, HEADS[task.kind])
-    tokenizer = checkpoint.open_tokenizer(path, model)
+    """Open a checkpoint or an exported model and check that it fits a task."""
+    model = open_model(path, HEADS[task.kind])
+    tokenizer = checkpoint.open_tokenizer(path, None if is_exported(path) else model)
     labelled = labels.labels_from_model(task, model.config, options.kind) if task.name == "custom" else task
     order = labels.label_order(labelled, model.config, path)
     return Opened(model, tokenizer, labelled, order, with_training_settings(task, options, path))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from distilkit.errors import DistilkitError
 from distilkit.files import replacing, writing
 from distilkit.formatting import format_percent
-from distilkit.record import COLLAPSED, MetricName
+from distilkit.record import FAILURES, MetricName
 from distilkit.reporting.models import Model, Results
 from distilkit.reporting.summary import task_retention
 from distilkit.reporting.tables import MAX_WIDE_TASKS, common_setting, describe_setting, headline_metrics, metric_name
@@ -243,7 +243,7 @@ def curve_title(key: str) -> str:
 
 def keys(run: tuple[int, Model]) -> set[str]:
     """Return all keys in a run's train.jsonl."""
-    return {key for line in run[1].curve for key in line if MetricName.parse(key).metric != COLLAPSED}
+    return {key for line in run[1].curve for key in line if MetricName.parse(key).metric not in FAILURES}
 
 
 def masked_lm_key(run: tuple[int, Model]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from distilkit.encoders import checkpoint
+from distilkit.encoders.contents import Head
 from distilkit.errors import DistilkitError
 from distilkit.options.spec import flag
 from distilkit.options.tasks import EvalOptions, FinetuneOptions, TaskOptions
@@ -14,7 +14,7 @@ from distilkit.record import read_biography
 C = TypeVar("C", EvalOptions, FinetuneOptions)
 V = TypeVar("V", bound=Any)
 Kind = Literal["classification", "multi-label", "regression", "span"]
-HEADS: dict[Kind, checkpoint.Head] = {
+HEADS: dict[Kind, Head] = {
     "classification": "sequence-classification",
     "multi-label": "sequence-classification",
     "regression": "sequence-classification",
@@ -32,7 +32,7 @@ METRICS: dict[Kind, tuple[str, ...]] = {  # of a custom task
     "regression": ("pearson", "spearmanr"),
 }
 SPAN_OPTIONS = ("stride", "n_best", "max_answer_length", "null_threshold")
-TASK_SETTINGS = ("batch_size", "lr", "epochs", "max_length", "long", *SPAN_OPTIONS)  # options with a default per task
+TASK_SETTINGS = ("batch_size", "max_length", "long", *SPAN_OPTIONS)  # options with a default per task
 DISPLAY_NAMES = {  # by metric prefix, in the order of tables
     "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI",
     "mnli_mismatched": "MNLI-mm", "rte": "RTE", "wnli": "WNLI", "glue": "GLUE",

@@ -29,7 +29,15 @@ CHECKPOINT = re.compile(r"checkpoint-(\d{8,13})")  # the name of one, with the n
 KEEP_NEWEST = 2  # checkpoints; the older one serves if the newest is damaged
 STATE_FILE = "state-{}.pt"  # tensors and plain values only
 CHECKSUMS = "manifest.json"  # file in a checkpoint: the CRC-32 of each other file
-CHANGEABLE = {"resume", "log_every", "log_with", "checkpoint_every", "output", "plan"}  # free to differ with --resume
+CHANGEABLE = {
+    "resume",
+    "log_every",
+    "log_with",
+    "checkpoint_every",
+    "output",
+    "plan",
+    "require",
+}  # free to differ with --resume
 LEARNING_RATES = {"lr", "head_lr"}  # free to differ with a warning: a run that diverged needs a lower rate
 DATA_KEY = "rows"  # key in run.json for the fingerprint of the training data
 
