@@ -34,7 +34,9 @@ def writing(place: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())[:120]  # NumPy gives no errno
-        remedy = "free some space or write elsewhere" if error.errno in NO_SPACE else "check it or write elsewhere"
+        remedy = (
+            "free some space or write elsewhere" if error.errno in (None, *NO_SPACE) else "check it or write elsewhere"
+        )
         shown = f"'{place}'" if isinstance(place, Path) else place
         raise UnwritableError(f"cannot write {shown} ({reason}): {remedy}") from error
 

@@ -159,7 +159,7 @@ def prune_tokenizer(
     Raises DistilkitError if it would split the text of --vocabulary TEXT differently.
     """
     wanted = str(options.vocabulary)
-    max_tokens = int(wanted) if wanted.isdigit() else None
+    max_tokens = int(wanted) if wanted.isdecimal() else None
     documents = corpus.read_documents(wanted if max_tokens is None else str(options.corpus))
     counts = vocabulary.count_tokens(documents, tokenizer)
     kept = vocabulary.choose_tokens(counts, tokenizer, max_tokens)

@@ -64,6 +64,8 @@ class TaskOptions(CommonOptions, panel="Task"):
         "Predict no answer if the null score exceeds the best span's by more than this (SQuAD 2.0) "
         + AS_TRAINED.format(0),
         None,
+        min=-1e9,
+        max=1e9,
         panel="SQuAD",
     )
 

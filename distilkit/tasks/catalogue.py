@@ -187,7 +187,7 @@ def with_training_settings(task: Task, options: EvalOptions, directory: str) -> 
     Raises DistilkitError as with_task_defaults() does.
     """
     records = [done.config for done in read_biography(directory) if done.command == "finetune"]
-    trained = records[-1] if records and records[-1]["task"] == task.name else {}
+    trained = records[-1] if records and records[-1].get("task") == task.name else {}
     return _fill_settings(task, options, trained)
 
 
