@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distilkit.formatting import format_duration, format_gibibytes, format_number, printable
+from distilkit.next_command import next_command
 from distilkit.progress import say
 from distilkit.record import MetricName, Record, baselines_by_prefix, json_text
 
@@ -79,6 +80,8 @@ def comparison(done: Record) -> tuple[list[str], Rows]:
 def column_title(done: Record, model: str) -> str:
     """Title a model's column: baselines, `control` in metric names, by their directory."""
     baselines = baselines_by_prefix(done.config.get("control"))
+    if model == "baseline" and done.config.get("baseline"):
+        return f"earlier: {Path(done.config['baseline']).name}"
     if model in baselines:
         return f"baseline: {Path(baselines[model]).name}"
     return "baseline" if model == "control" else model
@@ -107,18 +110,6 @@ def sizes(done: Record) -> tuple[list[str], Rows]:
     choice = [(title, "", done.environment[key]) for title, key in facts.items() if key in done.environment]
     others = [(name, None, value) for name, value in done.metrics.items() if "/" not in name]
     return ["", "teacher", "student"], [*choice, *rows, *others]
-
-
-def next_command(done: Record) -> str:
-    """Return the natural next command, "" without one."""
-    if done.command != "init" or done.config["dry_run"]:
-        return ""
-    import shlex  # every --help would pay for it
-
-    output = shlex.quote(done.config["output"])
-    if done.environment.get("head") == "masked-lm":
-        return f"distilkit distill {output} --corpus TEXT -o DIR"
-    return f"distilkit finetune {output} --task NAME -o DIR"
 
 
 def planned(done: Record) -> tuple[list[str], Rows]:

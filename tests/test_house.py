@@ -10,7 +10,20 @@ import distilkit
 
 HOUSE = Path(distilkit.__file__).parent
 FLOORS = [
-    {"errors", "formatting", "progress", "files", "record", "gates", "screen", "signals", "options", "__init__"},
+    {
+        "errors",
+        "formatting",
+        "machine",
+        "next_command",
+        "progress",
+        "files",
+        "record",
+        "gates",
+        "screen",
+        "signals",
+        "options",
+        "__init__",
+    },
     {"encoders", "data"},
     {"training", "tasks", "runtimes"},
     {"distillation", "evaluation", "benchmark", "reporting"},

@@ -3,7 +3,7 @@
 from distilkit.errors import DistilkitError
 from distilkit.files import claim, write_text
 from distilkit.options.report import ReportOptions
-from distilkit.progress import warn
+from distilkit.progress import say, warn
 from distilkit.record import Record, record, write_biography
 from distilkit.reporting.model_card import cards
 from distilkit.reporting.models import Results, read
@@ -15,7 +15,7 @@ from distilkit.reporting.tables import overview, scores, speeds
 
 
 def report(options: ReportOptions) -> Record:
-    """Write report.html, report.md and the plots; with --card also a README.md into each checkpoint.
+    """Write report.html, report.md and the plots, over those of an earlier report; --card adds a README.md to models.
 
     The record has the metrics of all models, each with the model's position in front.
     Raises DistilkitError if a directory has no records, or if --card would replace a README.md of someone else.
@@ -24,7 +24,7 @@ def report(options: ReportOptions) -> Record:
     done_steps = steps(results)
     readmes = cards(results, done_steps, force=options.force) if options.card else {}
     metrics = {f"{i}/{name}": value for i, model in enumerate(results.models) for name, value in model.metrics.items()}
-    with claim(options.output) as out:
+    with claim(options.output, replace="report") as out:
         plots, missing = draw_plots(results)
         for plot in plots:
             save(plot, out)
@@ -35,8 +35,9 @@ def report(options: ReportOptions) -> Record:
         write_text(out / "report.md", markdown(content))
         done = record("report", options, metrics)
         write_biography(out, [done])
-        for path, text in readmes.items():
-            write_text(path, text)
+    say(f"page: {options.output / 'report.html'}")
+    for path, text in readmes.items():
+        write_text(path, text)
     return done
 
 
