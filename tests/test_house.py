@@ -10,7 +10,7 @@ import distilkit
 
 HOUSE = Path(distilkit.__file__).parent
 FLOORS = [
-    {"errors", "formatting", "progress", "files", "record", "gates", "screen", "options", "__init__"},
+    {"errors", "formatting", "progress", "files", "record", "gates", "screen", "options", "special_tokens", "__init__"},
     {"encoders", "data"},
     {"training", "tasks", "export"},
     {"distillation", "evaluation", "benchmark", "reporting"},
