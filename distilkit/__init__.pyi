@@ -23,6 +23,7 @@ def init(
     strategy: Literal["spread", "alternate", "first", "last", "search"] = ...,
     architecture: Literal["same", "distilbert"] = ...,
     vocabulary: str | Path | None = ...,
+    random: bool = ...,
     dry_run: bool = ...,
     no_verify: bool = ...,
     allow_pickle: bool = ...,
@@ -108,11 +109,12 @@ def finetune(
     batch_size: int | None = ...,
     epochs: float | None = ...,
     lr: float | None = ...,
-    warmup: float = ...,
+    warmup: float | None = ...,
     seeds: int = ...,
     keep: Literal["best", "last"] | None = ...,
     patience: int | None = ...,
     evaluate_every: int | None = ...,
+    require: Sequence[str] | str = ...,
     accumulate: int = ...,
     steps: int | None = ...,
     head_lr: float | None = ...,
@@ -182,6 +184,32 @@ def bench(
     verbose: bool = ...,
 ) -> Record:
     """Measure parameters, size, latency, throughput and memory."""
+
+def export(
+    model: str | Path,
+    *,
+    output: str | Path,
+    data: str | Path | None = ...,
+    task: Literal["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli", "glue", "squad", "squad_v2", "imdb", "custom"] | None = ...,
+    text: Sequence[str] | str | None = ...,
+    label: str | None = ...,
+    kind: Literal["classification", "multi-label", "regression"] | None = ...,
+    max_length: int | None = ...,
+    long: Literal["head", "head-tail", "windows"] | None = ...,
+    format: Literal["onnx", "openvino", "executorch"] = ...,
+    int8: bool = ...,
+    max_drop: float = ...,
+    stride: int | None = ...,
+    n_best: int | None = ...,
+    max_answer_length: int | None = ...,
+    null_threshold: float | None = ...,
+    batch_size: int = ...,
+    seed: int = ...,
+    recipe: str | Path | None = ...,
+    quiet: bool = ...,
+    verbose: bool = ...,
+) -> Record:
+    """Export a checkpoint to another runtime, and check that it computes the same."""
 
 def report(
     *directories: str | Path,

@@ -1,11 +1,12 @@
 """Parse gates (--require), find the metrics they mean and check them."""
 
+import math
 import operator
 import re
 from collections.abc import Iterable
 
 from distilkit.errors import DistilkitError
-from distilkit.record import COMPARISONS, MetricName
+from distilkit.record import COMPARISONS, FAILURES, MetricName
 
 OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
@@ -16,7 +17,7 @@ def unmet_gates(requirements: tuple[str, ...], metrics: dict[str, float]) -> lis
     A gate is `NAME OP NUMBER`; OP is one of >= <= > <. NAME is the full name of a metric, its end (`speedup` means
     every metric whose name ends in `/speedup`), or the part before its last word (`retention` means every
     `retention/<task>`, but not `retention/<task>/low`). A gate applies to a teacher's or baseline's metric only if it
-    gives the full name.
+    gives the full name. A model that learned nothing meets no gate.
     Raises DistilkitError if a gate cannot be read or names no metric.
     """
     lines = []
@@ -24,10 +25,7 @@ def unmet_gates(requirements: tuple[str, ...], metrics: dict[str, float]) -> lis
         name, compare, bound = parse_gate(gate)
         matching = {key: metrics[key] for key in metrics_meant(name, metrics)}
         if not matching:
-            import difflib  # only an error needs it, and every --help would pay for it
-
-            near = difflib.get_close_matches(name, metrics, n=5, cutoff=0.4) or sorted(metrics)
-            raise DistilkitError(f"--require '{gate}' names no metric: there are {', '.join(near[:5])}, …")
+            raise _no_metric(gate, name, metrics)
         lines += [
             f"{gate}: there is no {key}, the teacher's score is 0 or less"
             for key in undefined_retentions(name, metrics)
@@ -35,7 +33,38 @@ def unmet_gates(requirements: tuple[str, ...], metrics: dict[str, float]) -> lis
         lines += [
             f"{gate}: {key} is {value:.6g}" for key, value in matching.items() if not OPERATORS[compare](value, bound)
         ]
-    return lines
+    return [*lines, *failed_models(metrics)] if requirements else []
+
+
+def failed_models(metrics: Iterable[str]) -> list[str]:
+    """Return a line for each scored model that learned nothing: no gate on it is met, whatever its scores."""
+    parsed = [name for name in map(MetricName.parse, metrics) if name.metric in FAILURES and not name.seed]
+    return [
+        f"{name.task}: {'model ' + name.model if name.model else 'the model'} {FAILURES[name.metric]}"
+        for name in parsed
+        if not name.model.startswith(("teacher", "control"))
+    ]
+
+
+def gate_words(gate: str) -> set[str]:
+    """Return the words of the metric name in a gate."""
+    return set(parse_gate(gate)[0].split("/"))
+
+
+def check_gates(requirements: Iterable[str], metrics: Iterable[str]) -> None:
+    """Raise DistilkitError if a gate cannot be read, or names none of the metrics that a command may return."""
+    names = list(metrics)
+    for gate in requirements:
+        name, _, _ = parse_gate(gate)
+        if not metrics_meant(name, names):
+            raise _no_metric(gate, name, names)
+
+
+def _no_metric(gate: str, name: str, metrics: Iterable[str]) -> DistilkitError:
+    import difflib  # only an error needs it, and every --help would pay for it
+
+    near = difflib.get_close_matches(name, list(metrics), n=5, cutoff=0.4) or sorted(metrics)
+    return DistilkitError(f"--require '{gate}' names no metric: there are {', '.join(near[:5])}, …")
 
 
 def undefined_retentions(name: str, metrics: Iterable[str]) -> list[str]:
@@ -64,6 +93,9 @@ def parse_gate(gate: str) -> tuple[str, str, float]:
     """Split 'sst2/accuracy>=0.90' into its name, comparison and bound."""
     match = re.fullmatch(r"\s*([^<>=\s]+)\s*(>=|<=|>|<)\s*([-+.\deE]+)\s*", gate)
     try:
-        return match.group(1), match.group(2), float(match.group(3))  # type: ignore[union-attr]
+        name, compare, bound = match.groups()  # type: ignore[union-attr]
+        if not math.isfinite(float(bound)):
+            raise ValueError("too large")
+        return name, compare, float(bound)
     except (AttributeError, ValueError):
         raise DistilkitError(f"--require '{gate}' cannot be read: write it like 'sst2/accuracy>=0.90'") from None

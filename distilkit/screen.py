@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distilkit.formatting import format_duration, format_gibibytes, format_number
+from distilkit.formatting import format_duration, format_gibibytes, format_number, printable
 from distilkit.progress import say
 from distilkit.record import MetricName, Record, baselines_by_prefix, json_text
 
@@ -103,7 +103,8 @@ def sizes(done: Record) -> tuple[list[str], Rows]:
     parsed = map(MetricName.parse, done.metrics)
     parts = [str(name._replace(model="")) for name in parsed if name.model == "teacher"]
     rows: Rows = [(part, *(done.metrics.get(f"{model}/{part}") for model in ("teacher", "student"))) for part in parts]
-    choice = [(f"layers {name}", "", done.environment.get(f"{name}_layers")) for name in ("kept", "dropped")]
+    facts = {"layers kept": "kept_layers", "layers dropped": "dropped_layers", "weights": "weights"}
+    choice = [(title, "", done.environment[key]) for title, key in facts.items() if key in done.environment]
     others = [(name, None, value) for name, value in done.metrics.items() if "/" not in name]
     return ["", "teacher", "student"], [*choice, *rows, *others]
 
@@ -112,9 +113,12 @@ def next_command(done: Record) -> str:
     """Return the natural next command, "" without one."""
     if done.command != "init" or done.config["dry_run"]:
         return ""
+    import shlex  # every --help would pay for it
+
+    output = shlex.quote(done.config["output"])
     if done.environment.get("head") == "masked-lm":
-        return f"distilkit distill {done.config['output']} --corpus TEXT -o DIR"
-    return f"distilkit finetune {done.config['output']} --task NAME -o DIR"
+        return f"distilkit distill {output} --corpus TEXT -o DIR"
+    return f"distilkit finetune {output} --task NAME -o DIR"
 
 
 def planned(done: Record) -> tuple[list[str], Rows]:
@@ -135,9 +139,9 @@ def show(done: Record, *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
     for header, rows in tabulate(done):
-        table = Table(*header, box=None, pad_edge=False)
+        table = Table(*map(printable, header), box=None, pad_edge=False)
         for column in table.columns[1:]:
             column.justify = "right"
         for row in rows:

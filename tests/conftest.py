@@ -16,7 +16,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoModel,
     AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
     PreTrainedTokenizerFast,
@@ -116,6 +118,38 @@ def make_checkpoint(
 def teacher(make_checkpoint: Callable[..., Path]) -> Path:
     """A tiny 4-layer BERT with a masked-LM head."""
     return make_checkpoint("bert", 4)
+
+
+@pytest.fixture(scope="session")
+def make_sentence_encoder(make_checkpoint: Callable[..., Path]) -> Callable[..., Path]:
+    """Return a function that writes a tiny sentence encoder of sentence-transformers: BERT, Pooling, Dense."""
+
+    def make(layers: int = 4, *, pooling: str = "cls", dense: int = 24, **changes: object) -> Path:
+        from sentence_files import write_modules
+
+        directory = make_checkpoint("bert", layers, AutoModel, **changes)
+        write_modules(directory, pooling, dense)
+        return directory
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def classifier(make_checkpoint: Callable[..., Path]) -> Path:
+    """A tiny 1-layer RoBERTa for two classes, yes and no."""
+    labels = {0: "no", 1: "yes"}
+    return make_checkpoint("roberta", 1, AutoModelForSequenceClassification, id2label=labels, type_vocab_size=1)
+
+
+@pytest.fixture(scope="session")
+def exported(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The classifier as `export` writes it."""
+    from distilkit.commands.export import export
+    from distilkit.options.export import ExportOptions
+
+    directory = tmp_path_factory.mktemp("exports") / "classifier"
+    export(ExportOptions(model=str(classifier), output=directory))
+    return directory
 
 
 @pytest.fixture

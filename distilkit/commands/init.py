@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -15,8 +16,11 @@ from distilkit.data.masking import make_collate
 from distilkit.encoders import checkpoint, distilbert, vocabulary
 from distilkit.encoders.layer_selection import STRATEGIES, Candidate, LayerEvaluator, neighbouring_choices, search
 from distilkit.encoders.layers import find_stack, format_layers, is_shared, truncate_shared
+from distilkit.encoders.sentence import wrap
+from distilkit.encoders.sentence_layout import Layout, read_layout
 from distilkit.encoders.sizes import compare_sizes
-from distilkit.encoders.verify import TOLERANCE, check_values, max_output_difference
+from distilkit.encoders.surgery import reinitialise
+from distilkit.encoders.verify import TOLERANCE, check_values, max_embedding_difference, max_output_difference
 from distilkit.encoders.weights import read_tensors
 from distilkit.errors import DistilkitError
 from distilkit.files import claim
@@ -34,6 +38,13 @@ class Student(NamedTuple):
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     kept_ids: list[int] | None
+    layout: Layout | None  # the teacher's modules of sentence-transformers, handed on
+
+    def save(self, out: Path) -> None:
+        """Write the checkpoint."""
+        checkpoint.save(self.model, self.tokenizer, out)
+        if self.layout:
+            self.layout.write(out)
 
 
 def init(options: InitOptions) -> Record:
@@ -54,19 +65,21 @@ def init(options: InitOptions) -> Record:
         raise not_exact(str(error), teacher, kept) from None
     student = convert_student(options, shorter, tokenizer)
     with nullcontext(options.output) if options.dry_run else claim(options.output) as out:
-        model = student.model
+        written = student
         if not options.dry_run:
-            checkpoint.save(model, student.tokenizer, out)
-            model = model if options.no_verify else checkpoint.reopen(out, model)
+            student.save(out)
+            written = student if options.no_verify else reopen(student, out)
         metrics = compare_sizes(teacher, student.model) | {
             f"strategies/{candidate.strategy}/{name}": getattr(candidate, name)
             for candidate in ranked
             for name in ("loss", "agreement")
         }
-        if not options.no_verify:
-            metrics["max_difference"] = verify(options, teacher, student._replace(model=model), shorter, kept)
+        if not options.no_verify and not options.random:
+            metrics["max_difference"] = verify(options, teacher, written, shorter, kept)
+            metrics |= verify_embeddings(options, teacher, tokenizer, written, kept)
         head = checkpoint.head_of_model(teacher)
-        done = record("init", options, metrics, head=head, **describe_layers(kept, depth, ranked))
+        layers = {"weights": "random"} if options.random else describe_layers(kept, depth, ranked)
+        done = record("init", options, metrics, head=head, **layers)
         if not options.dry_run:
             write_biography(out, [*read_biography(options.teacher), done])
     return done
@@ -126,14 +139,21 @@ def student_depth(options: InitOptions, depth: int) -> int:
 
 
 def convert_student(options: InitOptions, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Student:
-    """Give a truncated teacher the architecture and vocabulary of the student."""
+    """Give a truncated teacher the architecture and vocabulary of the student, and with --random new weights."""
     kept_ids = None
     if options.architecture == "distilbert":
         model = distilbert.convert(model)
     if options.vocabulary:
         tokenizer, kept_ids = prune_tokenizer(options, tokenizer)
         model = vocabulary.prune(model, kept_ids)
-    return Student(model, tokenizer, kept_ids)
+    if options.random:
+        model = reinitialise(model, options.seed)
+    return Student(model, tokenizer, kept_ids, read_layout(options.teacher))
+
+
+def reopen(student: Student, out: Path) -> Student:
+    """Return a saved student as it reads from its directory; its model must be identical bit by bit."""
+    return student._replace(model=checkpoint.reopen(out, student.model), layout=read_layout(str(out)))
 
 
 def prune_tokenizer(
@@ -185,6 +205,32 @@ def verify(
         teacher,
         kept,
     )
+
+
+def verify_embeddings(
+    options: InitOptions,
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    student: Student,
+    kept: Sequence[int],
+) -> dict[str, float]:
+    """Return the largest difference of sentence embeddings between the student and the truncated teacher, as a metric.
+
+    Both go through the modules that their checkpoints have. {} for a model that is no sentence encoder.
+    Raises DistilkitError if the difference exceeds rounding.
+    """
+    layout = read_layout(options.teacher)
+    if layout is None or student.layout is None or not layout.is_sentence_encoder:
+        return {}
+    ours = wrap(str(options.output), student.model, student.tokenizer, student.layout)
+    theirs = wrap(options.teacher, teacher, tokenizer, layout)
+    difference, scale = max_embedding_difference(theirs, ours, kept, student.kept_ids)
+    if not difference <= 10 * TOLERANCE * max(1.0, scale):
+        raise DistilkitError(
+            f"the student's sentence embeddings differ from the truncated teacher's (by up to {difference:.2g}): "
+            "please report this model"
+        )
+    return {"max_embedding_difference": difference}
 
 
 def not_exact(reason: str, teacher: PreTrainedModel, kept: Sequence[int]) -> DistilkitError:

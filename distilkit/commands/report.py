@@ -35,11 +35,8 @@ def report(options: ReportOptions) -> Record:
         write_text(out / "report.md", markdown(content))
         done = record("report", options, metrics)
         write_biography(out, [done])
-    for path, text in readmes.items():
-        try:
+        for path, text in readmes.items():
             write_text(path, text)
-        except OSError as error:
-            raise DistilkitError(f"cannot write '{path}' ({error.strerror}): free space, or remove --card") from None
     return done
 
 

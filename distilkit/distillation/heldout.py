@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from distilkit.data.batches import Batches
 from distilkit.encoders.forward import masked_token_logits
+from distilkit.errors import DistilkitError
 from distilkit.training.devices import device
 
 
@@ -18,6 +19,8 @@ class HeldoutEvaluator:
 
     def __init__(self, batches: Batches, teacher: PreTrainedModel | None) -> None:
         self.rows, self.batches = batches.rows, [batches[number] for number in range(batches.per_epoch)]
+        if not self.masked_tokens:
+            raise DistilkitError("the held-out text has only unknown tokens: give another one with --heldout")
         self.teacher_predictions = None if teacher is None else self.predict(teacher)
 
     @property

@@ -7,10 +7,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.encoders import checkpoint, vocabulary
+from distilkit.encoders.forward import input_names
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.record import remembered_teacher
-from distilkit.tasks import encoding, labels
+from distilkit.tasks import labels
 from distilkit.tasks.catalogue import HEADS, Task
 
 TEACHER_PREFIX = "teacher_"  # begins the batch columns for a teacher with a tokenizer of its own
@@ -89,4 +90,4 @@ def open_task_teacher(name: str, task: Task, tokenizer: PreTrainedTokenizerBase)
             f"--teacher '{name}' has another tokenizer than the student, so their answers start at different tokens: "
             "give a --teacher with the student's tokenizer"
         )
-    return TaskTeacher(model, own, encoding.input_names(model), tuple(order), "" if same else TEACHER_PREFIX)
+    return TaskTeacher(model, own, input_names(model), tuple(order), "" if same else TEACHER_PREFIX)

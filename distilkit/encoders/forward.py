@@ -29,6 +29,7 @@ class Head(NamedTuple):
 
 Batch = dict[str, Tensor]
 
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # Inputs that some models require, by name, with a default (X-MOD: the language of each sequence; here the first).
 REQUIRED_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "lang_ids": lambda ids: torch.zeros(len(ids), dtype=torch.long, device=ids.device)
@@ -108,6 +109,17 @@ def has_linear_output(model: PreTrainedModel) -> bool:
         same = False
     model.train(training)
     return same
+
+
+def input_names(model: PreTrainedModel) -> tuple[str, ...]:
+    """List the input tensors of a model; token_type_ids only if it distinguishes segments.
+
+    The model's signature decides, since transformers 5's generic tokenizer class does not list token_type_ids.
+    """
+    names = set(inspect.signature(model.forward).parameters)
+    if getattr(model.config, "type_vocab_size", None) in (None, 0, 1):
+        names -= {"token_type_ids"}
+    return tuple(name for name in INPUTS if name in names)
 
 
 def required_inputs(model: PreTrainedModel, input_ids: Tensor) -> Batch:

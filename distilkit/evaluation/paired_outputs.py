@@ -18,13 +18,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilkit.data.batches import Batches
 from distilkit.encoders import checkpoint, vocabulary
 from distilkit.encoders.contents import Head
-from distilkit.encoders.forward import masked_token_logits, required_inputs
+from distilkit.encoders.forward import input_names, masked_token_logits, required_inputs
 from distilkit.errors import DistilkitError
 from distilkit.evaluation.slices import Slices, slice_texts, slice_tokens
 from distilkit.progress import track
 from distilkit.record import read_biography, remembered_teacher
 from distilkit.special_tokens import Special
-from distilkit.tasks import encoding
 from distilkit.tasks.catalogue import TASKS
 from distilkit.training.devices import device
 
@@ -166,7 +165,7 @@ def classify(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int, batch_size: int
 ) -> Tensor:
     """Return a classifier's logits (N, C) for texts, truncated to `length` tokens and batched by length."""
-    inputs = encoding.input_names(model)
+    inputs = input_names(model)
     order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
     logits = torch.empty(len(texts), len(model.config.id2label or {}))
     with track("classify", len(texts), unit="texts") as advance:

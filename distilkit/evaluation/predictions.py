@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.data.readers import open_file
-from distilkit.encoders.forward import mean_over_windows, required_inputs
+from distilkit.encoders.forward import input_names, mean_over_windows, required_inputs
 from distilkit.errors import DistilkitError, DivergedError
 from distilkit.evaluation import metrics
 from distilkit.files import write_text
@@ -176,7 +176,7 @@ def predict(
     model.eval().to(device())
     if task.kind == "span":
         return _predict_spans(model, tokenizer, task, rows, options, name)
-    inputs = encoding.input_names(model)
+    inputs = input_names(model)
     length = encoding.window_length(task, options, model)
     encoded = encoding.encode(rows, task, tokenizer, inputs, length, options.long)
     logits = torch.empty(len(encoded), len(labels.output_names(model.config)))  # (N, C)
@@ -202,7 +202,7 @@ def _predict_spans(
     options: EvalOptions | FinetuneOptions,
     name: str,
 ) -> SpanPredictions:
-    inputs = encoding.input_names(model)
+    inputs = input_names(model)
     length = encoding.window_length(task, options, model)
     windows = squad.encode(rows, tokenizer, inputs, length, options.stride, training=False)
     limits = {"n_best": options.n_best, "max_answer_length": options.max_answer_length}

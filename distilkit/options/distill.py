@@ -7,6 +7,7 @@ from typing import Literal
 
 from distilkit.options.spec import argument, option
 from distilkit.options.training import TeacherOptions, TrainOptions
+from distilkit.options.values import inside_text
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -95,7 +96,9 @@ class DistillOptions(TeacherOptions, TrainOptions, panel="Objective"):
         "Updates between two readings of the held-out loss.", 200, min=1, max=2**40, panel="Training"
     )
     plan: bool = option(
-        "Estimate tokens, time and memory from a few updates, then stop. Writes nothing.", False, panel="Advanced"
+        "Estimate tokens, time and memory from a few updates, then stop. Writes only the cache of tokenised text.",
+        False,
+        panel="Advanced",
     )
     new_head: bool = option(
         "Add a randomly initialised masked-LM head if the checkpoint has none (requires --objective mlm).",
@@ -116,3 +119,6 @@ class DistillOptions(TeacherOptions, TrainOptions, panel="Objective"):
             yield "--teacher-cache stores predictions at masked tokens only: give --ce-positions masked"
         if self.teacher_cache and self.output.absolute() in (cache := self.teacher_cache.absolute(), *cache.parents):
             yield f"--teacher-cache '{cache}' is inside the output directory: give one outside -o"
+        yield from inside_text("-o", self.output, corpus=self.corpus, heldout=self.heldout)
+        if self.teacher_cache:
+            yield from inside_text("--teacher-cache", self.teacher_cache, corpus=self.corpus, heldout=self.heldout)

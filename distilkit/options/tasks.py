@@ -73,9 +73,13 @@ class TaskOptions(CommonOptions, panel="Task"):
                 yield f"{flag(item.name)} {reason}"
 
 
-TASK_DEFAULTS: dict[str, Any] = {"batch_size": None, "epochs": None, "lr": None}  # None: the task's published setting
-TEACHER_NAMES = (
-    *("alpha_ce", "alpha_task", "alpha_hidden", "alpha_attention", "hidden_loss", "layer_map", "temperature"),
+# None: the task's published setting, or what tasks/schedule.py derives from it
+TASK_DEFAULTS: dict[str, Any] = {"batch_size": None, "epochs": None, "lr": None, "warmup": None}
+FOR_TEACHER = ("alpha_ce", "alpha_task", "alpha_hidden", "alpha_attention", "hidden_loss", "layer_map", "temperature")
+FOR_MODELS = ("max_length", "stride", "n_best", "max_answer_length")
+FOR_TASKS = (
+    *("data", "text", "label", "kind", "long", "stride", "n_best", "max_answer_length", "null_threshold"),
+    *("control", "predictions", "null_odds", "write_predictions"),
 )
 
 
@@ -85,11 +89,13 @@ class FinetuneOptions(
     TeacherOptions,
     TrainOptions,
     panel="Training",
-    defaults=TASK_DEFAULTS | {"warmup": 0.06, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0},
+    defaults=TASK_DEFAULTS | {"adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0},
     helps={
         "batch_size": "Rows per device and forward pass (default: the task's).",
-        "epochs": "Passes over the training rows (default: the task's).",
-        "lr": "Peak learning rate (default: the task's).",
+        "epochs": "Passes over the training rows (default: the task's; more for few rows).",
+        "lr": "Peak learning rate (default: the task's; higher for encoders that are narrower than BERT-base).",
+        "warmup": "Share of the updates in which the learning rate rises; it then falls linearly to 0 (default: 0.06; "
+        "0.1 if --lr or --epochs are adapted).",
     },
 ):
     """Train a checkpoint on a labelled task, with or without a task teacher."""
@@ -128,6 +134,9 @@ class FinetuneOptions(
         min=1,
         max=2**40,
     )
+    require: tuple[str, ...] = option(
+        "Gate such as 'sst2/accuracy>=0.90'; exit code 3 if it is not met. Repeatable.", ()
+    )
     alpha_ce: float = option("Weight of the teacher's soft targets.", 0.5, min=0, max=1e9, panel="Objective")
     alpha_task: float = option("Weight of the labels if there is a teacher.", 0.5, min=0, max=1e9, panel="Objective")
     alpha_hidden: float = option(
@@ -139,7 +148,7 @@ class FinetuneOptions(
 
     def rules(self) -> Iterator[str]:
         if self.teacher is None:
-            yield from self.unused(TEACHER_NAMES, "needs a teacher: give one as --teacher, or remove it")
+            yield from self.unused(FOR_TEACHER, "needs a teacher: give one as --teacher, or remove it")
         if self.seed + self.seeds > 2**32:
             yield "--seeds counts past the largest seed, 4294967295: lower --seed or --seeds"
 
@@ -250,10 +259,3 @@ class EvalOptions(TaskOptions, panel="Comparison"):
             yield from self.unused(("null_threshold",), "applies to models and --null-odds: give one of them")
         if self.task not in ("squad", "squad_v2"):
             yield f"--predictions requires --task squad or squad_v2, not {self.task}: remove it"
-
-
-FOR_MODELS = ("max_length", "stride", "n_best", "max_answer_length")
-FOR_TASKS = (
-    *("data", "text", "label", "kind", "long", "stride", "n_best", "max_answer_length", "null_threshold"),
-    *("control", "predictions", "null_odds", "write_predictions"),
-)

@@ -181,7 +181,9 @@ def training(model: Model) -> str:
 def limits(results: Results, model: Model) -> Iterator[str]:
     """Yield the limits of a model that follow from its records."""
     yield "The model may repeat errors and biases of its teacher and training text. This was not measured."
-    if model.history_since("init") and not model.training:
+    if any(step.environment.get("weights") == "random" for step in model.biography) and not model.training:
+        yield "All weights are random. Train this checkpoint before use."
+    elif model.history_since("init") and not model.training:
         yield "Layers were removed without further training. Distil or fine-tune this checkpoint before use."
     for step in model.training[-1:]:
         if length := step.config.get("seq_length"):

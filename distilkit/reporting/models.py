@@ -7,11 +7,10 @@ from typing import Any
 
 from distilkit.encoders.sizes import count_weights, weights_bytes
 from distilkit.errors import DistilkitError
-from distilkit.record import COLLAPSED, MetricName, Record, baselines_by_prefix, read_biography
+from distilkit.record import FAILURES, MetricName, Record, baselines_by_prefix, read_biography
 from distilkit.reporting.records import (
     MEASUREMENTS,
     biography,
-    curve,
     eval_and_bench_records,
     metrics_of,
     models_by_prefix,
@@ -21,9 +20,10 @@ from distilkit.reporting.records import (
 )
 from distilkit.tasks.catalogue import TASKS
 from distilkit.tasks.rows import SCORED_ON_TEST
+from distilkit.training.log import read_log
 
 # what finetune's mark of a seed means
-SEED_MARKS = {"diverged": "does not count", COLLAPSED: "predicts the same label for every row"}
+SEED_MARKS = {"diverged": "does not count", **FAILURES}
 ROLES = ("", "extracted", "student", "baseline")
 
 
@@ -112,7 +112,7 @@ def read(directories: Sequence[str]) -> Results:
             place,
             biography(Path(place)),
             collect_metrics(place, measured),
-            curve(Path(place)),
+            read_log(Path(place)),
             given=i < len(given),
         )
         for i, (name, place) in enumerate(zip(labels(list(places)), places, strict=True))
@@ -202,9 +202,9 @@ def seed_warnings(model: Model) -> list[str]:
                 task = name.task if name.task != name.subject else step.config.get("task")
                 warnings.append(f"{task}: seed {name.seed} {name.metric}, it {SEED_MARKS[name.metric]}")
     warnings += [
-        f"{name.task}: it {SEED_MARKS[COLLAPSED]}"
+        f"{name.task}: it {FAILURES[name.metric]}"
         for name in map(MetricName.parse, model.metrics)
-        if name.metric == COLLAPSED and not name.seed
+        if name.metric in FAILURES and not name.seed
     ]
     return list(dict.fromkeys(warnings))
 
@@ -214,5 +214,5 @@ def scores_of(model: Model) -> Iterator[tuple[str, str]]:
     tasks = {prefix for task in TASKS.values() for prefix, _ in task.splits} | {"glue", "custom"}
     for name in model.metrics:
         _, task, metric, detail = MetricName.parse(name)
-        if task in tasks and not detail and metric != COLLAPSED:
+        if task in tasks and not detail and metric not in FAILURES:
             yield task, metric

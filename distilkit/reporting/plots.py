@@ -9,9 +9,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilkit.errors import DistilkitError
-from distilkit.files import replacing
+from distilkit.files import replacing, writing
 from distilkit.formatting import format_percent
-from distilkit.record import COLLAPSED, MetricName
+from distilkit.record import FAILURES, MetricName
 from distilkit.reporting.models import Model, Results
 from distilkit.reporting.summary import task_retention
 from distilkit.reporting.tables import MAX_WIDE_TASKS, common_setting, describe_setting, headline_metrics, metric_name
@@ -71,9 +71,9 @@ def save(plot: Plot, directory: Path) -> None:
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        with replacing(directory / f"{plot.name}.png") as partial:
+        with writing(directory), replacing(directory / f"{plot.name}.png") as partial:
             plot.figure.savefig(partial, format="png", dpi=200)
-        with replacing(directory / f"{plot.name}.svg") as partial:
+        with writing(directory), replacing(directory / f"{plot.name}.svg") as partial:
             plot.figure.savefig(partial, format="svg", metadata={"Date": None})
 
 
@@ -243,7 +243,7 @@ def curve_title(key: str) -> str:
 
 def keys(run: tuple[int, Model]) -> set[str]:
     """Return all keys in a run's train.jsonl."""
-    return {key for line in run[1].curve for key in line if MetricName.parse(key).metric != COLLAPSED}
+    return {key for line in run[1].curve for key in line if MetricName.parse(key).metric not in FAILURES}
 
 
 def masked_lm_key(run: tuple[int, Model]) -> str:

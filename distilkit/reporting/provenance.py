@@ -85,6 +85,8 @@ def outcome(done: Record) -> str:
     metrics, facts = done.metrics, []
     if done.command == "init" and "kept_layers" in done.environment:
         facts.append(f"kept layers {done.environment['kept_layers']}")
+    if done.environment.get("weights") == "random":
+        facts.append("random weights")
     if "student/parameters" in metrics and "teacher/parameters" in metrics:
         ours, theirs = (format_millions(metrics[f"{model}/parameters"]) for model in ("student", "teacher"))
         facts.append(f"{ours} of {theirs} parameters")

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from distilkit.formatting import format_duration, format_millions, format_percent
-from distilkit.record import COLLAPSED, MetricName
+from distilkit.record import FAILURES, MetricName
 from distilkit.reporting.models import Model, Results, differences
 from distilkit.reporting.records import position
 from distilkit.reporting.tables import bounds, describe_setting, settings
@@ -47,7 +47,8 @@ def description(results: Results, model: Model) -> str:
         if step.command == "init":
             layers, depth = (step.metrics.get(f"{name}/layers") for name in ("student", "teacher"))
             share = f"{layers:.0f} of the {depth:.0f} layers" if layers and depth else "some of the layers"
-            sentences.append(f"{share} of {display_name(results, step.config.get('teacher'))}")
+            random = ", with random weights" if step.environment.get("weights") == "random" else ""
+            sentences.append(f"{share} of {display_name(results, step.config.get('teacher'))}{random}")
         elif step.command == "distill":
             how = "trained on {} by masked LM alone" if step.config.get("objective") == "mlm" else "distilled on {}"
             amount = f", {step.metrics['tokens']:,.0f} tokens" if "tokens" in step.metrics else ""
@@ -134,7 +135,7 @@ def retention(results: Results, model: Model) -> list[Tile]:
         )
         for task, value in retained.items()
         for interval in [bounds(model, f"retention/{task}", "low", "high", format_percent)]
-        for warning in ["; predicts the same label for every row" if f"{task}/{COLLAPSED}" in model.metrics else ""]
+        for warning in ["".join(f"; {words}" for mark, words in FAILURES.items() if f"{task}/{mark}" in model.metrics)]
     ]
 
 

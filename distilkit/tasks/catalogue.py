@@ -32,7 +32,7 @@ METRICS: dict[Kind, tuple[str, ...]] = {  # of a custom task
     "regression": ("pearson", "spearmanr"),
 }
 SPAN_OPTIONS = ("stride", "n_best", "max_answer_length", "null_threshold")
-TASK_SETTINGS = ("batch_size", "lr", "epochs", "max_length", "long", *SPAN_OPTIONS)  # options with a default per task
+TASK_SETTINGS = ("batch_size", "max_length", "long", *SPAN_OPTIONS)  # options with a default per task
 DISPLAY_NAMES = {  # by metric prefix, in the order of tables
     "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI",
     "mnli_mismatched": "MNLI-mm", "rte": "RTE", "wnli": "WNLI", "glue": "GLUE",

@@ -1,6 +1,5 @@
 """Turn a task's rows into batches: tokenise, shorten long texts, pad."""
 
-import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -12,26 +11,15 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.encoders import checkpoint
+from distilkit.encoders.forward import INPUTS
 from distilkit.options.tasks import TaskOptions
 from distilkit.progress import warn
 from distilkit.tasks.catalogue import Task
 from distilkit.tasks.labels import label_to_target
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TARGETS = ("labels", "start_positions", "end_positions")
 OWNERS = "owners"  # batch key: the row number of each window
 HEAD_TOKENS, TAIL_TOKENS = 128, 382  # of 510, with --long head-tail: Sun et al. 2019, section 5.3.1
-
-
-def input_names(model: PreTrainedModel) -> tuple[str, ...]:
-    """List the input tensors of a model; token_type_ids only if it distinguishes segments.
-
-    The model's signature decides, since transformers 5's generic tokenizer class does not list token_type_ids.
-    """
-    names = set(inspect.signature(model.forward).parameters)
-    if getattr(model.config, "type_vocab_size", None) in (None, 0, 1):
-        names -= {"token_type_ids"}
-    return tuple(name for name in INPUTS if name in names)
 
 
 def window_length(task: Task, options: TaskOptions, *models: PreTrainedModel) -> int:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sentence_files import write_modules
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -25,6 +27,7 @@ from transformers import (
 
 from distilkit.commands.init import choose_layers, init
 from distilkit.encoders import checkpoint
+from distilkit.encoders.sentence_layout import Layout
 from distilkit.errors import DistilkitError
 from distilkit.options.init import InitOptions
 from distilkit.record import read_biography
@@ -211,6 +214,25 @@ def test_dry_run_returns_the_same_record_and_writes_nothing(teacher: Path, tmp_p
     assert shown.environment == written.environment
 
 
+def test_random_weights_have_the_students_shape(teacher: Path, tmp_path: Path) -> None:
+    """No tensor but constants is the teacher's, the spread is the config's, and the seed decides the values."""
+    paths = {name: tmp_path / name for name in ("kept", "random", "again", "other")}
+    init(InitOptions(teacher=str(teacher), output=paths["kept"]))
+    for name, seed in (("random", 1), ("again", 1), ("other", 2)):
+        done = init(InitOptions(teacher=str(teacher), output=paths[name], random=True, seed=seed))
+    kept, random, again, other = (load_file(path / "model.safetensors") for path in paths.values())
+    matrices = [name for name, tensor in kept.items() if tensor.dim() == 2]
+
+    assert {name: tensor.shape for name, tensor in random.items()} == {n: t.shape for n, t in kept.items()}
+    assert not any(torch.equal(random[name], kept[name]) for name in matrices)
+    assert all(torch.equal(random[name], again[name]) for name in random)
+    assert not any(torch.equal(random[name], other[name]) for name in matrices)
+    inner = next(name for name in matrices if "intermediate" in name)
+    assert random[inner].std().item() == pytest.approx(0.02, rel=0.2)  # initializer_range
+    assert done.environment["weights"] == "random"
+    assert "max_difference" not in done.metrics
+
+
 def test_no_verify_skips_the_verification_only(teacher: Path, tmp_path: Path) -> None:
     """The weights are the same."""
     for name, skip in (("a", False), ("b", True)):
@@ -284,3 +306,53 @@ def test_a_vocabulary_that_moves_the_padding_is_refused(
     with pytest.raises(DistilkitError, match="with --vocabulary"):
         init(InitOptions(teacher=str(teacher), output=tmp_path / "student", vocabulary=str(text)))
     assert not (tmp_path / "student").exists()
+
+
+def layout_files(directory: Path) -> dict[str, object]:
+    """Return what the JSON files of sentence-transformers in a checkpoint hold."""
+    names = ["modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"]
+    names += [f"{folder.name}/config.json" for folder in directory.iterdir() if folder.is_dir()]
+    return {name: json.loads((directory / name).read_text()) for name in sorted(names) if (directory / name).exists()}
+
+
+@pytest.mark.parametrize("changed", ["", "architecture", "vocabulary"])
+def test_a_sentence_encoder_stays_one(
+    make_sentence_encoder: Callable[..., Path], tmp_path: Path, prose: list[str], changed: str
+) -> None:
+    """All modules are handed on. In sentence-transformers the student's embeddings are the truncated teacher's."""
+    teacher = make_sentence_encoder(4)
+    (tmp_path / "text.txt").write_text("\n".join(prose))
+    words = {"architecture": "distilbert"} if changed == "architecture" else {}
+    words |= {"vocabulary": str(tmp_path / "text.txt")} if changed == "vocabulary" else {}
+    record = init(InitOptions(teacher=str(teacher), output=tmp_path / "student", keep=(0, 2), **words))  # type: ignore[arg-type]
+    assert layout_files(tmp_path / "student") == {
+        name: content for name, content in layout_files(teacher).items() if content
+    }
+    assert record.metrics["max_embedding_difference"] < 1e-5
+    library = SentenceTransformer(str(teacher), device="cpu")
+    for layer in (1, 3):
+        library[0].model.encoder.layer[layer].forward = lambda hidden, *args, **kwargs: hidden
+    expected = library.encode(prose[:8], convert_to_tensor=True)
+    found = SentenceTransformer(str(tmp_path / "student"), device="cpu").encode(prose[:8], convert_to_tensor=True)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_a_lost_module_is_found(
+    make_sentence_encoder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student that was written with other weights of a module fails the verification, and nothing remains of it."""
+    monkeypatch.setattr(Layout, "write", lambda layout, out: write_modules(out, "mean", 24))
+    with pytest.raises(DistilkitError, match="sentence embeddings differ"):
+        init(InitOptions(teacher=str(make_sentence_encoder(4)), output=tmp_path / "student"))
+    assert not (tmp_path / "student").exists()
+
+
+def test_other_layouts_of_the_library_are_handed_on(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """A cross-encoder has modules.json too, but no embeddings: its files stay, its logits are compared."""
+    teacher = make_checkpoint("bert", 4, AutoModelForSequenceClassification)
+    CrossEncoder(str(teacher), device="cpu").save(str(tmp_path / "teacher"), create_model_card=False)
+    record = init(InitOptions(teacher=str(tmp_path / "teacher"), output=tmp_path / "student"))
+    assert "max_embedding_difference" not in record.metrics
+    assert layout_files(tmp_path / "student") == layout_files(tmp_path / "teacher")
+    scores = CrossEncoder(str(tmp_path / "student"), device="cpu").predict([("a", "b")])
+    assert scores.shape == (1, 2)

@@ -70,9 +70,10 @@ def with_defaults(name: str, **options: Any) -> FinetuneOptions:
     ],
 )
 def test_published_settings(name: str, settings: tuple[float, ...]) -> None:
-    """Settings that are not given are those published for the task."""
-    options = with_defaults(name)
-    assert (options.batch_size, options.lr, options.epochs, options.max_length) == settings
+    """Settings that are not given are those published for the task; the schedule follows from them later."""
+    task, options = TASKS[name], with_defaults(name)
+    assert (options.batch_size, task.lr, task.epochs, options.max_length) == settings
+    assert (options.lr, options.epochs, options.warmup) == (None, None, None)
     assert options.long == "head"
 
 

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from distilkit.encoders import checkpoint
+from distilkit.encoders.forward import INPUTS, input_names
 from distilkit.options.tasks import EvalOptions
 from distilkit.tasks import encoding
 from distilkit.tasks.catalogue import TASKS
@@ -29,9 +30,9 @@ def eval_options(**options: object) -> EvalOptions:
 @pytest.mark.parametrize(
     ("family", "inputs", "positions"),
     [
-        (BertConfig(type_vocab_size=2), encoding.INPUTS, 40),
-        (RobertaConfig(type_vocab_size=1, pad_token_id=1), encoding.INPUTS[:2], 38),
-        (DistilBertConfig(), encoding.INPUTS[:2], 40),
+        (BertConfig(type_vocab_size=2), INPUTS, 40),
+        (RobertaConfig(type_vocab_size=1, pad_token_id=1), INPUTS[:2], 38),
+        (DistilBertConfig(), INPUTS[:2], 40),
     ],
 )
 def test_inputs_and_positions_of_a_model(family: object, inputs: tuple[str, ...], positions: int) -> None:
@@ -40,7 +41,7 @@ def test_inputs_and_positions_of_a_model(family: object, inputs: tuple[str, ...]
     for name, value in (small | {"max_position_embeddings": 40}).items():
         setattr(family, name, value)
     model = AutoModelForSequenceClassification.from_config(family)
-    assert encoding.input_names(model) == inputs
+    assert input_names(model) == inputs
     assert checkpoint.max_tokens(model) == positions
     assert encoding.window_length(SST2, eval_options(task="sst2"), model) == positions
     assert encoding.window_length(SST2, eval_options(task="sst2", max_length=16), model) == 16
@@ -63,7 +64,7 @@ def test_encode_and_collate(tokenizer: PreTrainedTokenizerFast) -> None:
         {"premise": "a value", "hypothesis": "is returned", "label": "neutral"},
         {"premise": "the value " * 20, "hypothesis": "the", "label": "contradiction"},
     ]
-    short, long = encoding.encode(Dataset.from_list(rows), MNLI, tokenizer, encoding.INPUTS, 16)
+    short, long = encoding.encode(Dataset.from_list(rows), MNLI, tokenizer, INPUTS, 16)
     expected = tokenizer("a value", "is returned")["input_ids"]
     assert short["input_ids"] == expected
     assert len(long["input_ids"]) == 16
@@ -98,7 +99,7 @@ def test_long_texts(tokenizer: PreTrainedTokenizerFast) -> None:
     rows = Dataset.from_list([{"text": "the value", "label": 0}, {"text": text, "label": 1}])
     whole = tokenizer(text)["input_ids"]
     head, tail, windows = (
-        encoding.encode(rows, IMDB, tokenizer, encoding.INPUTS, 32, long) for long in ("head", "head-tail", "windows")
+        encoding.encode(rows, IMDB, tokenizer, INPUTS, 32, long) for long in ("head", "head-tail", "windows")
     )
     assert head["input_ids"][1] == [*whole[:31], whole[-1]]
     assert tail["input_ids"][1] == [*whole[: 1 + 8], *whole[-1 - 22 :]]  # 30 · 128 / 510 = 7.53
