@@ -49,7 +49,7 @@ def open_models(options: DistillOptions) -> Models:
     Raises DistilkitError if the student cannot be trained on blocks of --seq-length, or if the teacher does not fit.
     """
     student = checkpoint.open_model(options.student, "masked-lm", new_head=options.new_head)
-    tokenizer = checkpoint.open_tokenizer(options.student, student)
+    tokenizer = checkpoint.open_tokenizer(options.student, student, needs=["cls", "sep", "mask"])
     check_length(student, options.seq_length)
     if getattr(student.config, "default_language", "") is None:
         raise DistilkitError(f"'{options.student}' has one adapter per language: set default_language in config.json")

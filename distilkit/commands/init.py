@@ -20,11 +20,13 @@ from distilkit.encoders.sentence import wrap
 from distilkit.encoders.sentence_layout import Layout, read_layout
 from distilkit.encoders.sizes import compare_sizes
 from distilkit.encoders.surgery import reinitialise
-from distilkit.encoders.verify import TOLERANCE, max_embedding_difference, max_output_difference
+from distilkit.encoders.verify import TOLERANCE, check_values, max_embedding_difference, max_output_difference
+from distilkit.encoders.weights import read_tensors
 from distilkit.errors import DistilkitError
 from distilkit.files import claim
 from distilkit.options.init import InitOptions
 from distilkit.record import Record, read_biography, record, write_biography
+from distilkit.special_tokens import Special
 
 SEARCH_BLOCKS, SEARCH_BLOCK_TOKENS, SEARCH_BATCH_BLOCKS = 32, 128, 8  # 4,096 tokens in all
 MAX_SUGGESTIONS_TRIED = 60  # choices of layers to try for an error that suggests one
@@ -49,7 +51,10 @@ def init(options: InitOptions) -> Record:
     """Extract a student from a teacher, save it, reload it, compare it with the teacher, and write its record."""
     teacher = checkpoint.open_as_saved(options.teacher, allow_pickle=options.allow_pickle)
     tokenises = options.strategy == "search" or options.vocabulary is not None
-    tokenizer = checkpoint.open_tokenizer(options.teacher, fast=tokenises)
+    if not options.no_verify:
+        check_values(teacher, read_tensors(options.teacher, allow_pickle=options.allow_pickle), options.teacher)
+    needs: list[Special] = ["cls", "sep", "mask"] if options.strategy == "search" else []
+    tokenizer = checkpoint.open_tokenizer(options.teacher, teacher, fast=tokenises, needs=needs)
     depth = len(find_stack(teacher).layers)
     refuse_shared(options, teacher)
     ranked = rank_strategies(options, teacher, tokenizer) if options.strategy == "search" else []

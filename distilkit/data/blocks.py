@@ -17,6 +17,7 @@ from distilkit.data.token_store import Rows, store
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.progress import track, warn
+from distilkit.special_tokens import special_id, vocabulary_size
 
 HELDOUT_SHARE, HELDOUT_BLOCKS = 0.02, 256  # of a corpus without --heldout: this share, but no more blocks than this
 SAMPLED_BLOCKS = 10_000  # whose tokens are checked
@@ -122,15 +123,11 @@ def make_packer(tokenizer: PreTrainedTokenizerBase, seq_length: int, packing: st
     """
     if packing == "documents" and tokenizer.pad_token_id is None:
         raise DistilkitError("--packing documents needs a PAD token, which the tokenizer lacks: use --packing blocks")
-    encoder = Encoder(tokenizer.backend_tokenizer.to_str(), len(tokenizer))
-    return Packer(encoder, *special_ids(tokenizer), seq_length, packing)
-
-
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """Return the ids of CLS and SEP, which open and close a row."""
-    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or tokenizer.mask_token_id is None:
-        raise DistilkitError("the tokenizer lacks CLS, SEP or MASK: use the tokenizer of a masked-LM checkpoint")
-    return int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
+    cls, sep = special_id(tokenizer, "cls"), special_id(tokenizer, "sep")
+    if cls is None or sep is None:
+        raise DistilkitError("the tokenizer has no CLS or SEP token: use the tokenizer of a masked-LM checkpoint")
+    encoder = Encoder(tokenizer.backend_tokenizer.to_str(), vocabulary_size(tokenizer))
+    return Packer(encoder, cls, sep, seq_length, packing)
 
 
 def split_blocks(blocks: Dataset, seed: int) -> tuple[Rows, Rows]:

@@ -39,7 +39,7 @@ def open_teacher(
     """
     name = teacher_name(options)
     teacher = checkpoint.open_model(name, "masked-lm")
-    theirs = checkpoint.open_tokenizer(name)
+    theirs = checkpoint.open_tokenizer(name, teacher)
     teacher = vocabulary.to_vocabulary(teacher, theirs, tokenizer)
     check_pair(student, teacher)
     check_length(teacher, options.seq_length)
@@ -82,7 +82,7 @@ def open_task_teacher(name: str, task: Task, tokenizer: PreTrainedTokenizerBase)
     Raises DistilkitError if it has other labels or, for spans, another tokenizer than the student's.
     """
     model = checkpoint.open_model(name, HEADS[task.kind])
-    own = checkpoint.open_tokenizer(name, model)
+    own = checkpoint.open_tokenizer(name, model, needs=["pad"])
     order = labels.label_order(task, model.config, name)
     same = checkpoint.same_vocabulary(tokenizer, own)
     if task.kind == "span" and not same:

@@ -1,12 +1,12 @@
 """What a checkpoint is, read from its weights: the head that they hold, and the tensors that have no place in it."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from distilkit.encoders.weights import PRECISIONS
@@ -120,6 +120,21 @@ def _variants(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
         other = copy.deepcopy(config)
         other.legacy = not legacy
         yield other
+
+
+def without_head(config: PretrainedConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint's encoder alone."""
+    found = place(config, "encoder", tensors, device="meta")
+    return {name: tensor for name, tensor in tensors.items() if found and name not in found.unexpected}
+
+
+def reorder_outputs(model: PreTrainedModel, order: Sequence[int]) -> None:
+    """Put the outputs of a model's head into another order: `order` has the old number of each."""
+    encoder = set(model.base_model.modules())
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear) and module not in encoder]
+    last = next(layer for layer in reversed(layers) if layer.out_features == len(order))
+    for parameter in last.parameters():
+        parameter.data = parameter.data[list(order)]
 
 
 def restore_precision(placement: Placement, tensors: Mapping[str, Tensor]) -> None:

@@ -130,7 +130,7 @@ class Opened(NamedTuple):
 def open_for_task(path: str, task: Task, options: EvalOptions) -> Opened:
     """Open a checkpoint or an exported model and check that it fits a task."""
     model = open_model(path, HEADS[task.kind])
-    tokenizer = checkpoint.open_tokenizer(path, None if is_exported(path) else model)
+    tokenizer = checkpoint.open_tokenizer(path, None if is_exported(path) else model, needs=["pad"])
     labelled = labels.labels_from_model(task, model.config, options.kind) if task.name == "custom" else task
     order = labels.label_order(labelled, model.config, path)
     return Opened(model, tokenizer, labelled, order, with_training_settings(task, options, path))
