@@ -19,6 +19,7 @@ from distilkit.options.distill import DistillOptions
 from distilkit.progress import track
 
 HELDOUT_SHARE, HELDOUT_BLOCKS = 0.02, 256  # of a corpus without --heldout: this share, but no more blocks than this
+SEQ_LENGTH = 128  # tokens per block by default
 HELDOUT_BATCH_SIZE = 32  # fixed, so that the held-out loss does not depend on --batch-size
 
 
@@ -33,11 +34,12 @@ def read_batches(
     common = {"batch_size": options.batch_size, "seed": options.seed}
     heldout: Sequence[dict[str, Any]]
     if options.streaming:
-        packer = make_packer(tokenizer, options.seq_length, options.packing)
+        packer = make_packer(tokenizer, options.seq_length or SEQ_LENGTH, options.packing, options.mask_probability > 0)
+        column = options.text or "text"
         if options.heldout is None:
-            stream, heldout = split_stream(options.corpus, packer, HELDOUT_BLOCKS)
+            stream, heldout = split_stream(options.corpus, packer, HELDOUT_BLOCKS, column)
         else:
-            stream, heldout = RowStream(options.corpus, packer), read_heldout(options, tokenizer)
+            stream, heldout = RowStream(options.corpus, packer, column=column), read_heldout(options, tokenizer)
         batches: Batches = StreamedBatches(stream, collate, **common)
     else:
         blocks = pack_corpus(options, options.corpus, tokenizer)
@@ -52,13 +54,14 @@ def read_batches(
 def pack_corpus(options: DistillOptions, source: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Read a text and pack it into blocks."""
     with corpus.corpus_errors(source):
-        documents, fingerprint = corpus.read_once(source)
+        documents, fingerprint = corpus.read_once(source, options.text or "text")
         return pack_documents(
             documents,
             tokenizer,
-            options.seq_length,
+            options.seq_length or SEQ_LENGTH,
             fingerprint=fingerprint,
             packing=options.packing,
+            masked=options.mask_probability > 0,
             name=f"'{source}'",
         )
 
@@ -76,6 +79,7 @@ def pack_documents(
     *,
     fingerprint: str = "",
     packing: str = "blocks",
+    masked: bool = True,
     name: str = "the corpus",
 ) -> Dataset:
     """Tokenise documents and pack them into rows CLS … SEP of at most `seq_length` tokens (see Packer).
@@ -85,7 +89,7 @@ def pack_documents(
     the corpus.
     Raises DistilkitError if the text does not fill one block.
     """
-    packer = make_packer(tokenizer, seq_length, packing)
+    packer = make_packer(tokenizer, seq_length, packing, masked)
     total = len(documents) if isinstance(documents, Dataset) else None
 
     def make() -> Iterator[list[Ids]]:
@@ -109,33 +113,41 @@ def _groups(documents: Dataset | IterableDataset) -> Iterator[list[str]]:
     return group_texts(text.as_py() for table in tables for text in table["text"])
 
 
-def make_packer(tokenizer: PreTrainedTokenizerBase, seq_length: int, packing: str) -> Packer:
+def make_packer(tokenizer: PreTrainedTokenizerBase, seq_length: int, packing: str, masked: bool = True) -> Packer:
     """Return the packer for a tokenizer.
 
-    Raises DistilkitError if the tokenizer lacks a special token that packing needs.
+    Raises DistilkitError if the tokenizer lacks a special token that packing or, with `masked`, masking needs.
     """
     if packing == "documents" and tokenizer.pad_token_id is None:
         raise DistilkitError("--packing documents needs a PAD token, which the tokenizer lacks: use --packing blocks")
     encoder = Encoder(tokenizer.backend_tokenizer.to_str(), len(tokenizer))
+    if masked and tokenizer.mask_token_id is None:
+        raise DistilkitError("the tokenizer lacks a MASK token: mask nothing, with --mask-probability 0")
     return Packer(encoder, *special_ids(tokenizer), seq_length, packing)
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     """Return the ids of CLS and SEP, which open and close a row."""
-    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or tokenizer.mask_token_id is None:
-        raise DistilkitError("the tokenizer lacks CLS, SEP or MASK: use the tokenizer of a masked-LM checkpoint")
+    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
+        raise DistilkitError("the tokenizer lacks CLS or SEP: use the tokenizer of a BERT-like checkpoint")
     return int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
 
 
 def split_blocks(blocks: Dataset, seed: int) -> tuple[Rows, Rows]:
-    """Split blocks into training and held-out rows, drawn with the seed.
+    """Split blocks into training and held-out rows, drawn with the seed."""
+    training, heldout = split_numbers(len(blocks), seed, HELDOUT_BLOCKS)
+    return Rows(blocks, training), Rows(blocks, heldout)
 
-    Raises DistilkitError if there is only one block.
+
+def split_numbers(count: int, seed: int, limit: int) -> tuple[Ids, Ids]:
+    """Split the numbers of rows into those to train on and those to hold out: HELDOUT_SHARE, at most `limit`.
+
+    Raises DistilkitError if there is only one row.
     """
-    count = min(HELDOUT_BLOCKS, max(1, int(HELDOUT_SHARE * len(blocks))))
-    if len(blocks) < 2:
+    if count < 2:
         raise DistilkitError(
             "the corpus is too small to hold out a block: give more text, or held-out text with --heldout"
         )
-    order = np.random.default_rng(seed).permutation(len(blocks))
-    return Rows(blocks, order[count:].astype(np.uint32)), Rows(blocks, order[:count])
+    order = np.random.default_rng(seed).permutation(count)
+    heldout = min(limit, max(1, int(HELDOUT_SHARE * count)))
+    return order[heldout:].astype(np.uint32), order[:heldout]

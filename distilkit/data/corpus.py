@@ -18,22 +18,22 @@ READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parqu
 datasets.disable_progress_bars()
 
 
-def read_documents(source: str) -> Dataset:
-    """Read a text into a data set with one column, `text`, one document per row.
+def read_documents(source: str, column: str = "text") -> Dataset:
+    """Read a text, in this column, into a data set with one column, `text`, one document per row.
 
     `source` is a file or folder of .txt, .jsonl or .parquet files (.gz too), or a hub data set `name[:config]`. In a
     .txt file with blank lines, documents are separated by them; otherwise each line is a document.
     Raises DistilkitError if there is no text or it cannot be read.
     """
-    return _read(source, streaming=False)
+    return _read(source, column, streaming=False)
 
 
-def stream_documents(source: str) -> IterableDataset:
+def stream_documents(source: str, column: str = "text") -> IterableDataset:
     """Stream the same documents without a copy on disk."""
-    return _read(source, streaming=True)
+    return _read(source, column, streaming=True)
 
 
-def read_once(source: str) -> tuple[Dataset | IterableDataset, str]:
+def read_once(source: str, column: str = "text") -> tuple[Dataset | IterableDataset, str]:
     """Read the documents for a single pass; return them with a fingerprint (for files: of path, size and change time).
 
     Local files are read in place: a copy in datasets' cache would take as much disk again and, memory-mapped, as much
@@ -41,10 +41,10 @@ def read_once(source: str) -> tuple[Dataset | IterableDataset, str]:
     """
     path = Path(source)
     if not path.exists():
-        downloaded = read_documents(source)
+        downloaded = read_documents(source, column)
         return downloaded, downloaded._fingerprint  # noqa: SLF001 - datasets names its own cache files by it
     files = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in _list_files(path)]
-    return stream_documents(source), Hasher.hash(files)
+    return stream_documents(source, column), Hasher.hash((files, column) if column != "text" else files)
 
 
 @contextmanager
@@ -54,17 +54,23 @@ def corpus_errors(source: str) -> Iterator[None]:
         yield
 
 
-def _read(source: str, streaming: bool) -> Any:
+def _read(source: str, column: str, streaming: bool) -> Any:
     path = Path(source)
     with corpus_errors(source):
         documents = _read_files(_list_files(path), streaming) if path.exists() else _read_hub(source, streaming)
         columns = documents.column_names or list(next(iter(documents), {"text": ""}))
-        if "text" not in columns:
-            raise DistilkitError(f"corpus '{source}' has no column 'text' (it has {', '.join(columns)}): rename it")
-        documents = documents.select_columns("text")
+        if column not in columns:
+            raise DistilkitError(
+                f"corpus '{source}' has no column '{column}' (it has {', '.join(columns)}): rename it, or for distill "
+                "name another with --text"
+            )
+        documents = documents.select_columns(column)
+        documents = documents if column == "text" else documents.rename_column(column, "text")
         first = [row["text"] or "" for row in islice(documents, 1000)]
         if not all(isinstance(text, str) for text in first):
-            raise DistilkitError(f"corpus '{source}' has values other than text in its column 'text': use plain text")
+            raise DistilkitError(
+                f"corpus '{source}' has values other than text in its column '{column}': use plain text"
+            )
         if not any(text.strip() for text in first):
             raise DistilkitError(f"corpus '{source}' contains no text: give another text")
     return documents
