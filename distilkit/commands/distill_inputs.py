@@ -29,12 +29,14 @@ from distilkit.distillation.whole_text_objective import (
     WholeTextDistillation,
 )
 from distilkit.encoders import checkpoint
+from distilkit.encoders.contents import Head
 from distilkit.encoders.sentence import LONGEST_TEXT, SentenceEncoder, wrap
 from distilkit.encoders.sentence_layout import Layout, new_layout, read_layout
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.progress import say
 from distilkit.record import read_biography
+from distilkit.special_tokens import Special
 from distilkit.tasks.catalogue import TASKS
 from distilkit.tasks.labels import match_label_order
 from distilkit.training.devices import state
@@ -83,15 +85,16 @@ def open_models(options: DistillOptions) -> Models:
 
 def open_encoders(options: DistillOptions) -> Models:
     """Open models that learn from blocks of text. Only losses on predicted tokens need a vocabulary head."""
-    own = checkpoint.head_of(checkpoint.open_config(options.student))
+    own = checkpoint.head_of(options.student)
     predicts = PREDICTS_TOKENS & loss_weights(options).keys() or options.new_head
-    head: checkpoint.Head = "masked-lm" if predicts else own
+    head: Head = "masked-lm" if predicts else own
     student = checkpoint.open_model(options.student, head, new_head=options.new_head)
-    tokenizer = checkpoint.open_tokenizer(options.student, student)
+    needs: list[Special] = ["cls", "sep", "mask"] if options.mask_probability else ["cls", "sep"]
+    tokenizer = checkpoint.open_tokenizer(options.student, student, needs=needs)
     check_length(student, options.seq_length)
     check_languages(options.student, student)
     without = options.objective == "mlm" or options.teacher_cache
-    theirs: checkpoint.Head = "masked-lm" if head == "masked-lm" else "encoder"
+    theirs: Head = "masked-lm" if head == "masked-lm" else "encoder"
     teacher = None if without else open_teacher(options, student, tokenizer, theirs)
     objective = make_objective(options, student, teacher)
     return Models(student, tokenizer, teacher, objective, read_layout(options.student))
@@ -125,13 +128,13 @@ def open_sentence_encoders(options: DistillOptions) -> Models:
 
 def open_encoder(name: str, like: SentenceEncoder | None = None) -> SentenceEncoder:
     """Open a checkpoint with the head that it has, as a sentence encoder; without modules, one `like` another."""
-    model = checkpoint.open_model(name, checkpoint.head_of(checkpoint.open_config(name)))
+    model = checkpoint.open_model(name, checkpoint.head_of(name))
     layout = read_layout(name)
     if layout is None and like and like.layout.modules:
         normalize = like.layout.modules[-1].kind == "Normalize"
         layout = new_layout(model.config.hidden_size, like.pooling, normalize=normalize)
     check_languages(name, model)
-    return wrap(name, model, checkpoint.open_tokenizer(name, model), layout)
+    return wrap(name, model, checkpoint.open_tokenizer(name, model, needs=["pad"]), layout)
 
 
 def open_classifiers(options: DistillOptions) -> Models:
@@ -139,10 +142,10 @@ def open_classifiers(options: DistillOptions) -> Models:
 
     Raises DistilkitError for a classifier that was trained on pairs of texts.
     """
-    head, name = checkpoint.head_of(checkpoint.open_config(options.student)), teacher_name(options)
+    head, name = checkpoint.head_of(options.student), teacher_name(options)
     check_single_text(options.student)
     student = checkpoint.open_model(options.student, head)
-    tokenizer = checkpoint.open_tokenizer(options.student, student)
+    tokenizer = checkpoint.open_tokenizer(options.student, student, needs=["pad"])
     check_languages(options.student, student)
     teacher = checkpoint.open_model(name, head)
     teacher, theirs = adapt_teacher(teacher, checkpoint.open_tokenizer(name, teacher), tokenizer)
@@ -168,7 +171,7 @@ def open_classifiers(options: DistillOptions) -> Models:
 
 def output_kind(model: PreTrainedModel) -> str:
     """Return what the outputs of a classifier or tagger are, as OutputDistillation names it."""
-    if checkpoint.head_of(model.config) == "token-classification":
+    if checkpoint.head_of_model(model) == "token-classification":
         return "tokens"
     kinds = {"multi_label_classification": "multi-label", "regression": "regression"}
     problem = getattr(model.config, "problem_type", None)
@@ -252,6 +255,6 @@ def read_text(options: DistillOptions, models: Models) -> tuple[Batches, Evaluat
             batches, heldout = read_batches(options, models.tokenizer, cache_seed(options))
     if isinstance(models.objective, WholeTextDistillation):
         return batches, WholeTextEvaluator(heldout, models.objective)
-    if checkpoint.head_of(models.student.config) == "masked-lm" and options.mask_probability:
+    if checkpoint.head_of_model(models.student) == "masked-lm" and options.mask_probability:
         return batches, HeldoutEvaluator(heldout, models.teacher)
     return batches, LossEvaluator(heldout, cast(Distillation, models.objective), options.precision)

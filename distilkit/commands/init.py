@@ -19,11 +19,13 @@ from distilkit.encoders.layers import find_stack, format_layers, is_shared, trun
 from distilkit.encoders.sentence import wrap
 from distilkit.encoders.sentence_layout import Layout, read_layout
 from distilkit.encoders.sizes import compare_sizes
-from distilkit.encoders.verify import TOLERANCE, max_embedding_difference, max_output_difference
+from distilkit.encoders.verify import TOLERANCE, check_values, max_embedding_difference, max_output_difference
+from distilkit.encoders.weights import read_tensors
 from distilkit.errors import DistilkitError
 from distilkit.files import claim
 from distilkit.options.init import InitOptions
 from distilkit.record import Record, read_biography, record, write_biography
+from distilkit.special_tokens import Special
 
 SEARCH_BLOCKS, SEARCH_BLOCK_TOKENS, SEARCH_BATCH_BLOCKS = 32, 128, 8  # 4,096 tokens in all
 MAX_SUGGESTIONS_TRIED = 60  # choices of layers to try for an error that suggests one
@@ -48,7 +50,10 @@ def init(options: InitOptions) -> Record:
     """Extract a student from a teacher, save it, reload it, compare it with the teacher, and write its record."""
     teacher = checkpoint.open_as_saved(options.teacher, allow_pickle=options.allow_pickle)
     tokenises = options.strategy == "search" or options.vocabulary is not None
-    tokenizer = checkpoint.open_tokenizer(options.teacher, fast=tokenises)
+    if not options.no_verify:
+        check_values(teacher, read_tensors(options.teacher, allow_pickle=options.allow_pickle), options.teacher)
+    needs: list[Special] = ["cls", "sep", "mask"] if options.strategy == "search" else []
+    tokenizer = checkpoint.open_tokenizer(options.teacher, teacher, fast=tokenises, needs=needs)
     depth = len(find_stack(teacher).layers)
     refuse_shared(options, teacher)
     ranked = rank_strategies(options, teacher, tokenizer) if options.strategy == "search" else []
@@ -71,7 +76,7 @@ def init(options: InitOptions) -> Record:
         if not options.no_verify:
             metrics["max_difference"] = verify(options, teacher, written, shorter, kept)
             metrics |= verify_embeddings(options, teacher, tokenizer, written, kept)
-        head = checkpoint.head_of(teacher.config)
+        head = checkpoint.head_of_model(teacher)
         done = record("init", options, metrics, head=head, **describe_layers(kept, depth, ranked))
         if not options.dry_run:
             write_biography(out, [*read_biography(options.teacher), done])
@@ -92,7 +97,7 @@ def rank_strategies(
     options: InitOptions, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> list[Candidate]:
     """Evaluate the layers that each strategy chooses, and those found by the search, on --corpus; best first."""
-    if checkpoint.head_of(teacher.config) != "masked-lm":
+    if checkpoint.head_of_model(teacher) != "masked-lm":
         raise DistilkitError("--strategy search requires a masked-LM head: choose another --strategy")
     depth = len(find_stack(teacher).layers)
     documents = corpus.read_documents(str(options.corpus)).shuffle(seed=options.seed)

@@ -17,6 +17,7 @@ from distilkit.data.token_store import Rows, store
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.progress import track
+from distilkit.special_tokens import special_id, vocabulary_size
 
 HELDOUT_SHARE, HELDOUT_BLOCKS = 0.02, 256  # of a corpus without --heldout: this share, but no more blocks than this
 SEQ_LENGTH = 128  # tokens per block by default
@@ -34,7 +35,7 @@ def read_batches(
     common = {"batch_size": options.batch_size, "seed": options.seed}
     heldout: Sequence[dict[str, Any]]
     if options.streaming:
-        packer = make_packer(tokenizer, options.seq_length or SEQ_LENGTH, options.packing, options.mask_probability > 0)
+        packer = make_packer(tokenizer, options.seq_length or SEQ_LENGTH, options.packing)
         column = options.text or "text"
         if options.heldout is None:
             stream, heldout = split_stream(options.corpus, packer, HELDOUT_BLOCKS, column)
@@ -61,7 +62,6 @@ def pack_corpus(options: DistillOptions, source: str, tokenizer: PreTrainedToken
             options.seq_length or SEQ_LENGTH,
             fingerprint=fingerprint,
             packing=options.packing,
-            masked=options.mask_probability > 0,
             name=f"'{source}'",
         )
 
@@ -79,7 +79,6 @@ def pack_documents(
     *,
     fingerprint: str = "",
     packing: str = "blocks",
-    masked: bool = True,
     name: str = "the corpus",
 ) -> Dataset:
     """Tokenise documents and pack them into rows CLS … SEP of at most `seq_length` tokens (see Packer).
@@ -89,7 +88,7 @@ def pack_documents(
     the corpus.
     Raises DistilkitError if the text does not fill one block.
     """
-    packer = make_packer(tokenizer, seq_length, packing, masked)
+    packer = make_packer(tokenizer, seq_length, packing)
     total = len(documents) if isinstance(documents, Dataset) else None
 
     def make() -> Iterator[list[Ids]]:
@@ -113,24 +112,18 @@ def _groups(documents: Dataset | IterableDataset) -> Iterator[list[str]]:
     return group_texts(text.as_py() for table in tables for text in table["text"])
 
 
-def make_packer(tokenizer: PreTrainedTokenizerBase, seq_length: int, packing: str, masked: bool = True) -> Packer:
+def make_packer(tokenizer: PreTrainedTokenizerBase, seq_length: int, packing: str) -> Packer:
     """Return the packer for a tokenizer.
 
     Raises DistilkitError if the tokenizer lacks a special token that packing or, with `masked`, masking needs.
     """
     if packing == "documents" and tokenizer.pad_token_id is None:
         raise DistilkitError("--packing documents needs a PAD token, which the tokenizer lacks: use --packing blocks")
-    encoder = Encoder(tokenizer.backend_tokenizer.to_str(), len(tokenizer))
-    if masked and tokenizer.mask_token_id is None:
-        raise DistilkitError("the tokenizer lacks a MASK token: mask nothing, with --mask-probability 0")
-    return Packer(encoder, *special_ids(tokenizer), seq_length, packing)
-
-
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """Return the ids of CLS and SEP, which open and close a row."""
-    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
-        raise DistilkitError("the tokenizer lacks CLS or SEP: use the tokenizer of a BERT-like checkpoint")
-    return int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
+    cls, sep = special_id(tokenizer, "cls"), special_id(tokenizer, "sep")
+    if cls is None or sep is None:
+        raise DistilkitError("the tokenizer has no CLS or SEP token: use the tokenizer of a masked-LM checkpoint")
+    encoder = Encoder(tokenizer.backend_tokenizer.to_str(), vocabulary_size(tokenizer))
+    return Packer(encoder, cls, sep, seq_length, packing)
 
 
 def split_blocks(blocks: Dataset, seed: int) -> tuple[Rows, Rows]:

@@ -22,6 +22,7 @@ from distilkit.data.token_store import Rows, store
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.progress import track
+from distilkit.special_tokens import vocabulary_size
 
 HELDOUT_TEXTS = 512  # at most: enough for each to have neighbours among the others
 # A space after . ! or ? (and a closing quote) that no small letter follows, or the place after 。！？. An abbreviation
@@ -47,9 +48,10 @@ class TextEncoder:
 
     def __init__(self, reader: Reader) -> None:
         self.prompt, tokenizer = reader.prompt, reader.tokenizer
-        self.dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.int32)
+        self.dtype = np.dtype(np.uint16 if vocabulary_size(tokenizer) <= 2**16 else np.int32)
         self.core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self.core.no_padding()
+        self.core.encode_special_tokens = True  # a special token that a text spells out is text
         self.core.enable_truncation(reader.max_length)
         self.key = (self.core.to_str(), self.prompt)
 

@@ -5,13 +5,14 @@ from typing import Any, Literal, cast
 
 from distilkit.data.blocks import SEQ_LENGTH
 from distilkit.encoders import checkpoint
+from distilkit.encoders.contents import Head
 from distilkit.encoders.sentence_layout import read_layout
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.options.spec import flag
 from distilkit.progress import say
 
-Kind = Literal["sentence encoder"] | checkpoint.Head
+Kind = Literal["sentence encoder"] | Head
 LOSS_TERMS = ("ce", "mlm", "cos", "embedding", "similarity", "hidden", "attention", "relation")
 PREDICTS_TOKENS = {"ce", "mlm"}  # loss terms that need a vocabulary head, in objectives on blocks of text
 WEIGHTS = {  # of the loss terms, by --objective
@@ -54,7 +55,7 @@ def kind_of(name: str) -> Kind:
     layout = read_layout(name)
     if layout and layout.is_sentence_encoder:
         return "sentence encoder"
-    return checkpoint.head_of(checkpoint.open_config(name))
+    return checkpoint.head_of(name)
 
 
 def with_objective(options: DistillOptions) -> DistillOptions:

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.encoders import checkpoint, vocabulary
+from distilkit.encoders.contents import Head
 from distilkit.encoders.forward import input_names
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
@@ -33,7 +34,7 @@ def open_teacher(
     options: DistillOptions,
     student: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    head: checkpoint.Head = "masked-lm",
+    head: Head = "masked-lm",
 ) -> PreTrainedModel:
     """Open the teacher of a student that learns from blocks of text.
 
@@ -42,7 +43,7 @@ def open_teacher(
     """
     name = teacher_name(options)
     teacher = checkpoint.open_model(name, head)
-    theirs = checkpoint.open_tokenizer(name)
+    theirs = checkpoint.open_tokenizer(name, teacher)
     teacher = vocabulary.to_vocabulary(teacher, theirs, tokenizer)
     if student.config.vocab_size != teacher.config.vocab_size:
         raise vocabulary.different_vocabularies()
@@ -98,7 +99,7 @@ def open_task_teacher(name: str, task: Task, tokenizer: PreTrainedTokenizerBase)
     Raises DistilkitError if it has other labels or, for spans, another tokenizer than the student's.
     """
     model = checkpoint.open_model(name, HEADS[task.kind])
-    own = checkpoint.open_tokenizer(name, model)
+    own = checkpoint.open_tokenizer(name, model, needs=["pad"])
     order = labels.label_order(task, model.config, name)
     same = checkpoint.same_vocabulary(tokenizer, own)
     if task.kind == "span" and not same:

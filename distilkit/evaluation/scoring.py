@@ -40,7 +40,7 @@ def score_checkpoint(name: str, chosen: Sequence[Task], options: EvalOptions, ou
         path = name if len(chosen) == 1 else f"{name}/{task.name}"
         data = options.data / task.name if options.data and len(chosen) > 1 else options.data
         model = checkpoint.open_model(path, HEADS[task.kind])
-        tokenizer = checkpoint.open_tokenizer(path, model)
+        tokenizer = checkpoint.open_tokenizer(path, model, needs=["pad"])
         labelled = labels.labels_from_model(task, model.config, options.kind) if task.name == "custom" else task
         order = labels.label_order(labelled, model.config, path)
         splits = read_validation(labelled, data)

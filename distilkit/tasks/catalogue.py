@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from distilkit.encoders import checkpoint
+from distilkit.encoders.contents import Head
 from distilkit.errors import DistilkitError
 from distilkit.options.spec import flag
 from distilkit.options.tasks import EvalOptions, FinetuneOptions, TaskOptions
@@ -14,7 +14,7 @@ from distilkit.record import read_biography
 C = TypeVar("C", EvalOptions, FinetuneOptions)
 V = TypeVar("V", bound=Any)
 Kind = Literal["classification", "multi-label", "regression", "span"]
-HEADS: dict[Kind, checkpoint.Head] = {
+HEADS: dict[Kind, Head] = {
     "classification": "sequence-classification",
     "multi-label": "sequence-classification",
     "regression": "sequence-classification",
