@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distilkit.errors import DistilkitError
 from distilkit.files import replacing
 from distilkit.formatting import format_percent
 from distilkit.record import FAILURES, MetricName
@@ -53,15 +52,9 @@ class Plot(NamedTuple):
 
 
 def draw(results: Results) -> list[Plot]:
-    """Draw the plots that the records have enough data for.
+    """Draw the plots that the records have enough data for."""
+    import matplotlib as mpl  # takes a while to load
 
-    Raises DistilkitError without matplotlib.
-    """
-    try:
-        import matplotlib as mpl
-        import matplotlib.figure
-    except ImportError:
-        raise DistilkitError("plots need matplotlib, which is missing: pip install 'distilkit[plots]'") from None
     with mpl.rc_context(STYLE):
         return [*retention(results), *frontiers(results), *curves(results)]
 
