@@ -14,6 +14,7 @@ FLOORS = [
         "errors",
         "formatting",
         "machine",
+        "wording",
         "next_command",
         "progress",
         "files",

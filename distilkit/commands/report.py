@@ -3,7 +3,6 @@
 from distilkit.errors import DistilkitError
 from distilkit.files import claim, write_text
 from distilkit.options.report import ReportOptions
-from distilkit.progress import say
 from distilkit.record import Record, record, write_biography
 from distilkit.reporting.model_card import cards
 from distilkit.reporting.models import read
@@ -35,7 +34,6 @@ def report(options: ReportOptions) -> Record:
         write_text(out / "report.md", markdown(content))
         done = record("report", options, metrics)
         write_biography(out, [done])
-    say(f"page: {options.output / 'report.html'}")
     for path, text in readmes.items():
         try:
             write_text(path, text)
