@@ -154,6 +154,7 @@ def eval(
     agreement: str | Path | None = ...,
     examples: str | Path | None = ...,
     plot: str | Path | None = ...,
+    baseline: str | Path | None = ...,
     require: Sequence[str] | str = ...,
     predictions: str | Path | None = ...,
     null_odds: str | Path | None = ...,

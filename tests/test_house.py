@@ -11,8 +11,8 @@ import distilkit
 HOUSE = Path(distilkit.__file__).parent
 FLOORS = [
     {
-        *("errors", "formatting", "machine", "next_command", "progress", "files", "record", "gates", "screen"),
-        *("signals", "special_tokens", "options", "__init__"),
+        *("errors", "formatting", "machine", "wording", "next_command", "progress", "files", "record", "gates"),
+        *("screen", "signals", "special_tokens", "options", "__init__"),
     },
     {"encoders", "data"},
     {"training", "tasks", "runtimes"},

@@ -32,42 +32,51 @@ def suggested(result: Result) -> str:
     return line.removeprefix("next: ")
 
 
-@pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    """A folder of rows that are easy to classify."""
-    folder = tmp_path / "my rows"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def chain(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder in which a classifier was fine-tuned and each suggested command typed; all command lines."""
+    folder, mine = tmp_path_factory.mktemp("chain"), tmp_path_factory.mktemp("mine") / "my rows"
+    mine.mkdir()
     lines = [json.dumps({"text": f"{words} {n}", "topic": topic}) for n in range(12) for topic, words in WORDS.items()]
     for split in ("train", "validation"):
-        (folder / f"{split}.jsonl").write_text("\n".join(lines))
-    return folder
+        (mine / f"{split}.jsonl").write_text("\n".join(lines))
+    teacher, rows = make_checkpoint(max_position_embeddings=128), shlex.quote(str(mine))
+    typed = [f"distilkit finetune {teacher} --task custom --data {rows} --text text --label topic --steps 4 -o mine"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        while typed[-1]:
+            result = run(typed[-1])
+            typed.append(suggested(result) if "next: " in result.stderr else "")
+    return folder, typed[:-1]
 
 
-def test_every_printed_command_of_a_chain_runs(
-    teacher: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_suggested_leads_from_a_classifier_to_a_report(chain: tuple[Path, list[str]]) -> None:
+    """Every suggestion runs as it stands: a student of one's own classifier, taught by it and compared with it."""
+    folder, typed = chain
+    assert [command.split()[1] for command in typed] == ["finetune", "init", "finetune", "eval", "bench", "report"]
+    assert "--teacher mine " in typed[2]
+    assert "--against mine" in typed[3]
+    page = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    assert "retained" in page
+    assert "smaller" in page
+
+
+@pytest.mark.slow
+def test_what_a_report_and_a_card_print_can_be_typed(
+    chain: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a classifier of one's own: what is suggested, and what report and card show, is pasted as it stands."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    typed = f"distilkit finetune {teacher} --task custom --data '{rows}' --text text --label topic --steps 4 -o mine"
-    chain = [typed]
-    while chain[-1]:
-        result = run(chain[-1])
-        chain.append(suggested(result) if "next: " in result.stderr else "")
-    assert [command.split()[1] for command in chain[:-1]] == ["finetune", "init", "finetune", "eval", "bench", "report"]
-    assert "--teacher mine" in chain[2]
-    assert "--against mine" in chain[3]
-    run(f"{chain[-2]} --card")  # again, in place of the page before
+    """What is missing runs where the models are; how it was made runs in an empty folder, and makes them again."""
+    folder, typed = chain
+    monkeypatch.chdir(folder)
+    run(f"{typed[-1]} --card")  # again, in place of the page before
     page = Path("report/report.md").read_text(encoding="utf-8")
-    card = Path("mine-student-tuned/README.md").read_text(encoding="utf-8")
-    made, missing = commands(page.partition("## How it was made")[2]), commands(page.partition("## How it")[0])
-    assert set(commands(card)) <= {*made, *missing}
-    assert made[0] == typed
+    missing, _, made = (commands(part) for part in page.partition("## How it was made"))
+    assert set(commands(Path("mine-student-tuned/README.md").read_text(encoding="utf-8"))) <= set(made)
+    assert [set(shlex.split(line)) for line in made[:2]] == [set(shlex.split(line)) for line in typed[:2]]
     assert missing
-    for command in missing:  # where the models are
+    for command in missing:
         run(command)
-    (tmp_path / "again").mkdir()
-    monkeypatch.chdir(tmp_path / "again")  # where they can be made again
+    monkeypatch.chdir(tmp_path)
     for command in made:
         run(command)
 

@@ -17,8 +17,9 @@ from distilkit.reporting.models import Model, Results, scores_of, seed_warnings
 from distilkit.reporting.provenance import Step, machines, seeds, training_seconds
 from distilkit.reporting.render import fill
 from distilkit.reporting.summary import description, display_name, task_retention, tiles
-from distilkit.reporting.tables import headline_metrics, metric_name, overview, sort_by_task
-from distilkit.tasks.catalogue import HUB_TASKS, TASKS, task_display_name
+from distilkit.reporting.tables import headline_metrics, overview, sort_by_task
+from distilkit.tasks.catalogue import HUB_TASKS, TASKS
+from distilkit.wording import metric_name, task_name
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 MARK = "<!-- Written by distilkit report. sha256 of what is above: {} -->\n"
@@ -132,7 +133,7 @@ def eval_results(model: Model) -> Iterator[EvalResult]:
             yield EvalResult(
                 task_type=HUB_TASKS[row.kind] if row else "text-classification",
                 dataset_type=row.dataset if row else own,
-                dataset_name=task_display_name(task) if row else own,
+                dataset_name=task_name(task) if row else own,
                 dataset_config=row.subset if row else None,
                 dataset_split="test"
                 if task in model.tested
@@ -163,7 +164,7 @@ def data(results: Results, model: Model) -> Iterator[str]:
             task = str(step.config.get("task"))
             row, place = TASKS.get(task), step.config.get("data")
             source = Path(str(place)).name if place else row.dataset if row else "the hub"
-            yield f"{task_display_name(task)}, training rows from {source}: fine-tuning"
+            yield f"{task_name(task)}, training rows from {source}: fine-tuning"
 
 
 def training(model: Model) -> str:

@@ -33,12 +33,6 @@ METRICS: dict[Kind, tuple[str, ...]] = {  # of a custom task
 }
 SPAN_OPTIONS = ("stride", "n_best", "max_answer_length", "null_threshold")
 TASK_SETTINGS = ("batch_size", "max_length", "long", *SPAN_OPTIONS)  # options with a default per task
-DISPLAY_NAMES = {  # by metric prefix, in the order of tables
-    "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI",
-    "mnli_mismatched": "MNLI-mm", "rte": "RTE", "wnli": "WNLI", "glue": "GLUE",
-    "glue_without_wnli": "GLUE without WNLI", "squad": "SQuAD 1.1",
-    "squad_v2": "SQuAD 2.0", "imdb": "IMDb", "custom": "custom task",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -205,11 +199,6 @@ def _fill_settings(task: Task, options: C, trained: dict[str, Any]) -> C:
             f"--long {values['long']} requires a task with one text column, but {task.name} has two: remove --long"
         )
     return replace(options, **values)
-
-
-def task_display_name(prefix: str) -> str:
-    """Return the name of a task in tables and plots; `prefix` is the first part of its metric names."""
-    return DISPLAY_NAMES.get(prefix, prefix)
 
 
 def glue_average_tasks(chosen: Sequence[Task]) -> dict[str, list[str]]:
