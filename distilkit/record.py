@@ -190,8 +190,9 @@ def parse_record(entry: Any) -> Record:
     Keys that this version does not know are dropped. A metric that JSON cannot hold, written as null, is NaN.
     Raises ValueError with what is wrong if a value has another type than its option, or is no number.
     """
-    found: dict[str, Any] = {"environment": {}, "schema": 1} | entry if isinstance(entry, dict) else {}
-    for name, kind in {"command": str, "config": dict, "metrics": dict, "environment": dict, "schema": int}.items():
+    found: dict[str, Any] = {"environment": {}, "given": {}, "schema": 1} | entry if isinstance(entry, dict) else {}
+    kinds = {"command": str, "config": dict, "metrics": dict, "environment": dict, "given": dict, "schema": int}
+    for name, kind in kinds.items():
         if not isinstance(found.get(name), kind):
             raise ValueError(f"{name} is {_shown(found.get(name))}")  # noqa: TRY004 - as above
     return Record(
@@ -199,6 +200,7 @@ def parse_record(entry: Any) -> Record:
         config=_recorded_options(found["command"], found["config"]),
         metrics={name: _recorded_number(name, value) for name, value in found["metrics"].items()},
         environment={name: _recorded_fact(name, value) for name, value in found["environment"].items()},
+        given=_recorded_options(found["command"], found["given"]),
         schema=found["schema"],
     )
 
