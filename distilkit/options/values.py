@@ -38,7 +38,7 @@ def _check_one(spec: Spec, kind: Any, value: Any) -> Any:
         return value
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise ValueError({int: "a whole number", float: "a number"}[kind])
-    if not math.isfinite(value) or not _lies_between(spec, value):
+    if (type(value) is float and not math.isfinite(value)) or not _lies_between(spec, value):
         raise ValueError(f"a number{bounds(spec)}")
     return kind(value)
 
