@@ -16,6 +16,8 @@ from typer.core import TyperCommand
 
 from distilkit import __version__, progress
 from distilkit.errors import DistilkitError, OptionError
+from distilkit.files import writing
+from distilkit.formatting import printable
 from distilkit.gates import unmet_gates
 from distilkit.options.declare import build, missing
 from distilkit.options.recipes import COMMANDS, read_recipe, recipe_names, recipe_text
@@ -23,6 +25,7 @@ from distilkit.options.spec import Spec, bounds, fields_of, flag, is_list, spec_
 from distilkit.options.training import CommonOptions
 from distilkit.options.values import parse
 from distilkit.screen import show
+from distilkit.signals import stopping_signals
 
 SUMMARY = "Compress any BERT-family checkpoint the way DistilBERT was made, and measure what it keeps."
 app = typer.Typer(
@@ -139,16 +142,22 @@ def execute(name: str, options_class: type[CommonOptions], typed: dict[str, Any]
             raise OptionError(f"missing option '{lacking[0]}'")
         options = build(options_class, given, table)
     except OptionError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(printable(str(error))[: progress.MAX_LINE]) from None
     from distilkit.commands.call import run
 
     with contextlib.redirect_stdout(sys.stderr):  # what libraries print is not data
         done = run(name, options)
     if not progress.is_first_process():
         return 0
-    with progress.level(quiet=options.quiet):
+    with progress.level(quiet=options.quiet), writing("the record to standard output"):
         show(done, as_json=options.json)
-    failures = unmet_gates(getattr(options, "require", ()), done.metrics)
+        sys.stdout.flush()
+    gates = getattr(options, "require", ())
+    failures = unmet_gates(gates, done.metrics)
+    with progress.level(quiet=options.quiet):
+        for gate in gates:
+            if not any(line.startswith(f"{gate}:") for line in failures):
+                progress.say(f"gate met: {gate}")
     for line in failures:
         progress.complain("gate not met", line)
     return 3 if failures else 0
@@ -157,7 +166,8 @@ def execute(name: str, options_class: type[CommonOptions], typed: dict[str, Any]
 def with_exit_codes(work: Callable[[], int]) -> None:
     """Run and turn the outcome into the contract's exit codes; a bug keeps its traceback."""
     with contextlib.suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # where no training listens, clean up and exit
+        for number in (signal.SIGINT, *stopping_signals()):  # where no training listens, clean up and exit
+            signal.signal(number, signal.default_int_handler)
     try:
         code = work()
     except DistilkitError as error:

@@ -1,8 +1,19 @@
-"""Format numbers for people: durations, sizes, counts and percentages."""
+"""Format numbers for people: durations, sizes, counts and percentages; show control characters in texts."""
+
+import math
+
+
+def printable(text: str, *, newlines: bool = False) -> str:
+    """Return text with escapes for control characters and other invisible ones; `newlines` leaves line breaks."""
+    return "".join(
+        letter if letter.isprintable() or (newlines and letter == "\n") else ascii(letter)[1:-1] for letter in text
+    )
 
 
 def format_duration(seconds: float) -> str:
     """Format a time in its two largest units: "36 min 12 s"."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
     whole = round(seconds)
     for name, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:
@@ -18,7 +29,7 @@ def format_gibibytes(value: float) -> str:
 def format_number(value: float | str | None) -> str:
     """Format a number: whole ones with thousands separators, others to 6 digits."""
     if not isinstance(value, (int, float)):
-        return value or ""
+        return printable(value or "")
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.6g}"
 
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from distilkit.formatting import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -15,6 +17,7 @@ LINE_SECONDS = 60.0  # between two lines of a piped run
 WIDE, BAR = 120, 20  # columns of a terminal that has room for a bar, and of the bar
 COLORS = {"error": "31", "gate not met": "31", "warning": "33", "interrupted": "33"}
 _open: list[str] = []  # the work in progress, outermost first
+MAX_LINE = 1000  # characters of an error or a warning; a name in it may have thousands
 LIBRARIES = ("transformers", "datasets", "accelerate", "huggingface_hub")  # that report what they load
 _level = {"quiet": False}
 _said: set[str] = set()  # by say_once(), in this command
@@ -108,13 +111,20 @@ def complain(kind: str, text: str) -> None:
     if is_first_process():
         colored = kind in COLORS and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         shown = f"\x1b[{COLORS[kind]}m{kind}\x1b[0m" if colored else kind
-        print(f"distilkit: {shown}: {text}", file=sys.stderr, flush=True)
+        line = printable(text)
+        _print(f"distilkit: {shown}: {line if len(line) <= MAX_LINE else line[:MAX_LINE] + '…'}")
+
+
+def _print(text: str) -> None:
+    """Print on stderr. A log on a full disk, or a terminal that is gone, does not stop the work."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
     """Print a note; on a terminal it stands above the bar."""
     if is_first_process() and not _level["quiet"]:
-        print(text, file=sys.stderr, flush=True)
+        _print(printable(text, newlines=True))
 
 
 def say_once(text: str) -> None:
@@ -179,6 +189,6 @@ def line_printer(
         line = f"{label}: {count}{'' if total is None else f'/{total}'} {unit}, {rate:.3g} {unit}/s"
         if total is not None:
             line += f", {(total - count) / max(rate, 1e-9):.0f} s left"
-        print(f"{line}, {text}" if text else line, file=sys.stderr, flush=True)
+        _print(f"{line}, {text}" if text else line)
 
     return advance

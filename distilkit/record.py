@@ -1,22 +1,23 @@
 """What a command did: the Record, the names of its metrics, and a checkpoint's history."""
 
 import contextlib
-import os
+import math
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin
 
-from distilkit.errors import DistilkitError
-from distilkit.files import BIOGRAPHY, write_text
-from distilkit.options.spec import spec_of
+from distilkit.errors import DistilkitError, UnwritableError
+from distilkit.files import BIOGRAPHY, read_json, write_text
+from distilkit.machine import machine_facts
+from distilkit.options.recipes import COMMANDS
+from distilkit.options.spec import fields_of, spec_of
+from distilkit.options.values import is_path_text
 
-PACKAGES = ("distilkit", "torch", "transformers", "accelerate", "datasets", "tokenizers")
-
-
-MODEL_PREFIX = re.compile(r"(\d+|teacher|student|control(-\d+)?)/")
-BENCH_SETTING = re.compile(r"(\w+)/(\w+)/b(\d+)/l(\d+)")
+MODEL_PREFIX = re.compile(r"(\d+|teacher|student|control(-\d+)?|baseline)/")
+BENCH_SETTING = re.compile(r"(\w+)/(\w+)/b(\d{1,9})/l(\d{1,9})")
 COMPARISONS = ("retention", "difference")
 DETAILS = ("low", "high", "min", "max", "count")
 
@@ -33,7 +34,7 @@ class MetricName(NamedTuple):
     | teacher/parameters | teacher | | parameters | |
     """
 
-    model: str = ""  # a position, teacher, student, control or control-N
+    model: str = ""  # a position, teacher, student, control or control-N, baseline (of an earlier eval)
     subject: str = ""  # a task, a comparison with its task, a setting of bench, a part of a text
     metric: str = ""  # "" if the subject is the metric
     detail: str = ""  # which end of an interval or of a range over seeds
@@ -89,12 +90,16 @@ class BenchSetting(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What a command did; the table, --json and distilkit.json are views of it."""
+    """What a command did; the table, --json and distilkit.json are views of it.
+
+    `config` has the options as they were used, `given` those that were typed, or taken from a recipe.
+    """
 
     command: str
     config: dict[str, Any]
     metrics: dict[str, float]
     environment: dict[str, str]
+    given: dict[str, Any] = field(default_factory=dict)
     schema: int = 1
 
     def to_json(self) -> dict[str, Any]:
@@ -102,13 +107,17 @@ class Record:
         return {"schema": self.schema, **{k: v for k, v in asdict(self).items() if k != "schema"}}
 
 
-def record(command: str, config: Any, metrics: dict[str, float], **environment: str) -> Record:
-    """Make the record of a command that has just run; `environment` is added to versions and machine."""
+def record(command: str, config: Any, metrics: dict[str, float], *, given: Any = None, **environment: str) -> Record:
+    """Make the record of a command that has just run; `environment` is added to versions and machine.
+
+    `given` are the options before the command filled in what was left to it, if they differ from `config`.
+    """
     return Record(
         command=command,
         config=config_json(config),
         metrics=metrics,
-        environment=_machine() | environment,
+        environment=machine_facts() | environment,
+        given=given_json(given or config),
     )
 
 
@@ -119,6 +128,12 @@ def config_json(config: Any) -> dict[str, Any]:
         for item in fields(config)
         if spec_of(item).recorded
     }
+
+
+def given_json(config: Any) -> dict[str, Any]:
+    """Return the recorded options that differ from their defaults, as JSON values."""
+    given = {item.name for item in fields(config) if getattr(config, item.name) != item.default}
+    return {name: value for name, value in config_json(config).items() if name in given}
 
 
 def _plain(value: Any, *, place: bool) -> Any:
@@ -137,35 +152,92 @@ def baselines_by_prefix(names: Sequence[str] | None) -> dict[str, str]:
     return {f"control-{n}" if len(names) > 1 else "control": name for n, name in enumerate(names)}
 
 
-def _machine() -> dict[str, str]:
-    import importlib.metadata  # here, because --help would pay for them
-    import platform
-
-    versions = {}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"python": platform.python_version(), **versions, "machine": f"{platform.machine()}, {cores} CPU cores"}
-
-
 def read_biography(directory: str | Path) -> list[Record]:
     """Read the records of a checkpoint, oldest first; [] if distilkit did not write it.
 
     Raises DistilkitError if distilkit.json is damaged.
     """
     path = Path(directory) / BIOGRAPHY
-    if not path.is_file():
-        return []
-    import json  # here and below, because --help would pay for it
-
-    names = {item.name for item in fields(Record)}
     try:
-        return [
-            Record(**{k: v for k, v in entry.items() if k in names}) for entry in json.loads(path.read_text("utf-8"))
-        ]
-    except (ValueError, TypeError, AttributeError) as error:
+        document = read_json(path)
+        if not isinstance(document, list):
+            raise ValueError("it is not a list of records")  # noqa: TRY004 - what a reader raises on bad content
+        return [parse_record(entry) for entry in document]
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
         raise DistilkitError(f"'{path}' is damaged ({error}): delete it or make the checkpoint again") from None
+
+
+def parse_record(entry: Any) -> Record:
+    """Make a Record of a JSON value, whoever wrote it: another version of distilkit, or somebody else.
+
+    Keys that this version does not know are dropped. A metric that JSON cannot hold, written as null, is NaN.
+    Raises ValueError with what is wrong if a value has another type than its option, or is no number.
+    """
+    found: dict[str, Any] = {"environment": {}, "given": {}, "schema": 1} | entry if isinstance(entry, dict) else {}
+    kinds = {"command": str, "config": dict, "metrics": dict, "environment": dict, "given": dict, "schema": int}
+    for name, kind in kinds.items():
+        if not isinstance(found.get(name), kind):
+            raise ValueError(f"{name} is {_shown(found.get(name))}")  # noqa: TRY004 - as above
+    return Record(
+        command=found["command"],
+        config=_recorded_options(found["command"], found["config"]),
+        metrics={name: _recorded_number(name, value) for name, value in found["metrics"].items()},
+        environment={name: _recorded_fact(name, value) for name, value in found["environment"].items()},
+        given=_recorded_options(found["command"], found["given"]),
+        schema=found["schema"],
+    )
+
+
+def _recorded_options(command: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Check the values of a record's options against their types; a single value of a list becomes a list."""
+    known = [COMMANDS[command]] if command in COMMANDS else COMMANDS.values()
+    kinds = {item.name: kind for options_class in known for item, kind in fields_of(options_class)}
+    checked = dict(config)
+    for name, value in config.items():
+        kind = kinds.get(name)
+        if kind is None or value is None:
+            continue
+        entries = value if isinstance(value, list) else [value]
+        if not all(_fits(get_args(kind)[0] if get_origin(kind) is tuple else kind, entry) for entry in entries):
+            raise ValueError(f"config.{name} is {_shown(value)}")
+        if isinstance(value, list) and get_origin(kind) is not tuple:
+            raise ValueError(f"config.{name} is {_shown(value)}")
+        checked[name] = entries if get_origin(kind) is tuple else value
+    return checked
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    """Say whether a JSON value can be the value of an option. Choices may be those of another version."""
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind in (int, float):
+        return type(value) in (int, kind) and abs(value) < 2**63
+    return isinstance(value, str) and is_path_text(value)
+
+
+def _recorded_number(name: str, value: Any) -> Any:
+    if value is None:
+        return math.nan
+    if not is_number(value):
+        raise ValueError(f"metrics.{name} is {_shown(value)}")
+    return value
+
+
+def is_number(value: Any) -> bool:
+    """Say whether a JSON value is a number that fits into a float."""
+    return type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max)
+
+
+def _recorded_fact(name: str, value: Any) -> str:
+    if type(value) not in (str, int, float):
+        raise ValueError(f"environment.{name} is {_shown(value)}")
+    return str(value)
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r}"[:60]
 
 
 def write_biography(directory: Path, records: list[Record]) -> None:
@@ -173,11 +245,36 @@ def write_biography(directory: Path, records: list[Record]) -> None:
     write_text(directory / BIOGRAPHY, json_text([entry.to_json() for entry in records]) + "\n")
 
 
-def json_text(document: Any) -> str:
-    """Format a JSON document as every command writes it."""
-    import json
+def keep_record(done: Record, places: Iterable[str]) -> list[Path]:
+    """Write the record of an eval or bench beside each checkpoint that distilkit made, for `report`; return the files.
 
-    return json.dumps(document, indent=2)
+    The name has the date, so that later ones are kept too. A directory that cannot be written is skipped.
+    """
+    written = []
+    stamp = re.sub(r"[^\dT]", "", done.environment["date"].partition("+")[0])
+    for place in dict.fromkeys(Path(name) for name in places):
+        if (place / BIOGRAPHY).is_file():
+            free = (place / f"{done.command}-{stamp}{end}.json" for end in ("", *(f"-{n}" for n in range(2, 100))))
+            path = next(path for path in free if not path.exists())
+            with contextlib.suppress(UnwritableError):
+                write_text(path, json_text(done.to_json()) + "\n")
+                written.append(path)
+    return written
+
+
+def json_text(document: Any, *, indent: int | None = 2) -> str:
+    """Format a JSON document as every command writes it. NaN and infinity, which JSON does not have, become null."""
+    import json  # every --help would pay for it
+
+    return json.dumps(_finite(document), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def remembered_teacher(directory: str | Path, commands: tuple[str, ...] = ("init", "distill")) -> str | None:
@@ -188,4 +285,8 @@ def remembered_teacher(directory: str | Path, commands: tuple[str, ...] = ("init
     return None
 
 
-COLLAPSED = "collapsed"  # a mark beside the scores: the same answer to every row
+COLLAPSED, NO_BETTER = "collapsed", "no_better_than_constant"
+FAILURES = {  # marks beside the scores of a model that learned nothing, and what they mean
+    COLLAPSED: "predicts the same label for every row",
+    NO_BETTER: "scores no better than predicting the most frequent label for every row",
+}

@@ -6,6 +6,7 @@ import pytest
 
 from distilkit.errors import DistilkitError
 from distilkit.gates import parse_gate, unmet_gates
+from distilkit.record import FAILURES
 
 METRICS = {"sst2/accuracy": 0.9, "1/speedup": 1.5, "2/speedup": 2.5}
 
@@ -27,6 +28,19 @@ def test_gates_compare_every_metric_that_they_name(gate: str, failing: list[str]
     """A name without its prefix means every metric that ends in it; each one that fails is listed with its value."""
     lines = unmet_gates((gate,), METRICS)
     assert lines == [f"{gate}: {name} is {METRICS[name]:.6g}" for name in failing]
+
+
+@pytest.mark.parametrize("mark", FAILURES)
+def test_a_model_that_learned_nothing_meets_no_gate(mark: str) -> None:
+    """Its scores may be high enough, because one label is frequent. A teacher, baseline or single seed may fail."""
+    scores = {"0/mrpc/f1": 0.81, "1/mrpc/f1": 0.9, f"0/mrpc/{mark}": 1.0}
+    assert unmet_gates(("mrpc/f1>=0.8",), scores) == [f"mrpc: model 0 {FAILURES[mark]}"]
+    assert unmet_gates((), scores) == []
+    others = {
+        "mrpc/f1": 0.9,
+        **dict.fromkeys((f"teacher/mrpc/{mark}", f"control-1/mrpc/{mark}", f"seed-3/{mark}"), 1.0),
+    }
+    assert unmet_gates(("mrpc/f1>=0.8",), others) == []
 
 
 COMPARED = {

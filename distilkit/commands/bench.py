@@ -10,10 +10,16 @@ from distilkit.benchmark.timing import Contender, cpu_threads, measure
 from distilkit.encoders import checkpoint
 from distilkit.encoders.sizes import model_sizes
 from distilkit.errors import DistilkitError
+from distilkit.gates import check_gates
 from distilkit.options.bench import BenchOptions
 from distilkit.progress import track
-from distilkit.record import BenchSetting, Record, record
+from distilkit.record import BenchSetting, Record, keep_record, record
 from distilkit.training.devices import DTYPES
+
+SIZES = ("parameters", "encoder_parameters", "bytes")  # from model_sizes()
+MEASURED = (  # from measure()
+    "latency_ms_p50", "latency_ms_p95", "throughput_sequences_per_second", "tokens_per_second", "peak_memory_bytes",
+)  # fmt: skip
 
 
 def bench(options: BenchOptions) -> Record:
@@ -29,13 +35,14 @@ def bench(options: BenchOptions) -> Record:
     contenders = [open_contender(name) for name in options.models]
     for contender in contenders:
         check_lengths(contender, options.seq_lengths)
+    grid = product(devices, [options.precision], options.batch_sizes, options.seq_lengths)
+    settings = [BenchSetting(*values) for values in grid]
+    check_gates(options.require, metric_names(len(contenders), settings))
     metrics = {
         f"{i}/{name}": size
         for i, entry in enumerate(contenders)
         for name, size in model_sizes(entry.model, entry.name).items()
     }
-    grid = product(devices, [options.precision], options.batch_sizes, options.seq_lengths)
-    settings = [BenchSetting(*values) for values in grid]
     for contender in contenders:
         contender.timed.to(DTYPES[options.precision])
     with cpu_threads(options.threads) as used, track("bench", len(settings) * options.runs, unit="runs") as advance:
@@ -45,7 +52,16 @@ def bench(options: BenchOptions) -> Record:
         metrics[f"{i}/speedup"] = median(metrics[f"{i}/{setting}/speedup"] for setting in settings)
     timed = ", ".join(type(contender.timed).__name__ for contender in contenders)
     gpu = {"gpu": torch.cuda.get_device_name()} if "cuda" in devices else {}
-    return record("bench", options, metrics, threads=str(used), padding="none", timed=timed, **gpu)
+    done = record("bench", options, metrics, threads=str(used), padding="none", timed=timed, **gpu)
+    keep_record(done, options.models)
+    return done
+
+
+def metric_names(models: int, settings: Sequence[BenchSetting]) -> list[str]:
+    """Return the names of the metrics that a bench of some models returns."""
+    measured = [f"{setting}/{name}" for setting in settings for name in MEASURED]
+    speedups = ["speedup", *(f"{setting}/speedup" for setting in settings)]
+    return [f"{i}/{name}" for i in range(models) for name in (*SIZES, *measured, *(speedups if i else ()))]
 
 
 def available_devices(devices: Sequence[str]) -> list[str]:

@@ -29,7 +29,13 @@ def run(command: str, options: CommonOptions) -> Record:
     name = MODULES.get(command, command)
     function = getattr(importlib.import_module(f"distilkit.commands.{name}"), name)
     with level(quiet=options.quiet, verbose=options.verbose):
-        done: Record = function(options)
+        try:
+            done: Record = function(options)
+        except OSError as error:  # where no reader or writer has a better line
+            place = f"'{error.filename}'" if error.filename else "a file"
+            raise DistilkitError(
+                f"cannot use {place} ({error.strerror or error}): check that it exists and that you may use it"
+            ) from error
     return done
 
 

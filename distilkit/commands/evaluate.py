@@ -1,25 +1,59 @@
 """`eval`: score checkpoints on a task; compare them with a teacher and baselines, with confidence intervals."""
 
-import errno
-import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
-from distilkit.evaluation.agreement import measure_agreement
+from distilkit.evaluation.agreement import SLICE_WORDS, measure_agreement
 from distilkit.evaluation.retention import TEACHER, Result, compare
-from distilkit.evaluation.scoring import score_checkpoint, score_file
-from distilkit.files import UNWRITABLE, is_writable
+from distilkit.evaluation.scoring import check_checkpoints, metric_names, score_checkpoint, score_file
+from distilkit.files import claim_files, read_json
+from distilkit.gates import BASELINE, check_gates, gate_words
 from distilkit.options.tasks import EvalOptions
-from distilkit.record import Record, baselines_by_prefix, record
+from distilkit.record import Record, baselines_by_prefix, keep_record, parse_record, record
 from distilkit.tasks import labels
 from distilkit.tasks.catalogue import Task, glue_average_tasks, resolve
 from distilkit.tasks.rows import tasks_scored_on_test
-from distilkit.training.devices import device
+from distilkit.training.devices import device, is_main_process
 
 
 def evaluate(options: EvalOptions) -> Record:
+    """Measure checkpoints and keep the record beside each that distilkit made; --baseline adds earlier metrics."""
+    earlier = read_earlier(options.baseline) if options.baseline else {}
+    done = measure(options)
+    if options.baseline and not earlier.keys() & done.metrics.keys():
+        raise DistilkitError(
+            f"--baseline '{options.baseline}' has none of these metrics: give an eval of the same task"
+        )
+    before = {BASELINE + name: earlier[name] for name in done.metrics if name in earlier}
+    done = replace(done, metrics=done.metrics | before)
+    if is_main_process():
+        keep_record(done, options.models)
+    return done
+
+
+def read_earlier(path: Path) -> dict[str, float]:
+    """Return the metrics of an earlier eval, without its own baseline.
+
+    Raises DistilkitError if the file is not the record of one.
+    """
+    try:
+        found = parse_record(read_json(path))
+        if found.command != "eval":
+            raise ValueError(f"it is of {found.command}")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DistilkitError(
+            f"--baseline '{path}' is not the record of an eval ({reason}): give one that --json printed, or that eval "
+            "kept beside the checkpoint"
+        ) from None
+    return {name: value for name, value in found.metrics.items() if not name.startswith(BASELINE)}
+
+
+def measure(options: EvalOptions) -> Record:
     """Score every checkpoint and compare it with --against and --control; or score a SQuAD prediction file.
 
     With --agreement, also compare it with its teacher on text without labels (agreement.measure_agreement). --task is
@@ -27,20 +61,22 @@ def evaluate(options: EvalOptions) -> Record:
     teacher and the baselines start with `teacher/` and `control/`.
     """
     chosen = resolve(options) if options.task or not options.agreement else []
-    agreement = measure_agreement(options) if options.agreement else {}
-    if not chosen:
-        return record("eval", options, agreement, device=str(device()))
-    if options.predictions:
-        return record("eval", options, score_file(chosen[0], options))
     models, baselines = models_by_prefix(options.models), baselines_by_prefix(options.control)
     others = {TEACHER: options.against} if options.against else {}
     names = models | others | {f"{prefix}/": name for prefix, name in baselines.items()}
-    check_comparable(list(dict.fromkeys(names.values())), chosen, options)
-    if options.write_predictions:
-        create_directory(options.write_predictions, [file for task in chosen for file in task.files])
-    about = {name: " ".join(tasks) for name, tasks in glue_average_tasks(chosen).items()}
-    about |= tasks_scored_on_test(chosen, options.data)
-    results = score_each(names, models, chosen, options)
+    gates = [gate for gate in options.require if not (options.agreement and SLICE_WORDS & gate_words(gate))]
+    check_gates(gates, metric_names(chosen, list(models), list(baselines), options))
+    if chosen and not options.predictions:
+        check_comparable(list(dict.fromkeys(names.values())), chosen, options)
+    with claim_outputs(options, chosen):
+        agreement = measure_agreement(options) if options.agreement else {}
+        if not chosen:
+            return record("eval", options, agreement, device=str(device()))
+        if options.predictions:
+            return record("eval", options, score_file(chosen[0], options))
+        about = {name: " ".join(tasks) for name, tasks in glue_average_tasks(chosen).items()}
+        about |= tasks_scored_on_test(chosen, options.data)
+        results = score_each(names, models, chosen, options)
     scores = {prefix + name: value for prefix, result in results.items() for name, value in result.scores.items()}
     if options.against:
         scores |= compare(results, chosen, options.seed, [*models], [f"{prefix}/" for prefix in baselines])
@@ -53,12 +89,14 @@ def models_by_prefix(models: Sequence[str]) -> dict[str, str]:
 
 
 def check_comparable(names: Sequence[str], chosen: Sequence[Task], options: EvalOptions) -> None:
-    """Raise DistilkitError if the models' scores would not be comparable with each other."""
+    """Raise DistilkitError if a model cannot be scored, or if scores would not be comparable with each other."""
     if len(chosen) > 1:
         for name in names:
             check_directories(name, chosen)
     if chosen[0].name == "custom":
         check_kinds(names, chosen[0], options)
+    if len(names) * len(chosen) > 1:  # a single one is checked when it is scored, which is at once
+        check_checkpoints(names, chosen, options)
 
 
 def check_directories(name: str, chosen: Sequence[Task]) -> None:
@@ -80,24 +118,13 @@ def check_kinds(names: Sequence[str], task: Task, options: EvalOptions) -> None:
             raise DistilkitError(f"{both}: give models of one kind, or --kind")
 
 
-def create_directory(directory: Path, files: Sequence[str]) -> None:
-    """Create the directory of --write-predictions.
-
-    Raises DistilkitError if it cannot be written to, or if one of the files exists.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if not is_writable(directory):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        raise DistilkitError(
-            f"cannot write --write-predictions '{directory}' ({error.strerror}): choose another folder"
-        ) from None
-    for file in files:
-        if (directory / file).exists():
-            raise DistilkitError(f"--write-predictions '{directory / file}' already exists: choose another folder")
+def claim_outputs(options: EvalOptions, chosen: Sequence[Task]) -> AbstractContextManager[None]:
+    """Lock the files that an eval writes; see claim_files()."""
+    files = {path: flag for flag, path in (("--examples", options.examples), ("--plot", options.plot)) if path}
+    if options.write_predictions:
+        names = [file for task in chosen for file in task.files]
+        files |= {options.write_predictions / file: "--write-predictions" for file in names}
+    return claim_files(files) if is_main_process() else nullcontext()
 
 
 def score_each(

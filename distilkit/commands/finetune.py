@@ -13,13 +13,16 @@ from transformers import PreTrainedModel
 from distilkit.commands.finetune_inputs import TrainingInputs, open_student, prepare
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError, DivergedError
-from distilkit.evaluation.scoring import headline_metric, score
+from distilkit.evaluation.failures import failure_of, mark_failure
+from distilkit.evaluation.scoring import headline_metric, score, score_names
+from distilkit.gates import check_gates
 from distilkit.options.spec import flag
 from distilkit.options.tasks import FinetuneOptions, TaskName
-from distilkit.progress import warn
-from distilkit.record import COLLAPSED, MetricName, Record, config_json, read_biography, record, write_biography
+from distilkit.progress import say, warn
+from distilkit.record import FAILURES, MetricName, Record, config_json, read_biography, record, write_biography
 from distilkit.tasks.catalogue import Task, averages, glue_average_tasks, resolve, with_task_defaults
 from distilkit.tasks.rows import read_rows, read_validation, scored_splits
+from distilkit.tasks.schedule import with_schedule
 from distilkit.training.devices import claim_once, device, is_main_process, state
 from distilkit.training.learning_curve import draw_run
 from distilkit.training.log import check_tracker
@@ -27,6 +30,11 @@ from distilkit.training.loop import train
 from distilkit.training.memory import explain_out_of_memory, memory_suggestions
 from distilkit.training.resume import CHANGEABLE, LEARNING_RATES, defaults, remove_run_checkpoints
 from distilkit.training.stopping import EarlyStopping, stop_signal
+
+TOTALS = (  # the metrics of a run beside its scores
+    *("updates", "loss", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes"),
+    *("kept_evaluation", "parameters"),
+)
 
 
 def finetune(options: FinetuneOptions) -> Record:
@@ -36,14 +44,17 @@ def finetune(options: FinetuneOptions) -> Record:
     """
     check_tracker(options.log_with)
     chosen = resolve(options)
+    names = [*score_names(chosen), *TOTALS]
+    check_gates(options.require, [*names, *(f"{name}/{end}" for name in names for end in ("min", "max"))])
     if len(chosen) > 1:
         return finetune_all(chosen, options)
-    return finetune_task(chosen[0], complete_options(chosen[0], options))
+    return finetune_task(chosen[0], options)
 
 
 def complete_options(task: Task, options: FinetuneOptions) -> FinetuneOptions:
     """Return the options with the task's default for every setting that was not given, and with --keep.
 
+    The schedule stays open, because it depends on the rows and the model: see with_schedule().
     The default of --keep is the best evaluation. If a test split is scored it is the last one, because test scores must
     not select a model.
     """
@@ -56,9 +67,10 @@ def finetune_all(chosen: list[Task], options: FinetuneOptions) -> Record:
 
     Raises DivergedError if a task diverged, after the other tasks. `--resume` accepts another learning rate for it.
     """
-    runs = [(task, complete_options(task, options_for_task(options, task))) for task in chosen]
+    runs = [(task, options_for_task(options, task)) for task in chosen]
     with claim_once(options.output, resume=options.resume, keep="*/*") as out:
-        for task, own in runs:  # missing data is found now, not after hours of training
+        for task, own in runs:  # what is wrong is found now, not after hours of training
+            complete_options(task, own)
             read_rows(task, own.data, "train")
             read_validation(task, own.data)
             if own.teacher:
@@ -110,12 +122,16 @@ def _is_score(task: Task, name: str) -> bool:
     return MetricName.parse(name).task in {prefix for prefix, _ in task.splits}
 
 
-def finetune_task(task: Task, options: FinetuneOptions) -> Record:
+def finetune_task(task: Task, given: FinetuneOptions) -> Record:
     """Train a checkpoint on one task, with one seed or several."""
+    options = complete_options(task, given)
     check_same_seeds(options)
     keep = "checkpoint-*[0-9]" if options.seeds == 1 else "*/*"
     with claim_once(options.output, resume=options.resume, keep=keep):
-        inputs = prepare(task, options)
+        inputs = replace(prepare(task, options), given=given)
+        options = with_schedule(options, inputs.schedule)
+        if adapted := inputs.adapted_settings():
+            say(f"adapted to the model and {len(inputs.rows):,} rows: {adapted} (published: --recipe bert-glue)")
         if options.seeds == 1:
             return train_seed(inputs, options)
         with stop_signal():  # a signal at the end of one seed stops the next one
@@ -153,11 +169,12 @@ def train_seed(inputs: TrainingInputs, options: FinetuneOptions) -> Record:
     )
     totals = train_student(student, inputs, options, early_stopping)
     scores = early_stopping.restore()
-    if _has_collapsed(scores):
-        warn(f"{task.name} with seed {options.seed} collapsed: it predicts the same label for every row")
+    scores |= mark_failure(task, inputs.splits[task.name], scores)
+    if failure := failure_of(scores):
+        warn(f"{task.name} with seed {options.seed} {failure.replace('_', ' ')}: {advice(failure, options)}")
     own = {"kept_evaluation": float(early_stopping.kept), "parameters": float(student.num_parameters())}
     metrics = scores | {name: value for name, value in totals.items() if "/" not in name} | own
-    done = record("finetune", options, metrics, **_device(), **inputs.about)
+    done = record("finetune", options, metrics, given=inputs.given_to(options), **_device(), **inputs.about)
     if is_main_process():
         checkpoint.save(student, inputs.tokenizer, out)
         draw_run(out)
@@ -192,8 +209,13 @@ def evaluation_interval(options: FinetuneOptions, per_epoch: int) -> int:
     return options.evaluate_every or math.ceil(per_epoch / (options.accumulate * state().num_processes))
 
 
-def _has_collapsed(scores: dict[str, float]) -> bool:
-    return any(MetricName.parse(name).metric == COLLAPSED for name in scores)
+def advice(failure: str, options: FinetuneOptions) -> str:
+    """Say what a failed run did, and what to try."""
+    longer = f"--steps {2 * options.steps}" if options.steps else f"--epochs {2 * options.epochs:g}"
+    rates = f"--lr {3 * options.lr:.2g} or {options.lr / 3:.2g}"
+    return (
+        f"it {FAILURES[failure]}; try {longer}, {rates} (now {options.lr:g}), or another --seed; then check the labels"
+    )
 
 
 def _device() -> dict[str, str]:
@@ -216,14 +238,14 @@ def train_seeds(inputs: TrainingInputs, options: FinetuneOptions) -> Record:
             warn(f"{task.name} with seed {seed} diverged: {error}")
             marks[f"seed-{seed}/diverged"] = 1.0
             continue
-        if _has_collapsed(records[-1].metrics):
-            marks[f"seed-{seed}/{COLLAPSED}"] = 1.0
+        if failure := failure_of(records[-1].metrics):
+            marks[f"seed-{seed}/{failure}"] = 1.0
     if not records:
         raise DivergedError(f"all {options.seeds} seeds diverged on {task.name}: lower --lr")
     headline = headline_metric(task)
     middle = sorted(records, key=lambda done: done.metrics[headline])[(len(records) - 1) // 2]
     metrics = summarise_seeds([done.metrics for done in records]) | marks
-    done = record("finetune", options, metrics, **_device(), **inputs.about)
+    done = record("finetune", options, metrics, given=inputs.given, **_device(), **inputs.about)
     if is_main_process():
         move_model(_seed_directory(options, middle.config["seed"]), options.output)
         write_biography(options.output, [*read_biography(options.model), done])
@@ -244,7 +266,7 @@ def summarise_seeds(runs: list[dict[str, float]]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for name in runs[0]:
         values = [one[name] for one in runs if name in one]
-        if len(values) == len(runs) and MetricName.parse(name).metric != COLLAPSED:
+        if len(values) == len(runs) and MetricName.parse(name).metric not in FAILURES:
             metrics |= {name: statistics.median_low(values), f"{name}/min": min(values), f"{name}/max": max(values)}
     return metrics
 
@@ -266,7 +288,8 @@ def finished_record(options: FinetuneOptions, changeable: set[str] = CHANGEABLE)
         return None
     before = defaults(options) | records[-1].config
     for name, value in config_json(options).items():
-        if name not in changeable and before[name] != value:
+        left_open = value is None and name not in records[-1].given
+        if name not in changeable and before[name] != value and not left_open:
             raise DistilkitError(
                 f"{flag(name)} was {before[name]} in '{options.output}', now {value}: --resume needs the same"
             )

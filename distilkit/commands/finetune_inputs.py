@@ -1,6 +1,6 @@
 """What all seeds of a fine-tuning share: read, checked and encoded before the training starts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
@@ -14,11 +14,13 @@ from distilkit.distillation.teacher import TEACHER_PREFIX, TaskTeacher, open_tas
 from distilkit.encoders import checkpoint
 from distilkit.encoders.forward import INPUTS, input_names
 from distilkit.errors import DistilkitError
+from distilkit.options.spec import flag
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.tasks import encoding, labels, squad
 from distilkit.tasks.catalogue import HEADS, Task
 from distilkit.tasks.checks import check_labels
 from distilkit.tasks.rows import read_rows, read_validation, tasks_scored_on_test
+from distilkit.tasks.schedule import BASE_LAYERS, BASE_WIDTH, WARMUP, Schedule, default_schedule
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,25 @@ class TrainingInputs:
     rows: Dataset  # encoded training rows
     splits: dict[str, Dataset]  # rows to score, by metric prefix
     input_names: tuple[str, ...]  # the student's input tensors
+    schedule: Schedule  # for what the options leave open
     teacher: TaskTeacher | None = None
     about: dict[str, str] = field(default_factory=dict)  # entries for the record's environment
+    given: FinetuneOptions | None = None  # the options before defaults were filled in
+
+    def given_to(self, run: FinetuneOptions) -> FinetuneOptions | None:
+        """Return the given options of one run of several."""
+        return self.given and replace(self.given, output=run.output, seed=run.seed, seeds=run.seeds)
+
+    def adapted_settings(self) -> str:
+        """Spell the settings that were adapted to the model and the rows, "" if all are given or as published."""
+        published = Schedule(self.task.lr, self.task.epochs, WARMUP)
+        given = {name for name in Schedule._fields if getattr(self.given, name) is not None}
+        given |= {"epochs"} if self.given and self.given.steps else set()
+        return " ".join(
+            f"{flag(name)} {value:g}"
+            for name, value in self.schedule._asdict().items()
+            if name not in given and value != getattr(published, name)
+        )
 
     def batches(self, options: FinetuneOptions) -> Batches:
         """Return the run's batches; rows of similar length share a batch."""
@@ -81,7 +100,10 @@ def prepare(task: Task, options: FinetuneOptions) -> TrainingInputs:
     if teacher:
         check_layer_losses(student, teacher, options)
     encoded = encode_training_rows(rows, task, tokenizer, student, teacher, options)
-    return TrainingInputs(task, tokenizer, encoded, splits, names, teacher, about)
+    width = getattr(student.config, "hidden_size", BASE_WIDTH)
+    layers = getattr(student.config, "num_hidden_layers", BASE_LAYERS)
+    schedule = default_schedule(task, width=width, layers=layers, rows=len(rows))
+    return TrainingInputs(task, tokenizer, encoded, splits, names, schedule, teacher, about)
 
 
 def open_student(task: Task, options: FinetuneOptions) -> PreTrainedModel:

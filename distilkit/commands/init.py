@@ -19,6 +19,7 @@ from distilkit.encoders.layers import find_stack, format_layers, is_shared, trun
 from distilkit.encoders.sentence import wrap
 from distilkit.encoders.sentence_layout import Layout, read_layout
 from distilkit.encoders.sizes import compare_sizes
+from distilkit.encoders.surgery import reinitialise
 from distilkit.encoders.verify import TOLERANCE, check_values, max_embedding_difference, max_output_difference
 from distilkit.encoders.weights import read_tensors
 from distilkit.errors import DistilkitError
@@ -48,6 +49,12 @@ class Student(NamedTuple):
 
 def init(options: InitOptions) -> Record:
     """Extract a student from a teacher, save it, reload it, compare it with the teacher, and write its record."""
+    with nullcontext() if options.dry_run else claim(options.output):
+        return extract(options)
+
+
+def extract(options: InitOptions) -> Record:
+    """Extract the student, and write it to the output directory unless --dry-run is given."""
     teacher = checkpoint.open_as_saved(options.teacher, allow_pickle=options.allow_pickle)
     tokenises = options.strategy == "search" or options.vocabulary is not None
     if not options.no_verify:
@@ -62,24 +69,23 @@ def init(options: InitOptions) -> Record:
         shorter = truncate_shared(teacher, kept)
     except DistilkitError as error:
         raise not_exact(str(error), teacher, kept) from None
-    student = convert_student(options, shorter, tokenizer)
-    with nullcontext(options.output) if options.dry_run else claim(options.output) as out:
-        written = student
-        if not options.dry_run:
-            student.save(out)
-            written = student if options.no_verify else reopen(student, out)
-        metrics = compare_sizes(teacher, student.model) | {
-            f"strategies/{candidate.strategy}/{name}": getattr(candidate, name)
-            for candidate in ranked
-            for name in ("loss", "agreement")
-        }
-        if not options.no_verify:
-            metrics["max_difference"] = verify(options, teacher, written, shorter, kept)
-            metrics |= verify_embeddings(options, teacher, tokenizer, written, kept)
-        head = checkpoint.head_of_model(teacher)
-        done = record("init", options, metrics, head=head, **describe_layers(kept, depth, ranked))
-        if not options.dry_run:
-            write_biography(out, [*read_biography(options.teacher), done])
+    student = written = convert_student(options, shorter, tokenizer)
+    if not options.dry_run:
+        student.save(options.output)
+        written = student if options.no_verify else reopen(student, options.output)
+    metrics = compare_sizes(teacher, student.model) | {
+        f"strategies/{candidate.strategy}/{name}": getattr(candidate, name)
+        for candidate in ranked
+        for name in ("loss", "agreement")
+    }
+    if not options.no_verify and not options.random:
+        metrics["max_difference"] = verify(options, teacher, written, shorter, kept)
+        metrics |= verify_embeddings(options, teacher, tokenizer, written, kept)
+    head = checkpoint.head_of_model(teacher)
+    layers = {"weights": "random"} if options.random else describe_layers(kept, depth, ranked)
+    done = record("init", options, metrics, head=head, **layers)
+    if not options.dry_run:
+        write_biography(options.output, [*read_biography(options.teacher), done])
     return done
 
 
@@ -137,13 +143,15 @@ def student_depth(options: InitOptions, depth: int) -> int:
 
 
 def convert_student(options: InitOptions, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Student:
-    """Give a truncated teacher the architecture and vocabulary of the student."""
+    """Give a truncated teacher the architecture and vocabulary of the student, and with --random new weights."""
     kept_ids = None
     if options.architecture == "distilbert":
         model = distilbert.convert(model)
     if options.vocabulary:
         tokenizer, kept_ids = prune_tokenizer(options, tokenizer)
         model = vocabulary.prune(model, kept_ids)
+    if options.random:
+        model = reinitialise(model, options.seed)
     return Student(model, tokenizer, kept_ids, read_layout(options.teacher))
 
 
@@ -160,7 +168,7 @@ def prune_tokenizer(
     Raises DistilkitError if it would split the text of --vocabulary TEXT differently.
     """
     wanted = str(options.vocabulary)
-    max_tokens = int(wanted) if wanted.isdigit() else None
+    max_tokens = int(wanted) if wanted.isdecimal() else None
     documents = corpus.read_documents(wanted if max_tokens is None else str(options.corpus))
     counts = vocabulary.count_tokens(documents, tokenizer)
     kept = vocabulary.choose_tokens(counts, tokenizer, max_tokens)

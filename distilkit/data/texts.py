@@ -118,10 +118,10 @@ def read_texts(options: DistillOptions, source: str, readers: Sequence[Reader]) 
     stored = {}
     for reader in readers:
         with corpus.corpus_errors(source):
-            documents, fingerprint = corpus.read_once(source, options.text or "text")
+            documents = corpus.read_once(source, options.text or "text")
             encoder = TextEncoder(reader)
             stored[reader.prefix] = store(
-                Hasher.hash((fingerprint, options.split, encoder.key)),
+                Hasher.hash((corpus.fingerprint(documents), options.split, encoder.key)),
                 encoder.dtype,
                 partial(_encode, documents, str(options.split), encoder),
             )
@@ -130,11 +130,10 @@ def read_texts(options: DistillOptions, source: str, readers: Sequence[Reader]) 
     return stored
 
 
-def _encode(documents: Any, split: str, encoder: TextEncoder) -> Iterator[list[Ids]]:
+def _encode(documents: corpus.Documents, split: str, encoder: TextEncoder) -> Iterator[list[Ids]]:
     total = len(documents) if isinstance(documents, Dataset) else None
-    tables = documents.with_format("arrow").iter(1000)
     with track("tokenize", total, unit="documents") as advance:
-        for group in group_texts(text.as_py() for table in tables for text in table["text"]):
+        for group in group_texts(corpus.texts(documents)):
             texts = list(split_texts(group, split))
             yield encoder(texts) if texts else []
             advance(len(group))

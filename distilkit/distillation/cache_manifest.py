@@ -3,11 +3,9 @@
 A run uses a cache only if its own inputs and options are the same.
 """
 
-import errno
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,15 @@ from transformers import PreTrainedTokenizerBase
 import distilkit
 from distilkit.encoders.checkpoint import weights_hash
 from distilkit.errors import DistilkitError
-from distilkit.files import UNWRITABLE, write_text
+from distilkit.files import LOCK, locked, make_directory, read_json, write_text, writing
 from distilkit.options.distill import DistillOptions
 from distilkit.options.spec import flag
-from distilkit.record import json_text
+from distilkit.record import is_number, json_text
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+REMEDY = "choose another --teacher-cache"
+COSTS = ("asked", "fill_seconds", "teacher_seconds")  # sums over all runs that filled the cache
 OPTIONS = ("seq_length", "mask_probability", "temperature", "cache_size", "cache_maskings")
 INPUTS = {  # Keys that must be equal too, and how an error message ends if they are not.
     "schema": "by another version of distilkit",
@@ -82,14 +82,15 @@ def claim_cache(directory: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises DistilkitError if the manifest there differs in OPTIONS or INPUTS; the message names the difference.
     """
-    found = read_manifest(directory)
-    if not found:
-        with writing(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            if any(not path.name.startswith(".") for path in directory.iterdir()):
-                raise DistilkitError(f"'{directory}' contains other files: choose another --teacher-cache")
-            save_manifest(directory, wanted)
-        return dict(wanted)
+    if not (found := read_manifest(directory)):
+        with writing(f"--teacher-cache '{directory}'"), ExitStack() as stack:
+            make_directory(directory)
+            stack.enter_context(locked(directory / LOCK, "", wait=True))  # another run may start on the same cache
+            if not (found := read_manifest(directory)):
+                if any(not path.name.startswith(".") for path in directory.iterdir()):
+                    raise DistilkitError(f"'{directory}' contains other files: choose another --teacher-cache")
+                save_manifest(directory, wanted)
+                return dict(wanted)
     if (kind := found.get("cache_logits", "sampled")) != "sampled":  # only older versions write this key
         raise DistilkitError(
             f"the cache in '{directory}' was made by an older distilkit with --cache-logits {kind}, which is no longer "
@@ -108,31 +109,27 @@ def claim_cache(directory: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Return the manifest of a cache directory, {} if it has none."""
+    """Return the manifest of a cache directory, {} if it has none.
+
+    Raises DistilkitError if it cannot be read, or if a value has another type than distilkit writes.
+    """
     try:
-        found = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        found = read_json(directory / MANIFEST)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        raise DistilkitError(f"{MANIFEST} in '{directory}' cannot be read: choose another --teacher-cache")
+    except ValueError as error:
+        raise DistilkitError(f"{MANIFEST} in '{directory}' cannot be read ({error}): {REMEDY}") from None
+    if not isinstance(found, dict) or not found:
+        raise DistilkitError(f"{MANIFEST} in '{directory}' cannot be read (it is no manifest): {REMEDY}")
+    for name in ("schema", "seed", "tokens", "blocks"):
+        if type(found.get(name)) is not int or not 0 <= found[name] < 2**63:
+            raise DistilkitError(f"{MANIFEST} in '{directory}' is damaged ({name} is {found.get(name)!r}): {REMEDY}")
+    for name in COSTS:
+        if not is_number(found.get(name, 0)):
+            raise DistilkitError(f"{MANIFEST} in '{directory}' is damaged ({name} is {found[name]!r}): {REMEDY}")
     return found
 
 
 def save_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
     """Write manifest.json atomically, because several runs may start on the same cache."""
     write_text(directory / MANIFEST, json_text(dict(manifest)) + "\n")
-
-
-@contextmanager
-def writing(directory: Path) -> Iterator[None]:
-    """Context manager: turn a full or read-only disk into a DistilkitError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (*UNWRITABLE, errno.ENOENT):  # ENOENT: no directory can be made there
-            raise
-        raise DistilkitError(
-            f"cannot write '{directory}' ({error.strerror}): free space or choose another --teacher-cache"
-        ) from None

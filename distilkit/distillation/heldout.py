@@ -12,6 +12,7 @@ from distilkit.data.batches import Batches
 from distilkit.distillation.text_objective import Distillation
 from distilkit.distillation.whole_text_objective import WholeTextDistillation
 from distilkit.encoders.forward import masked_token_logits
+from distilkit.errors import DistilkitError
 from distilkit.training.devices import autocast_dtype, device
 from distilkit.training.objective import Objective
 
@@ -24,6 +25,8 @@ class HeldoutEvaluator:
 
     def __init__(self, batches: Batches, teacher: PreTrainedModel | None) -> None:
         self.rows, self.batches = batches.rows, [batches[number] for number in range(batches.per_epoch)]
+        if not self.masked_tokens:
+            raise DistilkitError("the held-out text has only unknown tokens: give another one with --heldout")
         self.teacher_predictions = None if teacher is None else self.predict(teacher)
 
     @property

@@ -23,18 +23,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilkit.data.batches import Batches
 from distilkit.data.masking import mask_tokens
 from distilkit.distillation.cache_manifest import (
+    COSTS,
     claim_cache,
     describe,
     fingerprint,
     read_manifest,
     save_manifest,
-    writing,
 )
 from distilkit.distillation.heldout import HeldoutEvaluator
 from distilkit.distillation.teacher import open_teacher, teacher_name
 from distilkit.encoders.forward import masked_lm_logits
 from distilkit.errors import DistilkitError
-from distilkit.files import replacing
+from distilkit.files import replacing, writing
 from distilkit.options.distill import DistillOptions
 from distilkit.progress import say, track
 from distilkit.training.devices import autocast_dtype, device, is_main_process, keep_freed_memory, state
@@ -67,7 +67,8 @@ class TeacherCache:
         self.size, self.maskings = int(wanted["cache_size"]), int(wanted["cache_maskings"])
         self.probability = float(wanted["mask_probability"])
         self.max_masked = math.ceil(self.probability * wanted["seq_length"])  # masked tokens per block
-        ids = np.min_scalar_type(wanted["vocabulary"] - 1)
+        self.vocabulary = int(wanted["vocabulary"])
+        ids = np.min_scalar_type(self.vocabulary - 1)
         self.dtype = np.dtype([("ids", ids, (self.size,)), ("values", "f2", (1,))])
         self._part = lru_cache(MAX_OPEN_PARTS)(self._open)
 
@@ -116,7 +117,7 @@ class TeacherCache:
         keep_freed_memory()
         teacher.eval().to(device())
         total = sum(len(self._numbers(part)) for part in parts)
-        with track("run the teacher", total, unit="blocks") as advance, writing(self.directory):
+        with track("run the teacher", total, unit="blocks") as advance:
             for part in parts:
                 started, teacher_seconds, numbers = time.monotonic(), 0.0, self._numbers(part)
                 predictions = np.zeros((len(numbers), self.max_masked), self.dtype)
@@ -147,7 +148,7 @@ class TeacherCache:
         return seconds
 
     def _record_cost(self, blocks: int, seconds: float, teacher_seconds: float) -> None:
-        for name, value in (("asked", blocks), ("fill_seconds", seconds), ("teacher_seconds", teacher_seconds)):
+        for name, value in zip(COSTS, (blocks, seconds, teacher_seconds), strict=True):
             self.manifest[name] = self.manifest.get(name, 0) + value
         save_manifest(self.directory, self.manifest)
 
@@ -163,9 +164,9 @@ class TeacherCache:
         """
         recorded = read_manifest(self.directory)  # The main process alone recorded the costs.
         size = sum(path.stat().st_size for path in self.directory.glob("part-*.npy"))
-        fill, teacher, blocks = (float(recorded.get(name, 0)) for name in ("fill_seconds", "teacher_seconds", "asked"))
+        blocks, fill, teacher = (float(recorded.get(name, 0)) for name in COSTS)
         costs = {
-            "cache/bytes_per_token": size / recorded["tokens"],
+            "cache/bytes_per_token": size / max(recorded["tokens"], 1),
             "cache/fill_seconds": fill,
             "cache/seconds_saved_per_update": teacher / max(blocks, 1) * rows_per_update,
             "cache/break_even_epoch": self.maskings * fill / max(teacher, 1e-9),
@@ -188,6 +189,8 @@ class TeacherCache:
     def _open(self, part: int) -> Array:
         predictions = load_array(self._path(part))
         if predictions.dtype != self.dtype or predictions.shape != (len(self._numbers(part)), self.max_masked):
+            raise damaged(self._path(part))
+        if predictions.size and predictions["ids"].max() >= self.vocabulary:
             raise damaged(self._path(part))
         return predictions
 
@@ -220,7 +223,7 @@ def make_generator(*numbers: int, device: torch.device | str = "cpu") -> torch.G
 
 def save_array(path: Path, array: Array) -> None:
     """Write a .npy file atomically, because several runs may fill the same cache."""
-    with replacing(path) as partial, partial.open("wb") as file:
+    with writing(path), replacing(path) as partial, partial.open("wb") as file:
         np.save(file, array)
 
 
@@ -230,9 +233,11 @@ def load_array(path: Path) -> Array:
     Raises DistilkitError if it is damaged.
     """
     try:
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):  # NumPy raises these for truncated and empty files.
-        raise damaged(path) from None
+        array = np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+    except (OSError, ValueError, EOFError):  # NumPy raises the last two for truncated and empty files
+        array = None
+    if not isinstance(array, np.ndarray):  # a .npz has several
+        raise damaged(path)
     return array
 
 
@@ -269,7 +274,7 @@ def fill_cache(
             save_array(heldout, evaluator.predict(teacher).cpu().numpy())
         processes.wait_for_everyone()
     predictions = load_array(heldout)
-    if predictions.shape != (evaluator.masked_tokens,):
+    if predictions.shape != (evaluator.masked_tokens,) or predictions.dtype.kind not in "iu":
         raise damaged(heldout)
     evaluator.teacher_predictions = torch.from_numpy(np.array(predictions)).to(device())
     return cache

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from distilkit.encoders.contents import (
 )
 from distilkit.encoders.weights import read_tensors, widest
 from distilkit.errors import DistilkitError, first_words, library_errors
-from distilkit.files import readable_by_umask, sync
+from distilkit.files import staging
 from distilkit.progress import say_once
 from distilkit.special_tokens import Special, check_special_tokens, vocabulary_size
 
@@ -244,22 +243,19 @@ def redefine(tokenizer: PreTrainedTokenizerBase, definition: str) -> PreTrainedT
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Save a model and its tokenizer: write to a temporary directory first, then move the files."""
-    partial = directory / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        model.save_pretrained(partial)
-        model.config.dtype = widest(model.state_dict())  # save_pretrained names the one of the first weight
-        model.config.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-    except SafetensorError as error:  # safetensors' own error for a full disk
-        raise OSError(errno.ENOSPC, first_words(error)) from None
-    for path in sorted(partial.iterdir()):
-        readable_by_umask(path)  # safetensors makes files that only their owner can read
-        sync(path)
-        path.replace(directory / path.name)
-    partial.rmdir()
+    """Save a model and its tokenizer."""
+    with staging(directory) as partial:
+        try:
+            model.save_pretrained(partial)
+            model.config.dtype = widest(model.state_dict())  # save_pretrained names the one of the first weight
+            model.config.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+        except SafetensorError as error:  # its own error for a full disk
+            raise OSError(errno.ENOSPC, first_words(error)) from None
+        except Exception as error:
+            if "os error" not in str(error):  # tokenizers has no class of its own for a full disk
+                raise
+            raise OSError(errno.ENOSPC, first_words(error)) from None
 
 
 def same_vocabulary(a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase) -> bool:

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, cast
 
+import torch
 from accelerate import init_empty_weights
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
@@ -40,6 +41,16 @@ def build_empty(
     if getattr(cast(Any, like).base_model, "pooler", ...) is None:
         drop_pooler(model)
     return model
+
+
+def reinitialise(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """Return a model of the same config and dtype whose weights are initialised at random, as transformers does."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        new: Any = type(model)(copy.deepcopy(model.config)).eval()
+    if getattr(cast(Any, model).base_model, "pooler", ...) is None:
+        drop_pooler(new)
+    return cast(PreTrainedModel, new.to(model.dtype))
 
 
 def tensors_by_name(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -41,27 +41,6 @@ def max_output_difference(
     return float(differences.max()), float(scale.max())  # torch's max() propagates nan; Python's may not
 
 
-@torch.inference_mode()
-def max_embedding_difference(
-    teacher: SentenceEncoder, student: SentenceEncoder, kept: Sequence[int], kept_ids: Sequence[int] | None
-) -> tuple[float, float]:
-    """Compare the embeddings of a student with those of its teacher with the other layers skipped.
-
-    Both run in fp32 on random tokens, in rows of several lengths. Returns the largest difference and output.
-    """
-    size = len(kept_ids) if kept_ids else teacher.model.config.vocab_size
-    lengths = torch.tensor([teacher.max_length, teacher.max_length // 2, 3]).clamp(max=INPUT_TOKENS)
-    mask = (torch.arange(int(lengths.max())) < lengths.unsqueeze(1)).long()  # (B, T)
-    ids = torch.randint(size, mask.shape, generator=torch.Generator().manual_seed(0))
-    index = torch.tensor(kept_ids) if kept_ids else torch.arange(size)
-    with skip_layers(teacher.model, kept):
-        expected = teacher.float()({"input_ids": index[ids], "attention_mask": mask})
-    found = student.float()({"input_ids": ids, "attention_mask": mask})
-    if found.shape != expected.shape:
-        raise DistilkitError("the student's embeddings differ in width from the teacher's: please report this model")
-    return float((expected - found).abs().max()), float(expected.abs().max())
-
-
 def check_values(model: PreTrainedModel, tensors: Mapping[str, Tensor], name: str) -> None:
     """Raise DistilkitError unless each weight of an open model is in the tensors of its files, in the same precision.
 
@@ -80,6 +59,27 @@ def _holds(whole: Tensor, part: Tensor) -> bool:
     if not part.dim() or not len(part) or len(whole) % len(part):
         return torch.equal(whole, part)
     return any(torch.equal(piece, part) for piece in whole.split(len(part)))
+
+
+@torch.no_grad()
+def max_embedding_difference(
+    teacher: SentenceEncoder, student: SentenceEncoder, kept: Sequence[int], kept_ids: Sequence[int] | None
+) -> tuple[float, float]:
+    """Compare the embeddings of a student with those of its teacher with the other layers skipped.
+
+    Both run in fp32 on random tokens, in rows of several lengths. Returns the largest difference and output.
+    """
+    size = len(kept_ids) if kept_ids else teacher.model.config.vocab_size
+    lengths = torch.tensor([teacher.max_length, teacher.max_length // 2, 3]).clamp(max=INPUT_TOKENS)
+    mask = (torch.arange(int(lengths.max())) < lengths.unsqueeze(1)).long()  # (B, T)
+    ids = torch.randint(size, mask.shape, generator=torch.Generator().manual_seed(0))
+    index = torch.tensor(kept_ids) if kept_ids else torch.arange(size)
+    with skip_layers(teacher.model, kept):
+        expected = teacher.float()({"input_ids": index[ids], "attention_mask": mask})
+    found = student.float()({"input_ids": ids, "attention_mask": mask})
+    if found.shape != expected.shape:
+        raise DistilkitError("the student's embeddings differ in width from the teacher's: please report this model")
+    return float((expected - found).abs().max()), float(expected.abs().max())
 
 
 def run_model(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:

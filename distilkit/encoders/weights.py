@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.utils.hub import cached_file
 
 from distilkit.errors import DistilkitError, library_errors
+from distilkit.files import is_exported
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 PRECISIONS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # of weights that are numbers as they stand
@@ -23,6 +24,8 @@ def read_tensors(name: str, *, allow_pickle: bool = False) -> dict[str, Tensor]:
     Raises DistilkitError if there are no weights, if they are only available as a pickle (unless `allow_pickle`, which
     unpickles tensors only), or if they are damaged or quantised.
     """
+    if is_exported(name):
+        raise DistilkitError(f"'{name}' is an exported model: give the checkpoint that it was made from")
     files = find_files(name, SAFE)
     pickled = [] if files else find_files(name, PICKLED)
     if not files and not (pickled and allow_pickle):

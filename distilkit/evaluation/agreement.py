@@ -33,6 +33,15 @@ from distilkit.tasks.labels import match_label_order, output_names
 from distilkit.training.devices import is_main_process
 
 EXAMPLES_PER_SLICE = 5
+AGREEMENT_METRICS = (
+    *("agreement", "agreement/kl", "agreement/confidence", "agreement/teacher_confidence", "agreement/ece"),
+    *("agreement/teacher_ece", "agreement/tokens", "agreement/texts"),
+    *("difference", "difference/pearson", "difference/spearmanr", "difference/texts"),
+)
+SLICE_WORDS = {  # words of the metrics that depend on the text: slices and bins of confidence
+    *("slices", "student_bins", "teacher_bins", "kind", "frequency", "characters", "position", "shown"),
+    *("words", "rare_words", "punctuation", "digits", "answer"),
+}
 
 
 def measure_agreement(options: EvalOptions) -> dict[str, float]:

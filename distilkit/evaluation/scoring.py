@@ -1,19 +1,23 @@
 """Score a checkpoint on tasks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.encoders import checkpoint
+from distilkit.evaluation.agreement import AGREEMENT_METRICS
 from distilkit.evaluation.predictions import Predictions, SpanPredictions, predict, read_span_predictions
 from distilkit.evaluation.retention import Result
+from distilkit.files import is_exported
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.progress import is_first_process, warn
-from distilkit.record import COLLAPSED, MetricName
+from distilkit.record import COLLAPSED
+from distilkit.runtimes.exported import open_model
 from distilkit.tasks import encoding, labels
-from distilkit.tasks.catalogue import HEADS, Task, averages, with_training_settings
+from distilkit.tasks.catalogue import HEADS, METRICS, Task, averages, glue_average_tasks, with_training_settings
 from distilkit.tasks.rows import read_tests, read_validation
 
 
@@ -37,15 +41,10 @@ def score_checkpoint(name: str, chosen: Sequence[Task], options: EvalOptions, ou
     predictions: dict[str, Predictions] = {}
     scores: dict[str, float] = {}
     for task in chosen:
-        path = name if len(chosen) == 1 else f"{name}/{task.name}"
-        data = options.data / task.name if options.data and len(chosen) > 1 else options.data
-        model = checkpoint.open_model(path, HEADS[task.kind])
-        tokenizer = checkpoint.open_tokenizer(path, model, needs=["pad"])
-        labelled = labels.labels_from_model(task, model.config, options.kind) if task.name == "custom" else task
-        order = labels.label_order(labelled, model.config, path)
+        path, data = places(name, task, chosen, options)
+        model, tokenizer, labelled, order, used = open_for_task(path, task, options)
         splits = read_validation(labelled, data)
         tests = read_tests(task, data) if out else {}
-        used = with_training_settings(task, options, path)
         encoding.warn_if_shortened(task, used, encoding.window_length(task, used, model))
         found = {
             prefix: predict(model, tokenizer, labelled, rows, used, order=order, name=path)
@@ -61,8 +60,88 @@ def score_checkpoint(name: str, chosen: Sequence[Task], options: EvalOptions, ou
             numbers = rows["idx"][:] if "idx" in rows.column_names else range(len(rows))
             if out and not isinstance(predicted, SpanPredictions) and is_first_process():
                 predicted.write(out, file, numbers)
-    scores = {metric: value for metric, value in scores.items() if MetricName.parse(metric).metric != COLLAPSED}
     return Result(predictions, scores | averages(scores, chosen))
+
+
+def metric_names(
+    chosen: Sequence[Task], models: Sequence[str], baselines: Sequence[str], options: EvalOptions
+) -> list[str]:
+    """Return the names of all metrics that an eval can return, to check gates before the work; some may be missing.
+
+    `models` and `baselines` are prefixes of metric names.
+    """
+    scores = score_names(chosen)
+    compared = [
+        *(prefix for task in chosen for prefix, _ in task.splits),
+        *(name.replace("/average", "") for name in scores),
+    ]
+    others = [*(["teacher"] if options.against else []), *baselines]
+    ours = [
+        *scores,
+        *(AGREEMENT_METRICS if options.agreement else ()),
+        *(f"retention/{name}" for name in compared if options.against),
+    ]
+    ours += [f"difference/{name}/{other}" for name in compared for other in others]
+    names = [prefix + name for prefix in models or [""] for name in ours]
+    names += [f"{other}/{name}" for other in others for name in scores]
+    names += [f"{other}/retention/{name}" for other in baselines for name in compared]
+    return names + [f"{name}/{end}" for name in names for end in ("low", "high")]
+
+
+def score_names(chosen: Sequence[Task]) -> list[str]:
+    """Return the names of the scores of some tasks, and of their averages."""
+    prefixes = [(prefix, task) for task in chosen for prefix, _ in task.splits]
+    scores = [f"{prefix}/{metric}" for prefix, task in prefixes for metric in possible_metrics(task)]
+    return [*scores, *glue_average_tasks(chosen)]
+
+
+def possible_metrics(task: Task) -> Iterable[str]:
+    """Return the metrics of a task; for a custom one those of all kinds of labels."""
+    if task.name == "custom":
+        return dict.fromkeys(metric for metrics in METRICS.values() for metric in metrics)
+    if task.name != "squad_v2":
+        return task.metrics
+    parts = [f"{part}_{metric}" for part in ("has_answer", "no_answer", "best") for metric in task.metrics]
+    return (*task.metrics, *parts, *(f"best_{metric}_threshold" for metric in task.metrics))
+
+
+def check_checkpoints(names: Sequence[str], chosen: Sequence[Task], options: EvalOptions) -> None:
+    """Open every checkpoint for every task, and all rows of several tasks, before the first one is scored.
+
+    Raises DistilkitError as score_checkpoint() does.
+    """
+    for task in chosen:
+        for name in names:
+            path, data = places(name, task, chosen, options)
+            opened = open_for_task(path, task, options)
+            if len(chosen) > 1 and name == names[0]:
+                read_validation(opened.task, data)
+
+
+def places(name: str, task: Task, chosen: Sequence[Task], options: EvalOptions) -> tuple[str, Path | None]:
+    """Return where a checkpoint and the rows of a task are: of several tasks, in folders with their names."""
+    if len(chosen) == 1:
+        return name, options.data
+    return f"{name}/{task.name}", options.data / task.name if options.data else None
+
+
+class Opened(NamedTuple):
+    """A checkpoint that is open for a task."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    task: Task  # with the checkpoint's labels, if it is a custom one
+    order: list[int]  # the model's output for each of these labels
+    options: EvalOptions  # with the settings of its training
+
+
+def open_for_task(path: str, task: Task, options: EvalOptions) -> Opened:
+    """Open a checkpoint or an exported model and check that it fits a task."""
+    model = open_model(path, HEADS[task.kind])
+    tokenizer = checkpoint.open_tokenizer(path, None if is_exported(path) else model, needs=["pad"])
+    labelled = labels.labels_from_model(task, model.config, options.kind) if task.name == "custom" else task
+    order = labels.label_order(labelled, model.config, path)
+    return Opened(model, tokenizer, labelled, order, with_training_settings(task, options, path))
 
 
 def write_predictions(out: Path, task: Task, predictions: Mapping[str, Predictions]) -> None:

@@ -72,11 +72,12 @@ def build(options_class: type[O], given: dict[str, Any], recipe: dict[str, Any] 
     Raises DistilkitError for an unknown recipe key and for a value that its option does not take.
     """
     known = {item.name: (item, kind) for item, kind in fields_of(options_class)}
+    keys = known.keys() - {"recipe"}  # a recipe does not name another one
     values: dict[str, Any] = {}
     for key, value in (recipe or {}).items():
         name = key.replace("-", "_")
-        if name not in known:
-            hint = did_you_mean(name, known) or f": known keys are {', '.join(sorted(known))}"
+        if name not in keys:
+            hint = did_you_mean(name, keys) or f": known keys are {', '.join(sorted(keys))}"
             raise DistilkitError(f"unknown recipe key '{key}'{hint}")
         try:
             values[name] = check(*known[name], value)

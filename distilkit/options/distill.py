@@ -7,6 +7,7 @@ from typing import Literal
 
 from distilkit.options.spec import argument, option
 from distilkit.options.training import TeacherOptions, TrainOptions
+from distilkit.options.values import inside_text
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -163,3 +164,6 @@ class DistillOptions(
             yield "--teacher-cache stores predictions at masked tokens only: give --ce-positions masked"
         if self.teacher_cache and self.output.absolute() in (cache := self.teacher_cache.absolute(), *cache.parents):
             yield f"--teacher-cache '{cache}' is inside the output directory: give one outside -o"
+        yield from inside_text("-o", self.output, corpus=self.corpus, heldout=self.heldout)
+        if self.teacher_cache:
+            yield from inside_text("--teacher-cache", self.teacher_cache, corpus=self.corpus, heldout=self.heldout)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from distilkit.options.spec import argument, option
 from distilkit.options.training import CommonOptions
+from distilkit.options.values import inside_text
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -46,6 +47,11 @@ class InitOptions(CommonOptions, panel="Student"):
         metavar="TEXT|N",
         is_path=True,
     )
+    random: bool = option(
+        "Initialise all weights at random, by --seed, instead of keeping the teacher's: a baseline of the same shape.",
+        False,
+        panel="Advanced",
+    )
     dry_run: bool = option("Show everything, verification included, and write nothing.", False, panel="Advanced")
     no_verify: bool = option(
         "Skip the check that the saved student computes what the truncated teacher computes.", False, panel="Advanced"
@@ -59,5 +65,8 @@ class InitOptions(CommonOptions, panel="Student"):
             yield "--strategy search measures on text: give a --corpus"
         if self.strategy == "search" and self.keep is not None:
             yield "--strategy search chooses the layers itself: remove --keep"
-        if self.vocabulary and self.vocabulary.isdigit() and self.corpus is None:
+        if self.strategy == "search" and self.random:
+            yield "--strategy search compares the teacher's layers, and --random keeps none: remove one of them"
+        if self.vocabulary and self.vocabulary.isdecimal() and self.corpus is None:
             yield "--vocabulary N counts tokens in a text: give it as --corpus"
+        yield from inside_text("-o", self.output, corpus=self.corpus, vocabulary=self.vocabulary)

@@ -1,5 +1,6 @@
 """The options class of each command, and the recipes that fill options in."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
 from distilkit.options.distill import DistillOptions
+from distilkit.options.export import ExportOptions
 from distilkit.options.init import InitOptions
 from distilkit.options.report import DemoOptions, ReportOptions
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
@@ -25,12 +27,14 @@ def recipe_text(name: str) -> str:
     path = Path(name)
     if name in recipe_names():
         path = RECIPES / f"{name}.toml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file() raises for a name that is too long
         raise DistilkitError(f"no recipe '{name}': give a file or one of {', '.join(recipe_names())}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise DistilkitError(f"recipe '{name}' is not UTF-8 text: give a TOML file") from None
+    except OSError as error:
+        raise DistilkitError(f"recipe '{name}' cannot be read ({error.strerror}): give a TOML file") from None
 
 
 def read_recipe(name: str, command: str) -> dict[str, Any]:
@@ -44,8 +48,10 @@ def read_recipe(name: str, command: str) -> dict[str, Any]:
         import tomli as tomllib
     try:
         tables = tomllib.loads(recipe_text(name))
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # not TOML, or a number of thousands of digits
         raise DistilkitError(f"recipe '{name}' is not TOML: {error}") from None
+    except RecursionError:
+        raise DistilkitError(f"recipe '{name}' is nested too deeply: give one table a command") from None
     for table, content in tables.items():
         if table not in COMMANDS or not isinstance(content, dict):
             raise DistilkitError(f"recipe '{name}' has '{table}': one table a command, of {', '.join(COMMANDS)}")
@@ -58,6 +64,7 @@ COMMANDS: dict[str, type[CommonOptions]] = {
     "finetune": FinetuneOptions,
     "eval": EvalOptions,
     "bench": BenchOptions,
+    "export": ExportOptions,
     "report": ReportOptions,
     "demo": DemoOptions,
 }

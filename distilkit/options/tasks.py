@@ -47,7 +47,8 @@ class TaskOptions(CommonOptions, panel="Task"):
         None,
     )
     stride: int = option(
-        "Tokens that neighbouring windows of a long context share " + AS_TRAINED.format(128),
+        "Tokens that neighbouring windows of a long context share "
+        + AS_TRAINED.format("128, at most a third of --max-length"),
         None,
         min=0,
         max=2**20,
@@ -63,6 +64,8 @@ class TaskOptions(CommonOptions, panel="Task"):
         "Predict no answer if the null score exceeds the best span's by more than this (SQuAD 2.0) "
         + AS_TRAINED.format(0),
         None,
+        min=-1e9,
+        max=1e9,
         panel="SQuAD",
     )
 
@@ -73,7 +76,8 @@ class TaskOptions(CommonOptions, panel="Task"):
                 yield f"{flag(item.name)} {reason}"
 
 
-TASK_DEFAULTS: dict[str, Any] = {"batch_size": None, "epochs": None, "lr": None}  # None: the task's published setting
+# None: the task's published setting, or what tasks/schedule.py derives from it
+TASK_DEFAULTS: dict[str, Any] = {"batch_size": None, "epochs": None, "lr": None, "warmup": None}
 FOR_TEACHER = ("alpha_ce", "alpha_task", "alpha_hidden", "alpha_attention", "hidden_loss", "layer_map", "temperature")
 FOR_MODELS = ("max_length", "stride", "n_best", "max_answer_length")
 FOR_TASKS = (
@@ -88,11 +92,13 @@ class FinetuneOptions(
     TeacherOptions,
     TrainOptions,
     panel="Training",
-    defaults=TASK_DEFAULTS | {"warmup": 0.06, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0},
+    defaults=TASK_DEFAULTS | {"adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0},
     helps={
         "batch_size": "Rows per device and forward pass (default: the task's).",
-        "epochs": "Passes over the training rows (default: the task's).",
-        "lr": "Peak learning rate (default: the task's).",
+        "epochs": "Passes over the training rows (default: the task's; more for few rows).",
+        "lr": "Peak learning rate (default: the task's; higher for encoders that are narrower than BERT-base).",
+        "warmup": "Share of the updates in which the learning rate rises; it then falls linearly to 0 (default: 0.06; "
+        "0.1 if --lr or --epochs are adapted).",
     },
 ):
     """Train a checkpoint on a labelled task, with or without a task teacher."""
@@ -130,6 +136,9 @@ class FinetuneOptions(
         None,
         min=1,
         max=2**40,
+    )
+    require: tuple[str, ...] = option(
+        "Gate such as 'sst2/accuracy>=0.90'; exit code 3 if it is not met. Repeatable.", ()
     )
     alpha_ce: float = option("Weight of the teacher's soft targets.", 0.5, min=0, max=1e9, panel="Objective")
     alpha_task: float = option("Weight of the labels if there is a teacher.", 0.5, min=0, max=1e9, panel="Objective")
@@ -221,12 +230,22 @@ class EvalOptions(TaskOptions, panel="Comparison"):
         None,
         metavar="FILE.svg|png",
     )
+    baseline: Path | None = option(
+        "Record of an earlier eval, from --json or kept beside the checkpoint: shows its metrics, for gates too.",
+        None,
+        metavar="FILE",
+        is_path=True,
+    )
     require: tuple[str, ...] = option(
-        "Gate such as 'sst2/accuracy>=0.90'; exit code 3 if it is not met. Repeatable.", ()
+        "Gate such as 'sst2/accuracy>=0.90', or with --baseline 'sst2/accuracy>=baseline-0.01'; exit code 3 if it is "
+        "not met. Repeatable.",
+        (),
     )
     batch_size: int = option("Sequences per forward pass.", 32, min=1, max=2**20, panel="Advanced")
 
     def rules(self) -> Iterator[str]:
+        if not self.baseline and any("baseline" in gate for gate in self.require):
+            yield "--require compares with an earlier eval: give its record as --baseline"
         if not self.agreement and (self.examples or self.plot):
             yield "--examples and --plot require --agreement: give a text"
         if self.agreement and not self.models:

@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from distilkit.errors import OptionError
-from distilkit.options.spec import Spec, base_type, bounds, is_list, spec_of, typed_name
+from distilkit.options.spec import Spec, base_type, bounds, flag, is_list, spec_of, typed_name
+
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4096  # of a file, and with all its folders
 
 
 def check(item: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
@@ -27,11 +31,7 @@ def _check_one(spec: Spec, kind: Any, value: Any) -> Any:
             raise ValueError(f"one of {', '.join(get_args(kind))}{did_you_mean(value, get_args(kind))}")
         return value
     if kind in (str, Path):
-        if not isinstance(value, (str, Path)):
-            raise ValueError("text")
-        if not str(value):
-            raise ValueError("a value that is not empty")
-        return kind(value)
+        return kind(_check_text(value, is_path=kind is Path or spec.is_path))
     if kind is bool:
         if type(value) is not bool:
             raise ValueError("true or false")
@@ -41,6 +41,25 @@ def _check_one(spec: Spec, kind: Any, value: Any) -> Any:
     if not math.isfinite(value) or not _lies_between(spec, value):
         raise ValueError(f"a number{bounds(spec)}")
     return kind(value)
+
+
+def _check_text(value: Any, *, is_path: bool) -> str:
+    if not isinstance(value, (str, Path)):
+        raise ValueError("text")  # noqa: TRY004 - what check() raises
+    if not str(value):
+        raise ValueError("a value that is not empty")
+    if is_path and not is_path_text(str(value)):
+        raise ValueError(f"a path with names of at most {MAX_NAME_BYTES} letters")
+    return str(value)
+
+
+def is_path_text(text: str) -> bool:
+    """Say whether the system takes a text as a path: long names and null characters raise errors everywhere."""
+    try:
+        name = os.fsencode(text)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return b"\0" not in name and len(name) < MAX_PATH_BYTES and max(map(len, name.split(b"/"))) <= MAX_NAME_BYTES
 
 
 def _lies_between(spec: Spec, value: float) -> bool:
@@ -77,3 +96,11 @@ def _parse_one(kind: Any, text: Any) -> Any:
         return kind(text)
     except ValueError:
         raise ValueError({int: "a whole number", float: "a number"}[kind]) from None
+
+
+def inside_text(name: str, output: Path, **texts: str | None) -> Iterator[str]:
+    """Yield an error line for each folder of text that an output lies in: the text would change with the run."""
+    for text_name, text in texts.items():
+        folder = Path(text).resolve() if text and Path(text).is_dir() else None
+        if folder and output.resolve().is_relative_to(folder):
+            yield f"{name} '{output}' lies inside the text of {flag(text_name)} '{text}': choose a place outside it"

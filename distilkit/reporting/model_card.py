@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,9 @@ from distilkit.reporting.models import Model, Results, scores_of, seed_warnings
 from distilkit.reporting.provenance import Step, machines, seeds, training_seconds
 from distilkit.reporting.render import fill
 from distilkit.reporting.summary import description, display_name, task_retention, tiles
-from distilkit.reporting.tables import headline_metrics, metric_name, overview, sort_by_task
-from distilkit.tasks.catalogue import HUB_TASKS, TASKS, task_display_name
+from distilkit.reporting.tables import headline_metrics, overview, sort_by_task
+from distilkit.tasks.catalogue import HUB_TASKS, TASKS
+from distilkit.wording import metric_name, task_name
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 MARK = "<!-- Written by distilkit report. sha256 of what is above: {} -->\n"
@@ -39,6 +41,8 @@ def cards(results: Results, steps: list[Step], *, force: bool) -> dict[Path, str
         )
     written = {Path(model.location) / "README.md": card(results, model, steps) for model in models}
     for path in written:
+        if os.path.lexists(path) and not path.is_file():
+            raise DistilkitError(f"'{path}' is not a file: move it, so that --card can write one there")
         if path.exists() and not force and not is_ours(path.read_text(encoding="utf-8", errors="replace")):
             raise DistilkitError(
                 f"'{path}' was not written by distilkit, or was changed since: move it, or overwrite it with --force"
@@ -129,7 +133,7 @@ def eval_results(model: Model) -> Iterator[EvalResult]:
             yield EvalResult(
                 task_type=HUB_TASKS[row.kind] if row else "text-classification",
                 dataset_type=row.dataset if row else own,
-                dataset_name=task_display_name(task) if row else own,
+                dataset_name=task_name(task) if row else own,
                 dataset_config=row.subset if row else None,
                 dataset_split="test"
                 if task in model.tested
@@ -160,7 +164,7 @@ def data(results: Results, model: Model) -> Iterator[str]:
             task = str(step.config.get("task"))
             row, place = TASKS.get(task), step.config.get("data")
             source = Path(str(place)).name if place else row.dataset if row else "the hub"
-            yield f"{task_display_name(task)}, training rows from {source}: fine-tuning"
+            yield f"{task_name(task)}, training rows from {source}: fine-tuning"
 
 
 def training(model: Model) -> str:
@@ -181,7 +185,9 @@ def training(model: Model) -> str:
 def limits(results: Results, model: Model) -> Iterator[str]:
     """Yield the limits of a model that follow from its records."""
     yield "The model may repeat errors and biases of its teacher and training text. This was not measured."
-    if model.history_since("init") and not model.training:
+    if any(step.environment.get("weights") == "random" for step in model.biography) and not model.training:
+        yield "All weights are random. Train this checkpoint before use."
+    elif model.history_since("init") and not model.training:
         yield "Layers were removed without further training. Distil or fine-tune this checkpoint before use."
     for step in model.training[-1:]:
         if length := step.config.get("seq_length"):

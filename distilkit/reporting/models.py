@@ -7,11 +7,10 @@ from typing import Any
 
 from distilkit.encoders.sizes import count_weights, weights_bytes
 from distilkit.errors import DistilkitError
-from distilkit.record import COLLAPSED, MetricName, Record, baselines_by_prefix, read_biography
+from distilkit.record import FAILURES, MetricName, Record, baselines_by_prefix, read_biography
 from distilkit.reporting.records import (
     MEASUREMENTS,
     biography,
-    curve,
     eval_and_bench_records,
     metrics_of,
     models_by_prefix,
@@ -21,9 +20,10 @@ from distilkit.reporting.records import (
 )
 from distilkit.tasks.catalogue import TASKS
 from distilkit.tasks.rows import SCORED_ON_TEST
+from distilkit.training.log import read_log
 
 # what finetune's mark of a seed means
-SEED_MARKS = {"diverged": "does not count", COLLAPSED: "predicts the same label for every row"}
+SEED_MARKS = {"diverged": "does not count", **FAILURES}
 ROLES = ("", "extracted", "student", "baseline")
 
 
@@ -101,7 +101,11 @@ def read(directories: Sequence[str]) -> Results:
     folders = dict.fromkeys(
         [*(Path(name).absolute() for name in directories), *given, *(p for g in given for p in task_checkpoints(g))]
     )
-    measured = [found for folder in folders for found in eval_and_bench_records(folder)]
+    measured = list[Record]()
+    for found in (found for folder in folders for found in eval_and_bench_records(folder)):
+        if found not in measured:  # one of several models is kept beside each of them
+            measured.append(found)
+    measured.sort(key=lambda found: found.environment.get("date", ""))  # the newest counts
     places = dict.fromkeys(map(str, given))
     for name in (name for found in measured for name in models_by_prefix(found).values()):
         if not any(same_model(place, name) for place in places):
@@ -112,11 +116,13 @@ def read(directories: Sequence[str]) -> Results:
             place,
             biography(Path(place)),
             collect_metrics(place, measured),
-            curve(Path(place)),
+            read_log(Path(place)),
             given=i < len(given),
         )
         for i, (name, place) in enumerate(zip(labels(list(places)), places, strict=True))
     ]
+    if not measured and not any(model.biography or model.curve for model in models):
+        raise DistilkitError(f"no records in '{directories[0]}': give directories that distilkit wrote")
     for model in models:
         if model.given and not (model.biography or model.metrics or model.curve):
             raise DistilkitError(f"nothing to report in '{model.location}': give directories that distilkit wrote")
@@ -170,7 +176,8 @@ def collect_metrics(place: str, measured: Sequence[Record]) -> dict[str, float]:
 
 def prefixes(done: Record) -> list[str]:
     """Return the metric prefixes of a fine-tuning's scores."""
-    return [prefix for prefix, _ in TASKS[done.config["task"]].splits] if done.config["task"] in TASKS else []
+    task = done.config.get("task")
+    return [prefix for prefix, _ in TASKS[task].splits] if task in TASKS else []
 
 
 def differences(results: Results, model: Model) -> dict[tuple[str, str], tuple[float, float, float]]:
@@ -202,9 +209,9 @@ def seed_warnings(model: Model) -> list[str]:
                 task = name.task if name.task != name.subject else step.config.get("task")
                 warnings.append(f"{task}: seed {name.seed} {name.metric}, it {SEED_MARKS[name.metric]}")
     warnings += [
-        f"{name.task}: it {SEED_MARKS[COLLAPSED]}"
+        f"{name.task}: it {FAILURES[name.metric]}"
         for name in map(MetricName.parse, model.metrics)
-        if name.metric == COLLAPSED and not name.seed
+        if name.metric in FAILURES and not name.seed
     ]
     return list(dict.fromkeys(warnings))
 
@@ -214,5 +221,5 @@ def scores_of(model: Model) -> Iterator[tuple[str, str]]:
     tasks = {prefix for task in TASKS.values() for prefix, _ in task.splits} | {"glue", "custom"}
     for name in model.metrics:
         _, task, metric, detail = MetricName.parse(name)
-        if task in tasks and not detail and metric != COLLAPSED:
+        if task in tasks and not detail and metric not in FAILURES:
             yield task, metric

@@ -1,13 +1,11 @@
 """Find the records of eval and bench, and which models they name."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from distilkit.encoders.sizes import weights_bytes
 from distilkit.errors import DistilkitError
-from distilkit.progress import warn
-from distilkit.record import MetricName, Record, baselines_by_prefix, read_biography
+from distilkit.files import read_json
+from distilkit.record import MetricName, Record, baselines_by_prefix, parse_record, read_biography
 from distilkit.tasks.catalogue import TASKS
 
 MEASUREMENTS = ("eval", "bench")
@@ -30,17 +28,23 @@ def same_model(place: str, named: str) -> bool:
 
 def eval_and_bench_records(directory: Path) -> list[Record]:
     """Return the eval and bench records of a directory: in its history, and saved there with --json."""
-    found = [step for step in read_biography(directory) if step.command in MEASUREMENTS and "models" in step.config]
+    found = [step for step in read_biography(directory) if _is_measurement(step)]
     for path in sorted((*directory.glob("eval*.json"), *directory.glob("bench*.json"))):
         try:
-            entry = json.loads(path.read_text(encoding="utf-8"))
-            found.append(Record(**{"environment": {}, **entry}))
-            found[-1].config["models"]
-        except (ValueError, TypeError, KeyError):
+            found.append(parse_record(read_json(path)))
+            reason = "" if _is_measurement(found[-1]) else f"of {found[-1].command}"
+        except (OSError, ValueError) as error:
+            reason = str(error)
+        if reason:
             raise DistilkitError(
-                f"'{path}' is not a record of eval or bench: write it with --json > {path.name}"
-            ) from None
+                f"'{path}' is not a record of eval or bench ({reason}): write it with --json > {path.name}"
+            )
     return found
+
+
+def _is_measurement(done: Record) -> bool:
+    models = done.config.get("models")
+    return done.command in MEASUREMENTS and isinstance(models, list) and (bool(models) or done.command == "eval")
 
 
 def position(found: Record, place: str) -> int | None:
@@ -63,7 +67,7 @@ def metrics_of(found: Record, place: str) -> dict[str, float]:
     entries, mine = models_by_prefix(found), dict[str, float]()
     for prefix, name in entries.items():
         if same_model(place, name):
-            others = () if prefix else tuple(other for other in entries if other)
+            others = ("baseline/", *(other for other in entries if other and not prefix))
             for metric, value in found.metrics.items():
                 if metric.startswith(prefix) and not metric.startswith(others):
                     mine.setdefault(metric.removeprefix(prefix), value)
@@ -90,27 +94,3 @@ def biography(place: Path) -> list[Record]:
         if done not in merged:
             merged.append(done)
     return merged
-
-
-def curve(directory: Path) -> list[dict[str, Any]]:
-    """Read updates and held-out losses from a directory's train.jsonl, [] without one.
-
-    Lines that cannot be read (such as the last line of a killed run) are skipped with a warning.
-    """
-    path = directory / "train.jsonl"
-    if not path.is_file():
-        return []
-    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    entries = [entry for entry in map(_parse, texts) if entry != {}]
-    if unread := entries.count(None):
-        warn(f"'{path}' has {unread} unreadable lines, which are skipped")
-    return [entry for entry in entries if entry and "step" in entry and "tokens" in entry]
-
-
-def _parse(text: str) -> dict[str, Any] | None:
-    """Return a line's numbers, {} for an empty line, None if it is not a JSON object."""
-    try:
-        entry = json.loads(text or "{}")
-        return {name: value for name, value in entry.items() if isinstance(value, (int, float))}
-    except (json.JSONDecodeError, AttributeError):
-        return None

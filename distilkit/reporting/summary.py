@@ -5,11 +5,11 @@ from statistics import fmean
 from typing import NamedTuple
 
 from distilkit.formatting import format_duration, format_millions, format_percent
-from distilkit.record import COLLAPSED, MetricName
+from distilkit.record import FAILURES, MetricName
 from distilkit.reporting.models import Model, Results, differences
 from distilkit.reporting.records import position
-from distilkit.reporting.tables import bounds, describe_setting, settings
-from distilkit.tasks.catalogue import task_display_name
+from distilkit.reporting.tables import bounds, settings
+from distilkit.wording import describe_setting, task_name
 
 SIGNIFICANCE_NOTE = "baseline trained without a teacher; counted if the 95 % confidence interval excludes 0"
 
@@ -47,7 +47,8 @@ def description(results: Results, model: Model) -> str:
         if step.command == "init":
             layers, depth = (step.metrics.get(f"{name}/layers") for name in ("student", "teacher"))
             share = f"{layers:.0f} of the {depth:.0f} layers" if layers and depth else "some of the layers"
-            sentences.append(f"{share} of {display_name(results, step.config.get('teacher'))}")
+            random = ", with random weights" if step.environment.get("weights") == "random" else ""
+            sentences.append(f"{share} of {display_name(results, step.config.get('teacher'))}{random}")
         elif step.command == "distill":
             how = "trained on {} by masked LM alone" if step.config.get("objective") == "mlm" else "distilled on {}"
             amount = f", {step.metrics['tokens']:,.0f} tokens" if "tokens" in step.metrics else ""
@@ -56,7 +57,7 @@ def description(results: Results, model: Model) -> str:
         elif step.command == "finetune":
             task = str(step.config.get("task", "a task"))
             taught = " with a task teacher" if step.config.get("teacher") else ""
-            tuned.setdefault(taught, []).append(task_display_name(task))
+            tuned.setdefault(taught, []).append(task_name(task))
     sentences += [f"fine-tuned on {', '.join(names)}{taught}" for taught, names in tuned.items()]
     text = "; ".join(sentences)
     return text[:1].upper() + text[1:] + "." if text else ""
@@ -124,17 +125,17 @@ def retention(results: Results, model: Model) -> list[Tile]:
         without = "retention/wnli" in model.metrics
         worst = min(retained, key=lambda task: retained[task])
         detail = f"mean of {len(retained)} tasks{', without WNLI' if without else ''}"
-        detail += f"; lowest on {task_display_name(worst)}: {format_percent(retained[worst])}"
+        detail += f"; lowest on {task_name(worst)}: {format_percent(retained[worst])}"
         return [Tile(format_percent(fmean(retained.values())), f"of {teacher}'s scores retained", detail)]
     return [
         Tile(
             format_percent(value),
             f"of {teacher}'s score retained",
-            ", 95 % confidence interval ".join(filter(None, [task_display_name(task), interval])) + warning,
+            ", 95 % confidence interval ".join(filter(None, [task_name(task), interval])) + warning,
         )
         for task, value in retained.items()
         for interval in [bounds(model, f"retention/{task}", "low", "high", format_percent)]
-        for warning in ["; predicts the same label for every row" if f"{task}/{COLLAPSED}" in model.metrics else ""]
+        for warning in ["".join(f"; {words}" for mark, words in FAILURES.items() if f"{task}/{mark}" in model.metrics)]
     ]
 
 

@@ -12,16 +12,17 @@ from accelerate.tracking import filter_trackers, get_available_trackers
 from torch import Tensor
 
 from distilkit.errors import DistilkitError, DivergedError
-from distilkit.files import write_text
+from distilkit.files import append_text, note_made, write_text
 from distilkit.options.training import TrainOptions
 from distilkit.progress import aside, warn
-from distilkit.record import config_json
+from distilkit.record import config_json, is_number, json_text
 from distilkit.training.memory import peak_memory
 from distilkit.training.resume import delete_after, run_checkpoints
 from distilkit.training.stopping import WINDOW_UPDATES, DivergenceDetector
 
 NON_LOSS_KEYS = {"step", "lr", "tokens", "seconds", "tokens_per_second"}  # keys of train.jsonl that are not losses
 PROJECT = "distilkit"  # in trackers
+LOG = "train.jsonl"
 
 
 class TrainingLog:
@@ -31,19 +32,21 @@ class TrainingLog:
     """
 
     def __init__(self, out: Path, accelerator: Accelerator, options: TrainOptions, done: int) -> None:
-        self.path, self.accelerator, self.options = out / "train.jsonl", accelerator, options
+        self.path, self.accelerator, self.options = out / LOG, accelerator, options
         self.unwritten: list[tuple[int, float, list[dict[str, Tensor]]]] = []
         self.loss_text = self.heldout_text = ""  # for status_line
         self.divergence = DivergenceDetector()
-        self.lines = _lines_until(self.path, done)
-        self.last = next(
-            (line for line in reversed(self.lines) if "loss" in line), {"step": 0, "tokens": 0, "seconds": 0.0}
-        )
+        self.last: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0}
+        self.last_heldout: dict[str, Any] = {}
+        lines = [line for line in read_log(out) if line["step"] <= done] if done else []
         if accelerator.is_main_process:
-            write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
-        for line in self.lines:
+            write_text(self.path, "".join(map(_line_text, lines)))
+        for line in lines:
             if "loss" in line:
+                self.last = {"seconds": self.last["seconds"], **line}
                 self.divergence.add(line["loss"])
+            else:
+                self.last_heldout = line
         open_tracker(accelerator, options, out, done)
         self.clock = time.monotonic() - self.last["seconds"]
 
@@ -109,44 +112,66 @@ class TrainingLog:
 
     def heldout(self, metrics: dict[str, float]) -> None:
         """Write and show a line of held-out metrics; the time of the evaluation does not count as training."""
-        self._write({"step": self.last["step"], "tokens": self.last["tokens"], **metrics})
+        self.last_heldout = {"step": self.last["step"], "tokens": self.last["tokens"], **metrics}
+        self._write(self.last_heldout)
         words = [f"{name.removeprefix('heldout_')} {value:.4g}" for name, value in metrics.items()]
         self.heldout_text = f"held-out {', '.join(words)}" if words else ""
         aside(f"update {self.last['step']}: {self.heldout_text}")
         self.clock = time.monotonic() - self.last["seconds"]
 
     def _write(self, line: dict[str, Any]) -> None:
-        self.lines.append(line)
         self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
         if self.accelerator.is_main_process:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append_text(self.path, _line_text(line))
 
     def close(self) -> dict[str, float]:
         """Close the tracker; return the totals of the run and its last held-out metrics."""
         close_tracker(self.accelerator)
-        heldout: dict[str, Any] = next((line for line in reversed(self.lines) if "loss" not in line), {})
         totals = {name: float(self.last[name]) for name in ("loss", "tokens", "seconds")}
         return {
             "updates": float(self.last["step"]),
             **totals,
             "tokens_per_second": totals["tokens"] / max(totals["seconds"], 1e-9),
             "peak_memory_bytes": float(peak_memory(self.accelerator.device)),
-            **{name: value for name, value in heldout.items() if name not in ("step", "tokens")},
+            **{name: value for name, value in self.last_heldout.items() if name not in ("step", "tokens")},
         }
 
 
-def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
-    if not step or not path.is_file():
+def _line_text(line: dict[str, Any]) -> str:
+    return json_text(line, indent=None) + "\n"
+
+
+def read_log(directory: Path) -> list[dict[str, Any]]:
+    """Read the updates and held-out metrics of a directory's train.jsonl, [] without one.
+
+    Lines that cannot be read (such as the last line of a killed run) are skipped with a warning. A value that JSON
+    cannot hold, written as null, is NaN.
+    """
+    path = directory / LOG
+    if not path.is_file():
         return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    return [line for line in lines if line["step"] <= step]
+    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    entries = [entry for entry in map(parse_line, texts) if entry != {}]
+    if unread := entries.count(None):
+        warn(f"'{path}' has {unread} unreadable lines, which are skipped")
+    return [entry for entry in entries if entry]
+
+
+def parse_line(text: str) -> dict[str, Any] | None:
+    """Return a line's numbers, {} for an empty line, None if it is no line of a train.jsonl."""
+    try:
+        found = json.loads(text or "{}").items()
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    entry = {name: math.nan if value is None else value for name, value in found if value is None or is_number(value)}
+    is_line = {"step", "tokens"} <= entry.keys() and isinstance(entry["step"], int)
+    return entry if is_line or not found else None
 
 
 def check_tracker(name: str | None) -> None:
     """Raise DistilkitError if the package of a tracker is not installed."""
     if name and name not in [str(tracker) for tracker in get_available_trackers()]:
-        raise DistilkitError(f"--log-with {name} requires a missing package: pip install {name}")
+        raise DistilkitError(f"--log-with {name} requires a missing package: pip install 'distilkit[{name}]'")
 
 
 def open_tracker(accelerator: Accelerator, options: TrainOptions, out: Path, done: int) -> None:
@@ -159,6 +184,8 @@ def open_tracker(accelerator: Accelerator, options: TrainOptions, out: Path, don
     # purge_step removes what the interrupted run logged after its last checkpoint.
     settings = {"tensorboard": {"purge_step": done + 1}, "wandb": {"name": out.name}, "trackio": {"name": out.name}}
     plain = {name: value for name, value in config_json(options).items() if isinstance(value, (str, int, float))}
+    if options.log_with == "tensorboard":
+        note_made(out / "tensorboard", whole=True)
     accelerator.init_trackers(PROJECT, config=plain, init_kwargs=settings)
 
 

@@ -1,7 +1,10 @@
 """Checkpoints of a run, and --resume."""
 
+import errno
 import json
 import logging
+import os
+import re
 import shutil
 import zlib
 from collections.abc import Sequence
@@ -15,17 +18,26 @@ from accelerate.utils.other import load
 from safetensors import SafetensorError
 from torch.optim.lr_scheduler import LambdaLR
 
-from distilkit.errors import DistilkitError
-from distilkit.files import sync, write_text
+from distilkit.errors import DistilkitError, UnwritableError
+from distilkit.files import PARTIAL, note_made, read_json, remove, sync, write_text
 from distilkit.options.spec import flag
 from distilkit.options.training import TrainOptions
 from distilkit.progress import warn
 from distilkit.record import config_json
 
+CHECKPOINT = re.compile(r"checkpoint-(\d{8,13})")  # the name of one, with the number of its last update
 KEEP_NEWEST = 2  # checkpoints; the older one serves if the newest is damaged
 STATE_FILE = "state-{}.pt"  # tensors and plain values only
 CHECKSUMS = "manifest.json"  # file in a checkpoint: the CRC-32 of each other file
-CHANGEABLE = {"resume", "log_every", "log_with", "checkpoint_every", "output", "plan"}  # free to differ with --resume
+CHANGEABLE = {
+    "resume",
+    "log_every",
+    "log_with",
+    "checkpoint_every",
+    "output",
+    "plan",
+    "require",
+}  # free to differ with --resume
 LEARNING_RATES = {"lr", "head_lr"}  # free to differ with a warning: a run that diverged needs a lower rate
 DATA_KEY = "rows"  # key in run.json for the fingerprint of the training data
 
@@ -34,7 +46,8 @@ logging.getLogger("accelerate").setLevel(logging.ERROR)  # it warns about tied w
 
 def run_checkpoints(out: Path) -> list[Path]:
     """List the finished checkpoints of a run, oldest first."""
-    return sorted(path for path in out.glob("checkpoint-*") if path.suffix != ".partial")
+    found = (path for path in out.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name) and not path.is_symlink())
+    return sorted(path for path in found if path.is_dir())
 
 
 def save_run_checkpoint(accelerator: Accelerator, stateful: Sequence[Any], out: Path, step: int) -> None:
@@ -44,28 +57,34 @@ def save_run_checkpoint(accelerator: Accelerator, stateful: Sequence[Any], out: 
     Raises DistilkitError if it cannot be written, for example for lack of space.
     """
     final, run_files = out / f"checkpoint-{step:08d}", (out / "train.jsonl", out / "run.json")
-    partial = final.with_suffix(".partial")
+    partial = final.with_suffix(PARTIAL)
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
+        note_made(partial, whole=True)
+        note_made(final, whole=True)
     accelerator.wait_for_everyone()
     try:
+        if not out.is_dir():  # accelerate would make it again, without the files of the run
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         accelerator.save_state(str(partial))
         for number, item in enumerate(stateful if accelerator.is_main_process else ()):
             torch.save(item.state_dict(), partial / STATE_FILE.format(number))
-    except (RuntimeError, SafetensorError) as error:  # raised by torch and safetensors if the disk is full
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            write_text(partial / CHECKSUMS, json.dumps(checksums(partial)))
+            for path in (*partial.rglob("*"), partial, *(path for path in run_files if path.exists())):
+                sync(path)
+            partial.replace(final)
+            sync(out)
+    # torch and safetensors have errors of their own for a full disk
+    except (OSError, RuntimeError, SafetensorError, UnwritableError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        reason = str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         resume = " with --resume" if run_checkpoints(out) else ""
-        raise DistilkitError(f"cannot write '{final}' ({reason}): free some space and run it again{resume}") from None
-    accelerator.wait_for_everyone()
+        raise UnwritableError(f"cannot write '{final}' ({reason}): free some space and run it again{resume}") from None
     if accelerator.is_main_process:
-        write_text(partial / CHECKSUMS, json.dumps(checksums(partial)))
-        for path in (*partial.rglob("*"), partial, *(path for path in run_files if path.exists())):
-            sync(path)
-        partial.replace(final)
-        sync(out)
         for old in run_checkpoints(out)[:-KEEP_NEWEST]:
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def checksums(directory: Path) -> dict[str, int]:
@@ -83,22 +102,22 @@ def checksums(directory: Path) -> dict[str, int]:
 def is_intact(directory: Path) -> bool:
     """Return whether the files of a checkpoint match their checksums."""
     try:
-        return bool(json.loads((directory / CHECKSUMS).read_text("utf-8")) == checksums(directory))
-    except (OSError, ValueError):  # ValueError: invalid JSON or UTF-8
+        return bool(read_json(directory / CHECKSUMS) == checksums(directory))
+    except (OSError, ValueError):
         return False
 
 
 def remove_run_checkpoints(out: Path) -> None:
     """Delete a finished run's checkpoints."""
-    for path in (*out.glob("checkpoint-*"), out / "run.json"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in (*run_checkpoints(out), *out.glob(f"checkpoint-*{PARTIAL}"), out / "run.json"):
+        remove(path, whole=True)
 
 
 def delete_after(out: Path, step: int) -> None:
     """Delete the checkpoints after update `step`."""
     for path in run_checkpoints(out):
         if step_of(path) > step:
-            shutil.rmtree(path)
+            remove(path, whole=True)
 
 
 def step_of(path: Path) -> int:
@@ -130,7 +149,7 @@ def restore(
         warn(f"{damaged.name} is damaged: continuing from {found[-1].name if found else 'the start'}")
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            shutil.rmtree(damaged)
+            remove(damaged, whole=True)
     if not found:
         if accelerator.is_main_process:
             write_text(out / "run.json", json.dumps(run))
@@ -186,9 +205,12 @@ def read_run(out: Path) -> dict[str, Any]:
     Raises DistilkitError if its run.json is unreadable.
     """
     try:
-        return dict(json.loads((out / "run.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        raise DistilkitError(f"'{out / 'run.json'}' cannot be read: start again in another -o") from None
+        found = read_json(out / "run.json")
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise DistilkitError(f"'{out / 'run.json'}' cannot be read: start again in another -o")
+    return found
 
 
 def set_rates(scheduler: LambdaLR, rates: list[float]) -> None:

@@ -13,6 +13,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from distilkit.signals import stopping_signals
+
 FIRST_UPDATES = 10  # the median of their losses is the level of an untrained student
 WINDOW_UPDATES = 50  # the detector compares medians over this many updates
 
@@ -119,7 +121,7 @@ def stop_on_all_processes(accelerator: Accelerator, stop: bool, *, check_now: bo
 
 @contextmanager
 def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether SIGINT or SIGTERM was received; a second SIGINT interrupts at once.
+    """Yield a function that returns whether a signal asked to stop; a second SIGINT interrupts at once.
 
     Inside another stop_signal(), both report the same signals, so that one that arrives at the end of a run stops the
     runs that follow.
@@ -137,7 +139,7 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
 
     before = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *stopping_signals()):
             before[number] = signal.signal(number, note)
         _received.append(received)
     except ValueError:  # only the main thread may handle signals

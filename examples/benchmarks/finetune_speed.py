@@ -29,9 +29,11 @@ from distilkit.options.tasks import FinetuneOptions
 from distilkit.tasks import encoding
 from distilkit.tasks.catalogue import TASKS, with_task_defaults
 from distilkit.tasks.rows import read_rows
+from distilkit.tasks.schedule import Schedule, with_schedule
 from distilkit.training.loop import train
 
 SST2 = TASKS["sst2"]
+SCHEDULE = Schedule(lr=2e-5, epochs=1.0, warmup=0.06)
 Times = tuple[float, float]  # wall-clock seconds and processor seconds
 
 
@@ -87,13 +89,13 @@ def load(options: FinetuneOptions, count: int) -> TrainingInputs:
     student, tokenizer = open_student(SST2, options), checkpoint.open_tokenizer(options.model)
     names = encoding.input_names(student)
     encoded = encode(rows, SST2, tokenizer, names, options, student)
-    return TrainingInputs(SST2, tokenizer, encoded, {}, names)
+    return TrainingInputs(SST2, tokenizer, encoded, {}, names, SCHEDULE)
 
 
 def main(model: str, data: str, count: str = "1280", rounds: str = "5") -> None:
     """Print tokens per second and the ratios as JSON."""
-    options = FinetuneOptions(model=model, task="sst2", data=Path(data), output=Path("unused"), epochs=1.0)
-    options = with_task_defaults(SST2, options)
+    options = FinetuneOptions(model=model, task="sst2", data=Path(data), output=Path("unused"))
+    options = with_schedule(with_task_defaults(SST2, options), SCHEDULE)
     inputs = load(options, int(count))
     tokens = sum(encoding.lengths(inputs.rows))
     ways: dict[str, Callable[[], Times]] = {

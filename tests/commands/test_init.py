@@ -214,6 +214,25 @@ def test_dry_run_returns_the_same_record_and_writes_nothing(teacher: Path, tmp_p
     assert shown.environment == written.environment
 
 
+def test_random_weights_have_the_students_shape(teacher: Path, tmp_path: Path) -> None:
+    """No tensor but constants is the teacher's, the spread is the config's, and the seed decides the values."""
+    paths = {name: tmp_path / name for name in ("kept", "random", "again", "other")}
+    init(InitOptions(teacher=str(teacher), output=paths["kept"]))
+    for name, seed in (("random", 1), ("again", 1), ("other", 2)):
+        done = init(InitOptions(teacher=str(teacher), output=paths[name], random=True, seed=seed))
+    kept, random, again, other = (load_file(path / "model.safetensors") for path in paths.values())
+    matrices = [name for name, tensor in kept.items() if tensor.dim() == 2]
+
+    assert {name: tensor.shape for name, tensor in random.items()} == {n: t.shape for n, t in kept.items()}
+    assert not any(torch.equal(random[name], kept[name]) for name in matrices)
+    assert all(torch.equal(random[name], again[name]) for name in random)
+    assert not any(torch.equal(random[name], other[name]) for name in matrices)
+    inner = next(name for name in matrices if "intermediate" in name)
+    assert random[inner].std().item() == pytest.approx(0.02, rel=0.2)  # initializer_range
+    assert done.environment["weights"] == "random"
+    assert "max_difference" not in done.metrics
+
+
 def test_no_verify_skips_the_verification_only(teacher: Path, tmp_path: Path) -> None:
     """The weights are the same."""
     for name, skip in (("a", False), ("b", True)):

@@ -92,7 +92,7 @@ def test_tasks_are_named_once() -> None:
 def test_a_class_gives_inherited_options_other_defaults() -> None:
     """finetune has its own defaults; distill keeps those of the training loop."""
     tuned = FinetuneOptions(model="m", output=Path("o"), task="rte")
-    assert (tuned.lr, tuned.warmup, tuned.adam_epsilon) == (None, 0.06, 1e-8)
+    assert (tuned.lr, tuned.warmup, tuned.adam_epsilon) == (None, None, 1e-8)
     assert (TrainOptions().lr, TrainOptions().warmup, TrainOptions().adam_epsilon) == (5e-4, 0.05, 1e-6)
 
 

@@ -46,6 +46,14 @@ def test_the_2019_recipe_has_the_published_settings() -> None:
     assert 8 * config.batch_size * config.accumulate == 2000
 
 
+def test_bert_glue_turns_the_adaptation_off() -> None:
+    """All settings that finetune would adapt to the model and the rows are given by the recipe."""
+    given = build(
+        FinetuneOptions, {"model": "m", "task": "rte", "output": Path("o")}, read_recipe("bert-glue", "finetune")
+    )
+    assert (given.lr, given.epochs, given.warmup) == (2e-5, 3, 0.1)
+
+
 def test_default_gives_way_to_recipe_and_recipe_to_what_is_typed() -> None:
     """Default < recipe < command line, option by option."""
     config = build(DistillOptions, {**REQUIRED, "lr": 3e-4, "seed": None}, {"lr": 2e-4, "batch-size": 7})

@@ -70,9 +70,10 @@ def with_defaults(name: str, **options: Any) -> FinetuneOptions:
     ],
 )
 def test_published_settings(name: str, settings: tuple[float, ...]) -> None:
-    """Settings that are not given are those published for the task."""
-    options = with_defaults(name)
-    assert (options.batch_size, options.lr, options.epochs, options.max_length) == settings
+    """Settings that are not given are those published for the task; the schedule follows from them later."""
+    task, options = TASKS[name], with_defaults(name)
+    assert (options.batch_size, task.lr, task.epochs, options.max_length) == settings
+    assert (options.lr, options.epochs, options.warmup) == (None, None, None)
     assert options.long == "head"
 
 
@@ -106,6 +107,13 @@ def test_spans_are_scored_as_trained(tmp_path: Path) -> None:
     write_biography(tmp_path, [record("finetune", with_defaults("squad", stride=0, n_best=7), {})])
     used = with_training_settings(squad, eval_options(task="squad", n_best=3), str(tmp_path))
     assert (used.stride, used.n_best, used.max_answer_length, used.null_threshold) == (0, 3, 30, 0.0)
+
+
+@pytest.mark.parametrize(("max_length", "stride"), [(None, 128), (512, 128), (192, 64), (32, 10)])
+def test_neighbouring_windows_share_a_third_at_most(max_length: int | None, stride: int) -> None:
+    """The published 128 of 384 tokens; short windows share less, so that a question still fits. A given value wins."""
+    assert with_defaults("squad", max_length=max_length).stride == stride
+    assert with_defaults("squad", max_length=max_length, stride=7).stride == 7
 
 
 @pytest.mark.parametrize("name", SPAN_OPTIONS)

@@ -1,0 +1,39 @@
+"""Recognise a model that has learned nothing: it always gives the same answer, or does no better than that."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from datasets import Dataset
+
+from distilkit.evaluation import metrics
+from distilkit.record import FAILURES, NO_BETTER, MetricName
+from distilkit.tasks.catalogue import Task
+from distilkit.tasks.labels import label_to_target
+
+
+def failure_of(names: Iterable[str]) -> str:
+    """Return the mark of a model that learned nothing among the names of its metrics, "" if it has none."""
+    return next((metric for metric in (MetricName.parse(name).metric for name in names) if metric in FAILURES), "")
+
+
+def mark_failure(task: Task, rows: Dataset, scores: Mapping[str, float]) -> dict[str, float]:
+    """Return the mark of a model whose headline score on `rows` any constant reaches too; {} for one that learned.
+
+    Rows that all have one label, which a constant answers best, prove nothing.
+    """
+    headline = f"{task.name}/{task.metrics[0]}"
+    if failure_of(scores) or task.kind == "span":
+        return {}
+    constant = constant_score(task, rows[task.label][:])
+    return {f"{task.name}/{NO_BETTER}": 1.0} if scores[headline] <= constant < 1 else {}
+
+
+def constant_score(task: Task, labels: Iterable[Any]) -> float:
+    """Return the headline score of predicting the most frequent label (of a multi-label task: set) for every row."""
+    targets = [label_to_target(task, label) for label in labels]
+    if task.kind == "regression":
+        return 0.0  # correlation
+    keys = [tuple(target) if isinstance(target, list) else target for target in targets]
+    answer = targets[keys.index(Counter(keys).most_common(1)[0][0])]
+    return metrics.compute(task.metrics[0], [answer] * len(targets), targets)[task.metrics[0]]
