@@ -113,6 +113,7 @@ class EmbeddingDistillation(WholeTextDistillation):
     ) -> None:
         super().__init__(student.model, teacher.model, weights, **options)
         self.head = student.head
+        self.modules_to_save = "Dense" if any(True for _ in self.head.parameters()) else ""
         self.__dict__["teacher_head"] = teacher.head.requires_grad_(False)  # like the teacher, not a submodule
         self.prompt_tokens = (student.prompt_tokens(), teacher.prompt_tokens())
         widths = student.width, teacher.width

@@ -56,7 +56,7 @@ def curve(done: Record) -> list[dict[str, float]]:
 
 
 DEFAULTS = {
-    "sentence encoder": ("embedding", "sentences", None),
+    "sentence-encoder": ("embedding", "sentences", None),
     "encoder": ("embedding", "sentences", None),
     "masked-lm": ("triple", None, 128),
     "sequence-classification": ("soft-targets", "documents", None),
@@ -80,9 +80,9 @@ def test_the_default_objective_follows_from_the_checkpoint(
 ) -> None:
     """With its defaults of other options; a line names the option, unless it is the masked LM of old."""
     path = make_checkpoint("bert", 2, CLASSES[kind]) if kind in CLASSES else make_sentence_encoder(2)
-    found = with_objective(replace(options, student=str(path), lr=None))
+    found = with_objective(replace(options, student=str(path), lr=None, batch_size=None))
     assert (found.objective, found.split, found.seq_length) == DEFAULTS[kind]
-    assert found.lr == (5e-4 if found.seq_length else found.lr)
+    assert (found.lr, found.batch_size) == ((5e-4, 32) if found.seq_length else (3e-4, 16))
     said = capsys.readouterr().err
     assert (f"--objective {found.objective}" in said) == (kind != "masked-lm")
     assert with_objective(replace(options, student=str(path), objective="hidden")).objective == "hidden"
@@ -92,17 +92,17 @@ def test_the_default_objective_follows_from_the_checkpoint(
 @pytest.mark.parametrize(
     ("kind", "words", "message"),
     [
-        ("sentence encoder", {"objective": "soft-targets"}, "requires a classification head.*is a sentence encoder"),
+        ("sentence-encoder", {"objective": "soft-targets"}, "requires a classification head.*is a sentence encoder"),
         ("masked-lm", {"objective": "soft-targets"}, "requires a classification head"),
-        ("sentence encoder", {"streaming": True}, "--streaming has no effect with --objective embedding"),
-        ("sentence encoder", {"mask_probability": 0.3}, "--mask-probability has no effect"),
-        ("sentence encoder", {"alpha_ce": 1.0}, "--alpha-ce has no effect"),
+        ("sentence-encoder", {"streaming": True}, "--streaming has no effect with --objective embedding"),
+        ("sentence-encoder", {"mask_probability": 0.3}, "--mask-probability has no effect"),
+        ("sentence-encoder", {"alpha_ce": 1.0}, "--alpha-ce has no effect"),
         ("sequence-classification", {"projection": "drop"}, "--projection has no effect"),
         ("masked-lm", {"split": "lines"}, "--split has no effect with --objective triple"),
         ("masked-lm", {"mask_probability": 0.0, "seq_length": 32}, "no token is masked"),
-        ("sentence encoder", {"objective": "triple"}, "no trained masked-LM head"),
-        ("sentence encoder", {"seq_length": 97}, r"--seq-length 97 .* 96 positions"),
-        ("sentence encoder", {"alpha_embedding": 0.0, "alpha_hidden": 0.0}, "all weights of the loss are 0"),
+        ("sentence-encoder", {"objective": "triple"}, "no trained masked-LM head"),
+        ("sentence-encoder", {"seq_length": 97}, r"--seq-length 97 .* 96 positions"),
+        ("sentence-encoder", {"alpha_embedding": 0.0, "alpha_hidden": 0.0}, "all weights of the loss are 0"),
     ],
 )
 def test_options_that_do_not_fit_the_checkpoint(
@@ -131,6 +131,8 @@ def test_a_sentence_encoder_approaches_its_teacher(
     assert last["heldout_neighbours"] >= first["heldout_neighbours"]
     assert done.metrics["heldout_cosine"] == last["heldout_cosine"]
     assert done.config["objective"] == "embedding"
+    assert done.environment["head"] == "sentence-encoder"
+    assert "objective" not in done.given
     assert not list(options.output.glob("checkpoint-*"))
     library = SentenceTransformer(str(options.output), device="cpu")
     ours = open_sentence_encoder(str(options.output)).encode(prose[:6])
@@ -251,7 +253,7 @@ def test_a_classifier_of_pairs_is_refused(make_checkpoint: Make, options: Distil
 
 
 @pytest.mark.parametrize("objective", ["hidden", "attention", "minilm"])
-@pytest.mark.parametrize("kind", ["sentence encoder", "encoder", "sequence-classification", "question-answering"])
+@pytest.mark.parametrize("kind", ["sentence-encoder", "encoder", "sequence-classification", "question-answering"])
 def test_layers_need_no_vocabulary_head(
     make_sentence_encoder: Make,
     make_checkpoint: Make,
@@ -270,9 +272,9 @@ def test_layers_need_no_vocabulary_head(
     for term in terms:
         assert last[f"heldout_{term}"] < first[f"heldout_{term}"]
     assert "heldout_loss" not in done.metrics
-    expected = "encoder" if kind == "sentence encoder" else kind
+    expected = "encoder" if kind == "sentence-encoder" else kind
     assert checkpoint.head_of(str(options.output)) == expected
-    assert (options.output / "modules.json").exists() == (kind == "sentence encoder")
+    assert (options.output / "modules.json").exists() == (kind == "sentence-encoder")
     heads = [
         {
             name: tensor
