@@ -18,12 +18,28 @@ METRIC_NAMES = {
     "bytes": "size", "latency_ms_p50": "latency, median", "latency_ms_p95": "latency, 95th percentile",
     "throughput_sequences_per_second": "throughput", "tokens_per_second": "tokens per second",
     "peak_memory_bytes": "peak memory", "speedup": "speed-up", "heldout_loss": "held-out loss",
-    "heldout_agreement": "agreement with the teacher, held-out text", "seconds": "training time",
+    "heldout_agreement": "agreement with the teacher, held-out text",
+    "heldout_cosine": "cosine to the teacher, held-out text",
+    "heldout_neighbours": "same 10 neighbours as the teacher, held-out text",
+    "heldout_kl": "divergence from the teacher, held-out text",
+    "heldout_difference": "difference from the teacher, held-out text", "seconds": "training time",
     "loss": "last training loss", "max_difference": "largest output difference",
+    "max_embedding_difference": "largest embedding difference",
     "kept_evaluation": "weights kept of evaluation", "low": "95 % from", "high": "to",
     "min": "lowest seed", "max": "highest seed",
 }  # fmt: skip
-PERCENT = ("accuracy", "f1", "f1_macro", "f1_micro", "exact_match", "agreement", "heldout_agreement", "retention")
+PERCENT = (
+    "accuracy",
+    "f1",
+    "f1_macro",
+    "f1_micro",
+    "exact_match",
+    "agreement",
+    "heldout_agreement",
+    "retention",
+    "heldout_neighbours",
+)
+LESS = ("loss", "heldout_loss", "heldout_kl", "heldout_difference")
 COUNTS = ("updates", "tokens", "count", "kept_evaluation", "layers", "vocabulary", *FAILURES)
 
 
@@ -82,10 +98,14 @@ WRITERS: tuple[tuple[Callable[[str], bool], Callable[[float], str]], ...] = (  #
 
 def direction(metric: str) -> int:
     """Return 1 if more of a metric is better, -1 if less is, 0 if neither."""
-    if metric in PERCENT or metric.endswith(("_per_second", "speedup")) or metric in ("pearson", "spearmanr"):
+    if (
+        metric in PERCENT
+        or metric.endswith(("_per_second", "speedup"))
+        or metric in ("pearson", "spearmanr", "heldout_cosine")
+    ):
         return 1
     more = metric in ("matthews_correlation", "average", "average_without_wnli")
-    less = metric.endswith("bytes") or "latency_ms" in metric or metric in ("loss", "heldout_loss")
+    less = metric.endswith("bytes") or "latency_ms" in metric or metric in LESS
     return int(more) - int(less)
 
 

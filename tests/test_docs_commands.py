@@ -200,7 +200,12 @@ def furnish(directory: Path, prose: list[str], rows: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[..., Path], prose: list[str]) -> Path:
+def shared(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_checkpoint: Callable[..., Path],
+    make_sentence_encoder: Callable[..., Path],
+    prose: list[str],
+) -> Path:
     """The models that the pages name, or take for granted because another page made them."""
     directory = tmp_path_factory.mktemp("shared")
     models = {
@@ -209,7 +214,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[.
         "distilbert-base-uncased": make_checkpoint("distilbert", 4),
         "xlm-roberta-base": make_checkpoint("roberta", 4),
         "bare-encoder": make_checkpoint("bert", 4, auto=AutoModel),
-        "all-MiniLM-L6-v2": make_checkpoint("bert", 6, auto=AutoModel),
+        "all-MiniLM-L6-v2": make_sentence_encoder(6, pooling="mean", dense=0),
+        "bge-large": make_sentence_encoder(4, pooling="cls", dense=0, hidden_size=64),
     }
     for name, path in models.items():
         shutil.copytree(path, directory / name)
