@@ -16,7 +16,7 @@ PACKAGES = ("distilkit", "torch", "transformers", "accelerate", "datasets", "tok
 
 
 MODEL_PREFIX = re.compile(r"(\d+|teacher|student|control(-\d+)?)/")
-BENCH_SETTING = re.compile(r"(\w+)/(\w+)/b(\d+)/l(\d+)")
+BENCH_SETTING = re.compile(r"(\w+)/(\w+)/b(\d+)/(?:l(\d+)|data)")
 COMPARISONS = ("retention", "difference")
 DETAILS = ("low", "high", "min", "max", "count")
 
@@ -75,16 +75,17 @@ class BenchSetting(NamedTuple):
     device: str
     precision: str
     batch_size: int
-    length: int  # tokens
+    length: int  # tokens; 0: those of the rows of --task or --data
 
     @classmethod
     def parse(cls, subject: str) -> "BenchSetting | None":
         """Take a subject apart, like cpu/fp32/b1/l128; None if it is no setting of bench."""
         match = BENCH_SETTING.fullmatch(subject)
-        return cls(match[1], match[2], int(match[3]), int(match[4])) if match else None
+        return cls(match[1], match[2], int(match[3]), int(match[4] or 0)) if match else None
 
     def __str__(self) -> str:
-        return f"{self.device}/{self.precision}/b{self.batch_size}/l{self.length}"
+        length = f"l{self.length}" if self.length else "data"
+        return f"{self.device}/{self.precision}/b{self.batch_size}/{length}"
 
 
 @dataclass(frozen=True, kw_only=True)

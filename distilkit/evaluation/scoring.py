@@ -31,10 +31,13 @@ def score_file(task: Task, options: EvalOptions) -> dict[str, float]:
     return {f"{task.name}/{name}": value for name, value in predictions.score().items() if name != COLLAPSED}
 
 
-def score_checkpoint(name: str, chosen: Sequence[Task], options: EvalOptions, out: Path | None = None) -> Result:
+def score_checkpoint(
+    name: str, chosen: Sequence[Task], options: EvalOptions, out: Path | None = None, trained: str | None = None
+) -> Result:
     """Score a checkpoint on a task. For several tasks, score the directories name/<task> and compute averages.
 
-    Prediction files are written to the directory `out`, if given.
+    Prediction files are written to the directory `out`, if given. The settings of the training are those of `trained`,
+    if given, instead of the checkpoint's.
     """
     predictions: dict[str, Predictions] = {}
     scores: dict[str, float] = {}
@@ -47,7 +50,7 @@ def score_checkpoint(name: str, chosen: Sequence[Task], options: EvalOptions, ou
         order = labels.label_order(labelled, model.config, path)
         splits = read_validation(labelled, data)
         tests = read_tests(task, data) if out else {}
-        used = with_training_settings(task, options, path)
+        used = with_training_settings(task, options, trained or path)
         encoding.warn_if_shortened(task, used, encoding.window_length(task, used, model))
         found = {
             prefix: predict(model, tokenizer, labelled, rows, used, order=order, name=path)

@@ -167,7 +167,8 @@ def common_setting(models: Sequence[Model]) -> BenchSetting | None:
 def describe_setting(setting: BenchSetting) -> str:
     """Describe a setting in words."""
     device = "CPU" if setting.device == "cpu" else "GPU"
-    return f"{device} {setting.precision}, batch {setting.batch_size}, {setting.length} tokens"
+    length = f"{setting.length} tokens" if setting.length else "real lengths"
+    return f"{device} {setting.precision}, batch {setting.batch_size}, {length}"
 
 
 def sort_by_task(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
