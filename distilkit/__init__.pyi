@@ -169,12 +169,18 @@ def eval(
 
 def bench(
     *models: str | Path,
+    runtimes: Sequence[Literal["torch", "torch-int8", "onnx", "onnx-int8", "openvino"]] | Literal["torch", "torch-int8", "onnx", "onnx-int8", "openvino"] = ...,
     devices: Sequence[Literal["cpu", "cuda"]] | Literal["cpu", "cuda"] = ...,
     batch_sizes: Sequence[int] | int = ...,
     seq_lengths: Sequence[int] | int = ...,
+    task: Literal["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli", "glue", "squad", "squad_v2", "imdb", "custom"] | None = ...,
+    data: str | Path | None = ...,
+    rows: int | None = ...,
+    random_weights: bool = ...,
     precision: Literal["fp32", "bf16", "fp16"] = ...,
     threads: int | None = ...,
     runs: int = ...,
+    load: bool = ...,
     require: Sequence[str] | str = ...,
     seed: int = ...,
     recipe: str | Path | None = ...,
@@ -182,6 +188,32 @@ def bench(
     verbose: bool = ...,
 ) -> Record:
     """Measure parameters, size, latency, throughput and memory."""
+
+def export(
+    model: str | Path,
+    *,
+    output: str | Path,
+    data: str | Path | None = ...,
+    task: Literal["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli", "glue", "squad", "squad_v2", "imdb", "custom"] | None = ...,
+    text: Sequence[str] | str | None = ...,
+    label: str | None = ...,
+    kind: Literal["classification", "multi-label", "regression"] | None = ...,
+    max_length: int | None = ...,
+    long: Literal["head", "head-tail", "windows"] | None = ...,
+    format: Literal["onnx", "openvino", "executorch"] = ...,
+    int8: bool = ...,
+    max_drop: float = ...,
+    stride: int | None = ...,
+    n_best: int | None = ...,
+    max_answer_length: int | None = ...,
+    null_threshold: float | None = ...,
+    batch_size: int = ...,
+    seed: int = ...,
+    recipe: str | Path | None = ...,
+    quiet: bool = ...,
+    verbose: bool = ...,
+) -> Record:
+    """Export a checkpoint to another runtime, and check that it computes the same."""
 
 def report(
     *directories: str | Path,
