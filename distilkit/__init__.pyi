@@ -177,12 +177,18 @@ def eval(
 
 def bench(
     *models: str | Path,
+    runtimes: Sequence[Literal["torch", "torch-int8", "onnx", "onnx-int8", "openvino"]] | Literal["torch", "torch-int8", "onnx", "onnx-int8", "openvino"] = ...,
     devices: Sequence[Literal["cpu", "cuda"]] | Literal["cpu", "cuda"] = ...,
     batch_sizes: Sequence[int] | int = ...,
     seq_lengths: Sequence[int] | int = ...,
+    task: Literal["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli", "glue", "squad", "squad_v2", "imdb", "custom"] | None = ...,
+    data: str | Path | None = ...,
+    rows: int | None = ...,
+    random_weights: bool = ...,
     precision: Literal["fp32", "bf16", "fp16"] = ...,
     threads: int | None = ...,
     runs: int = ...,
+    load: bool = ...,
     require: Sequence[str] | str = ...,
     seed: int = ...,
     recipe: str | Path | None = ...,
