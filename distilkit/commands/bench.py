@@ -13,7 +13,7 @@ from distilkit.errors import DistilkitError
 from distilkit.gates import check_gates
 from distilkit.options.bench import BenchOptions
 from distilkit.progress import track
-from distilkit.record import BenchSetting, Record, record
+from distilkit.record import BenchSetting, Record, keep_record, record
 from distilkit.training.devices import DTYPES
 
 SIZES = ("parameters", "encoder_parameters", "bytes")  # from model_sizes()
@@ -52,7 +52,9 @@ def bench(options: BenchOptions) -> Record:
         metrics[f"{i}/speedup"] = median(metrics[f"{i}/{setting}/speedup"] for setting in settings)
     timed = ", ".join(type(contender.timed).__name__ for contender in contenders)
     gpu = {"gpu": torch.cuda.get_device_name()} if "cuda" in devices else {}
-    return record("bench", options, metrics, threads=str(used), padding="none", timed=timed, **gpu)
+    done = record("bench", options, metrics, threads=str(used), padding="none", timed=timed, **gpu)
+    keep_record(done, options.models)
+    return done
 
 
 def metric_names(models: int, settings: Sequence[BenchSetting]) -> list[str]:

@@ -89,12 +89,13 @@ class SpanPredictions:
         return len(texts) == 1 < len(final) and not all(texts <= set(golds or [""]) for golds in self.golds.values())
 
     def _compute(self, texts: dict[str, str], null_odds: dict[str, float]) -> dict[str, float]:
-        predictions: list[dict[str, Any]] = [{"id": key, "prediction_text": texts.get(key)} for key in self.golds]
+        golds = dict(sorted(self.golds.items(), key=lambda entry: entry[0] not in texts))  # evaluate wants a text first
+        predictions: list[dict[str, Any]] = [{"id": key, "prediction_text": texts.get(key)} for key in golds]
         if self.task.name == "squad_v2":
             predictions = [row | {metrics.NULL_ODDS: null_odds.get(row["id"])} for row in predictions]
         references = [
             {"id": key, "answers": {"text": answers, "answer_start": [0] * len(answers)}}
-            for key, answers in self.golds.items()
+            for key, answers in golds.items()
         ]
         return metrics.compute(self.task.name, predictions, references)
 

@@ -70,10 +70,11 @@ def metric_names(
 
     `models` and `baselines` are prefixes of metric names.
     """
-    prefixes = [(prefix, task) for task in chosen for prefix, _ in task.splits]
-    scores = [f"{prefix}/{metric}" for prefix, task in prefixes for metric in possible_metrics(task)]
-    scores += glue_average_tasks(chosen)
-    compared = [*(prefix for prefix, _ in prefixes), *(name.replace("/average", "") for name in scores)]
+    scores = score_names(chosen)
+    compared = [
+        *(prefix for task in chosen for prefix, _ in task.splits),
+        *(name.replace("/average", "") for name in scores),
+    ]
     others = [*(["teacher"] if options.against else []), *baselines]
     ours = [
         *scores,
@@ -85,6 +86,13 @@ def metric_names(
     names += [f"{other}/{name}" for other in others for name in scores]
     names += [f"{other}/retention/{name}" for other in baselines for name in compared]
     return names + [f"{name}/{end}" for name in names for end in ("low", "high")]
+
+
+def score_names(chosen: Sequence[Task]) -> list[str]:
+    """Return the names of the scores of some tasks, and of their averages."""
+    prefixes = [(prefix, task) for task in chosen for prefix, _ in task.splits]
+    scores = [f"{prefix}/{metric}" for prefix, task in prefixes for metric in possible_metrics(task)]
+    return [*scores, *glue_average_tasks(chosen)]
 
 
 def possible_metrics(task: Task) -> Iterable[str]:
