@@ -210,7 +210,7 @@ def open_tokenizer(
     with library_errors(problem, remedy):
         tokenizer = load_tokenizer(name)
         tried = tokenizer("a b", "c")["input_ids"] if tokenizer.is_fast else []  # may fail although loading did not
-        size = max(vocabulary_size(tokenizer), *(1 + number for number in tried))
+        size = max([vocabulary_size(tokenizer), *(1 + number for number in tried)])
     if (fast and not tokenizer.is_fast) or len(tokenizer) < MIN_TOKENS:
         raise DistilkitError(
             f"'{name}' has no fast tokenizer: put its tokenizer.json (or vocab files) into the directory"
