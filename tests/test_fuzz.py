@@ -28,8 +28,9 @@ from distilkit.training.log import parse_line
 from distilkit.training.resume import read_run
 
 pytestmark = pytest.mark.slow
+EXAMPLES = int(os.environ.get("DISTILKIT_FUZZ_EXAMPLES", "10000"))
 many = settings(
-    max_examples=int(os.environ.get("DISTILKIT_FUZZ_EXAMPLES", "10000")), deadline=None, derandomize=True, database=None,
+    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
 )  # fmt: skip
 
