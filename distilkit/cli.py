@@ -152,7 +152,12 @@ def execute(name: str, options_class: type[CommonOptions], typed: dict[str, Any]
     with progress.level(quiet=options.quiet), writing("the record to standard output"):
         show(done, as_json=options.json)
         sys.stdout.flush()
-    failures = unmet_gates(getattr(options, "require", ()), done.metrics)
+    gates = getattr(options, "require", ())
+    failures = unmet_gates(gates, done.metrics)
+    with progress.level(quiet=options.quiet):
+        for gate in gates:
+            if not any(line.startswith(f"{gate}:") for line in failures):
+                progress.say(f"gate met: {gate}")
     for line in failures:
         progress.complain("gate not met", line)
     return 3 if failures else 0

@@ -33,7 +33,7 @@ def library_errors(problem: str, remedy: str) -> Iterator[None]:
     """Context manager: turn whatever a library raises on a damaged file into one line with the library's own words.
 
     Libraries do not say what they raise on bad files, and it changes between versions, so every error counts. A panic
-    of a Rust library is no Exception. Errors about memory pass through.
+    of a Rust library is no Exception. Errors about memory pass through. --verbose shows the error itself.
     """
     try:
         yield
@@ -41,5 +41,5 @@ def library_errors(problem: str, remedy: str) -> Iterator[None]:
         raise
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise DistilkitError(f"{problem} ({first_words(error)}): {remedy}") from None
+            raise DistilkitError(f"{problem} ({first_words(error)}): {remedy}") from error
         raise

@@ -10,7 +10,10 @@ import distilkit
 
 HOUSE = Path(distilkit.__file__).parent
 FLOORS = [
-    {"errors", "formatting", "progress", "files", "record", "gates", "screen", "signals", "options", "__init__"},
+    {
+        *("errors", "formatting", "machine", "wording", "next_command", "progress", "files", "record", "gates"),
+        *("screen", "signals", "special_tokens", "options", "__init__"),
+    },
     {"encoders", "data"},
     {"training", "tasks", "runtimes"},
     {"distillation", "evaluation", "benchmark", "reporting"},
@@ -20,7 +23,7 @@ FLOORS = [
 ]
 LIGHT = {"rich", "tomli"}  # what the ground floor may import besides the standard library
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate", "numpy", "rich"}
-HELPERS = {"commands.finetune": {"commands.finetune_inputs"}}  # a command's own second file
+HELPERS = {f"commands.{name}": {f"commands.{name}_inputs"} for name in ("distill", "finetune")}  # their second files
 FILES = sorted(".".join(path.relative_to(HOUSE).with_suffix("").parts) for path in HOUSE.rglob("*.py"))
 WINGS = sorted(path.parent.name for path in HOUSE.glob("*/__init__.py"))
 

@@ -13,6 +13,7 @@ from distilkit.data import corpus
 from distilkit.data.batches import Batches
 from distilkit.data.blocks import pack_documents
 from distilkit.data.masking import make_collate
+from distilkit.distillation.presets import kind_of
 from distilkit.encoders import checkpoint, distilbert, vocabulary
 from distilkit.encoders.layer_selection import STRATEGIES, Candidate, LayerEvaluator, neighbouring_choices, search
 from distilkit.encoders.layers import find_stack, format_layers, is_shared, truncate_shared
@@ -20,11 +21,13 @@ from distilkit.encoders.sentence import wrap
 from distilkit.encoders.sentence_layout import Layout, read_layout
 from distilkit.encoders.sizes import compare_sizes
 from distilkit.encoders.surgery import reinitialise
-from distilkit.encoders.verify import TOLERANCE, max_embedding_difference, max_output_difference
+from distilkit.encoders.verify import TOLERANCE, check_values, max_embedding_difference, max_output_difference
+from distilkit.encoders.weights import read_tensors
 from distilkit.errors import DistilkitError
 from distilkit.files import claim
 from distilkit.options.init import InitOptions
 from distilkit.record import Record, read_biography, record, write_biography
+from distilkit.special_tokens import Special
 
 SEARCH_BLOCKS, SEARCH_BLOCK_TOKENS, SEARCH_BATCH_BLOCKS = 32, 128, 8  # 4,096 tokens in all
 MAX_SUGGESTIONS_TRIED = 60  # choices of layers to try for an error that suggests one
@@ -55,7 +58,10 @@ def extract(options: InitOptions) -> Record:
     """Extract the student, and write it to the output directory unless --dry-run is given."""
     teacher = checkpoint.open_as_saved(options.teacher, allow_pickle=options.allow_pickle)
     tokenises = options.strategy == "search" or options.vocabulary is not None
-    tokenizer = checkpoint.open_tokenizer(options.teacher, fast=tokenises)
+    if not options.no_verify:
+        check_values(teacher, read_tensors(options.teacher, allow_pickle=options.allow_pickle), options.teacher)
+    needs: list[Special] = ["cls", "sep", "mask"] if options.strategy == "search" else []
+    tokenizer = checkpoint.open_tokenizer(options.teacher, teacher, fast=tokenises, needs=needs)
     depth = len(find_stack(teacher).layers)
     refuse_shared(options, teacher)
     ranked = rank_strategies(options, teacher, tokenizer) if options.strategy == "search" else []
@@ -76,7 +82,7 @@ def extract(options: InitOptions) -> Record:
     if not options.no_verify and not options.random:
         metrics["max_difference"] = verify(options, teacher, written, shorter, kept)
         metrics |= verify_embeddings(options, teacher, tokenizer, written, kept)
-    head = checkpoint.head_of_model(teacher)
+    head = kind_of(student.layout, checkpoint.head_of_model(teacher))
     layers = {"weights": "random"} if options.random else describe_layers(kept, depth, ranked)
     done = record("init", options, metrics, head=head, **layers)
     if not options.dry_run:

@@ -20,16 +20,21 @@ from distilkit.encoders.contents import (
     is_pooler,
     named_head,
     place,
+    reorder_outputs,
     restore_precision,
     summarise,
+    without_head,
 )
 from distilkit.encoders.weights import read_tensors, widest
 from distilkit.errors import DistilkitError, first_words, library_errors
 from distilkit.files import staging
 from distilkit.progress import say_once
+from distilkit.special_tokens import Special, check_special_tokens, vocabulary_size
 
 # Config fields that name files beside the checkpoint: code, and weights under another name.
 NOT_HANDED_ON = ("auto_map", "transformers_weights")
+
+MIN_TOKENS = 6  # of a tokenizer; without its files, transformers makes one of the special tokens alone
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -72,6 +77,9 @@ def check_kind(name: str, config: PretrainedConfig) -> None:
         kind = "a vision-language model, not a masked-LM encoder of text alone"
     if kind:
         raise DistilkitError(f"'{name}' is a {config.model_type} checkpoint, {kind}: give a BERT-like one")
+    names: Any = config.architectures
+    if names is not None and not (isinstance(names, list) and all(isinstance(entry, str) for entry in names)):
+        raise DistilkitError(f"'{name}' has a config.json whose architectures are no list of names: correct it")
     if getattr(config, "quantization_config", None):
         raise DistilkitError(f"'{name}' is quantised (quantization_config): give the checkpoint in full precision")
 
@@ -91,6 +99,7 @@ def open_model(
     head: Head | None = None,
     *,
     new_head: bool = False,
+    outputs: Sequence[int] | None = (),
     dtype: torch.dtype | None = torch.float32,
     allow_pickle: bool = False,
     **changes: Any,
@@ -98,22 +107,30 @@ def open_model(
     """Load a checkpoint with a head (None: the one that its weights hold); `changes` go into its config.
 
     It is loaded in one precision, or with None in the own precision of every tensor; safetensors are then mapped into
-    memory. What is not used of the checkpoint is said in one line.
+    memory. What is not used of the checkpoint is said in one line. `outputs` is the order in which the outputs of a
+    trained head are taken, () for its own, and None for a new head instead.
     Raises DistilkitError if weights are missing (with `new_head`, a missing head is newly initialised), if config.json
     does not describe them, if they are NaN or infinite, or for the reasons of read_tensors().
     """
     config, tensors = open_config(name), read_tensors(name, allow_pickle=allow_pickle)
     found = identify(config, tensors)
     head = head or found.head
+    trained, names = found.head == head, list((config.id2label or {}).values())
     for key, value in changes.items():
         setattr(config, key, value)
-    own = dtype or widest(tensors)
-    placement = place(config, head, tensors, own)
+    used = without_head(config, tensors) if trained and outputs is None else tensors
+    placement = place(config, head, used, dtype or widest(tensors))
     if placement is None:
         raise DistilkitError(f"{config.model_type} has no model with a {head} head: give another checkpoint")
-    unused = check_placement(name, placement, tensors, new_head=new_head)
-    describe(name, config, found.head, unused)
+    said = describe(config, found.head, check_placement(name, placement, used, new_head=new_head))
     model = placement.model
+    if trained and outputs is None:
+        said.append(f"its head for {', '.join(names)} is replaced by a new one")
+    if trained and outputs and list(outputs) != sorted(outputs):
+        reorder_outputs(model, outputs)
+        said.append(f"the outputs of its head are put in the order {', '.join(names[i] for i in outputs)}")
+    if said:
+        say_once(f"'{name}': {'; '.join(said)}")
     check_finite(name, model)
     if dtype is None:
         restore_precision(placement, tensors)
@@ -123,16 +140,13 @@ def open_model(
     return model
 
 
-def describe(name: str, config: PretrainedConfig, found: Head, unused: Sequence[str]) -> None:
-    """Say in one line if the weights lack the head that config.json names, and what of them is not used."""
+def describe(config: PretrainedConfig, found: Head, unused: Sequence[str]) -> list[str]:
+    """Say if the weights lack the head that config.json names, and what of them is not used."""
     said, named = list[str](), named_head(config.architectures)
     if config.architectures and named not in ("encoder", found):
         lack = f"config.json names {config.architectures[0]}, but the weights hold no {named} head"
         said.append(f"{lack}, so it is used as {'a bare encoder' if found == 'encoder' else f'a {found} model'}")
-    if unused:
-        said.append(f"not used: {summarise(unused)}")
-    if said:
-        say_once(f"'{name}': {'; '.join(said)}")
+    return [*said, f"not used: {summarise(unused)}"] if unused else said
 
 
 def check_finite(name: str, model: PreTrainedModel) -> None:
@@ -183,28 +197,40 @@ def _same(ours: Tensor | None, theirs: Tensor | None) -> bool:
     return ours is not None and theirs is not None and torch.equal(ours.to(theirs.dtype), theirs)
 
 
-def open_tokenizer(name: str, model: PreTrainedModel | None = None, *, fast: bool = True) -> PreTrainedTokenizerBase:
+def open_tokenizer(
+    name: str, model: PreTrainedModel | None = None, *, fast: bool = True, needs: Sequence[Special] = ()
+) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a checkpoint, which must be a fast one unless `fast` is off.
 
-    Raises DistilkitError if there is none, or if it has tokens without an embedding in the model.
+    It reads text as text: a special token that is written out in it becomes ordinary tokens.
+    Raises DistilkitError if there is none, if it lacks a special token of `needs`, or if it has an id without an
+    embedding in the model.
     """
-    open_config(name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise DistilkitError(
-            f"'{name}' has no readable tokenizer ({first_words(error)}): add its tokenizer.json"
-        ) from None
-    if (fast and not tokenizer.is_fast) or len(tokenizer) < 6:
+    problem, remedy = f"'{name}' has no readable tokenizer", "add its tokenizer.json"
+    with library_errors(problem, remedy):
+        tokenizer = load_tokenizer(name)
+        tried = tokenizer("a b", "c")["input_ids"] if tokenizer.is_fast else []  # may fail although loading did not
+        size = max(vocabulary_size(tokenizer), *(1 + number for number in tried))
+    if (fast and not tokenizer.is_fast) or len(tokenizer) < MIN_TOKENS:
         raise DistilkitError(
             f"'{name}' has no fast tokenizer: put its tokenizer.json (or vocab files) into the directory"
         )
     table = None if model is None else getattr(model.get_input_embeddings(), "weight", None)
-    if table is not None and len(tokenizer) > len(table):
+    if table is not None and size > len(table):
         raise DistilkitError(
-            f"the tokenizer of '{name}' has {len(tokenizer)} tokens, but its model {len(table)} embeddings: "
-            "save the model again after resize_token_embeddings"
+            f"the tokenizer of '{name}' needs {size} embeddings (its largest id is {size - 1}), but its model has "
+            f"{len(table)} of them: save the model again after resize_token_embeddings"
         )
+    check_special_tokens(tokenizer, needs, name)
+    return tokenizer
+
+
+def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+    """Load a tokenizer that reads special tokens in text as text, without a reference to code of its own."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    tokenizer.split_special_tokens = True
+    tokenizer.init_kwargs.pop("auto_map", None)
+    tokenizer._auto_map = None  # noqa: SLF001 - transformers has no public name for it
     return tokenizer
 
 
@@ -216,7 +242,7 @@ def redefine(tokenizer: PreTrainedTokenizerBase, definition: str) -> PreTrainedT
             if path.name not in ("tokenizer_config.json", "special_tokens_map.json"):
                 path.unlink()  # vocab.txt and the like; tokenizer.json replaces them
         (Path(directory) / "tokenizer.json").write_text(definition, encoding="utf-8")
-        return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(directory, trust_remote_code=False))
+        return load_tokenizer(directory)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:

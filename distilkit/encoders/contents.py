@@ -1,12 +1,12 @@
 """What a checkpoint is, read from its weights: the head that they hold, and the tensors that have no place in it."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from distilkit.encoders.weights import PRECISIONS
@@ -122,6 +122,21 @@ def _variants(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
         yield other
 
 
+def without_head(config: PretrainedConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint's encoder alone."""
+    found = place(config, "encoder", tensors, device="meta")
+    return {name: tensor for name, tensor in tensors.items() if found and name not in found.unexpected}
+
+
+def reorder_outputs(model: PreTrainedModel, order: Sequence[int]) -> None:
+    """Put the outputs of a model's head into another order: `order` has the old number of each."""
+    encoder = set(model.base_model.modules())
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear) and module not in encoder]
+    last = next(layer for layer in reversed(layers) if layer.out_features == len(order))
+    for parameter in last.parameters():
+        parameter.data = parameter.data[list(order)]
+
+
 def restore_precision(placement: Placement, tensors: Mapping[str, Tensor]) -> None:
     """Give each tensor of a model the precision that it has in the files. It was loaded in the widest of them."""
     model, kinds = placement.model, {tensor.dtype for tensor in tensors.values()} & set(PRECISIONS)
@@ -187,7 +202,7 @@ def _head_part(name: str) -> str:
 
 def _is_copy(name: str, tensors: Mapping[str, Tensor], placement: Placement) -> bool:
     tensor = tensors.get(name)
-    if tensor is None:
+    if tensor is None or torch.equal(tensor, tensor.flatten()[:1].expand_as(tensor)):  # constants equal each other
         return False
     return any(
         other.shape == tensor.shape and other.dtype == tensor.dtype and torch.equal(other, tensor)

@@ -44,13 +44,9 @@ def expected_error(bins: Sequence[Bin]) -> float:
 
 
 def check_plot(path: Path) -> None:
-    """Raise DistilkitError if --plot has another format than SVG or PNG, or if matplotlib is missing."""
+    """Raise DistilkitError if --plot has another format than SVG or PNG."""
     if path.suffix not in (".svg", ".png"):
         raise DistilkitError(f"--plot '{path}' is neither .svg nor .png: use one of these formats")
-    try:
-        import matplotlib as mpl  # noqa: F401
-    except ImportError:
-        raise DistilkitError("--plot requires matplotlib: pip install 'distilkit[plots]'") from None
 
 
 def draw_reliability(curves: dict[str, Sequence[Bin]], path: Path) -> None:

@@ -23,6 +23,7 @@ from distilkit.errors import DistilkitError
 from distilkit.evaluation.slices import Slices, slice_texts, slice_tokens
 from distilkit.progress import track
 from distilkit.record import read_biography, remembered_teacher
+from distilkit.special_tokens import Special
 from distilkit.tasks.catalogue import TASKS
 from distilkit.training.devices import device
 
@@ -203,8 +204,10 @@ class Pair(NamedTuple):
     def open(self) -> tuple[Opened, Opened]:
         """Open both on the current device. A masked-LM teacher is pruned to the student's vocabulary."""
         models = [(name, checkpoint.open_model(name, self.head)) for name in (self.student, self.teacher)]
+        needs: list[Special] = ["cls", "sep", "mask"] if self.head == "masked-lm" else ["pad"]
         student, teacher = (
-            Opened(name, model.eval().to(device()), checkpoint.open_tokenizer(name, model)) for name, model in models
+            Opened(name, model.eval().to(device()), checkpoint.open_tokenizer(name, model, needs=needs))
+            for name, model in models
         )
         if self.head == "masked-lm":
             model = vocabulary.to_vocabulary(teacher.model, teacher.tokenizer, student.tokenizer)

@@ -209,7 +209,7 @@ def _predict_spans(
     limits = {"n_best": options.n_best, "max_answer_length": options.max_answer_length}
     spans = torch.empty(len(windows), 4, dtype=torch.float64)  # (W, 4): first, last, score, null score
     contexts = torch.tensor(windows["context"][:])  # (W, 2)
-    cls = torch.tensor([ids.index(tokenizer.cls_token_id) for ids in windows["input_ids"]])  # (W,)
+    cls = torch.tensor([squad.no_answer_token(ids, tokenizer) for ids in windows["input_ids"]])  # (W,)
     for numbers, output in forward(model, tokenizer, windows, inputs, options.batch_size, task.name):
         start, end = output["start_logits"].float().cpu(), output["end_logits"].float().cpu()  # (B, T)
         _check_finite(name, start, end)

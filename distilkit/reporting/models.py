@@ -101,7 +101,11 @@ def read(directories: Sequence[str]) -> Results:
     folders = dict.fromkeys(
         [*(Path(name).absolute() for name in directories), *given, *(p for g in given for p in task_checkpoints(g))]
     )
-    measured = [found for folder in folders for found in eval_and_bench_records(folder)]
+    measured = list[Record]()
+    for found in (found for folder in folders for found in eval_and_bench_records(folder)):
+        if found not in measured:  # one of several models is kept beside each of them
+            measured.append(found)
+    measured.sort(key=lambda found: found.environment.get("date", ""))  # the newest counts
     places = dict.fromkeys(map(str, given))
     for name in (name for found in measured for name in models_by_prefix(found).values()):
         if not any(same_model(place, name) for place in places):

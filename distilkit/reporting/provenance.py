@@ -9,18 +9,19 @@ from typing import Any, NamedTuple
 
 from distilkit.errors import DistilkitError
 from distilkit.formatting import format_duration, format_millions, format_score
+from distilkit.machine import PACKAGES
 from distilkit.options.declare import build, command_line
 from distilkit.options.recipes import COMMANDS
 from distilkit.options.spec import fields_of, flag
-from distilkit.record import PACKAGES, Record
+from distilkit.record import Record
 from distilkit.reporting.models import Model, Results
 from distilkit.reporting.records import MEASUREMENTS
 from distilkit.reporting.tables import headline_metrics
-from distilkit.tasks.catalogue import TASKS
+from distilkit.tasks.catalogue import SPAN_OPTIONS, TASKS
 
 HOME = re.compile(r"^(/home/[^/]+|/Users/[^/]+|/root)(?=/)")  # also that of another machine
 QUOTED_HOME = re.compile(r"'~/([^']*)'")
-MACHINE_FACTS = ("machine", "gpu", "python", *PACKAGES)
+MACHINE_FACTS = ("machine", "cpu", "gpu", "os", "python", *PACKAGES, "commit")
 
 
 class Step(NamedTuple):
@@ -56,7 +57,7 @@ def reproduction_command(done: Record, base: str = "") -> str:
 
     Options that this version does not know are dropped. If the rest is not valid, all options are written as they are.
     """
-    config = {name: _relative(value, base) for name, value in done.config.items() if value is not None}
+    config = {name: _relative(value, base) for name, value in typed_options(done).items() if value is not None}
     config_class = COMMANDS.get(done.command)
     try:
         if config_class is None:
@@ -67,6 +68,19 @@ def reproduction_command(done: Record, base: str = "") -> str:
         words = [word for name, value in config.items() for word in (flag(name), str(value))]
         line = shlex.join(["distilkit", done.command, *words])
     return QUOTED_HOME.sub(lambda quoted: f"~/{shlex.quote(quoted[1])}", line)  # a shell expands no quoted ~
+
+
+def typed_options(done: Record) -> dict[str, Any]:
+    """Return the options of a record as they were typed, without --resume.
+
+    Of an older record, which has them only as they were used, those are left out that cannot be typed together.
+    """
+    unused = {"resume"}
+    if not done.given and done.command in ("finetune", "eval"):
+        unused |= {"epochs"} if done.config.get("steps") else set()
+        unused |= set() if str(done.config.get("task")).startswith("squad") else set(SPAN_OPTIONS)
+        unused |= set() if done.config.get("task") == "custom" else {"text", "label", "kind"}
+    return {name: value for name, value in (done.given or done.config).items() if name not in unused}
 
 
 def _relative(value: Any, base: str) -> Any:

@@ -67,7 +67,7 @@ def metrics_of(found: Record, place: str) -> dict[str, float]:
     entries, mine = models_by_prefix(found), dict[str, float]()
     for prefix, name in entries.items():
         if same_model(place, name):
-            others = () if prefix else tuple(other for other in entries if other)
+            others = ("baseline/", *(other for other in entries if other and not prefix))
             for metric, value in found.metrics.items():
                 if metric.startswith(prefix) and not metric.startswith(others):
                     mine.setdefault(metric.removeprefix(prefix), value)
