@@ -378,6 +378,7 @@ CACHES = [
     Case("cache: negative seed", CACHED, "seed is -1", manifest(seed=-1)),
     Case("cache: seed without end", CACHED, "seed is 1000", manifest(seed=10**30)),
     Case("cache: no tokens", CACHED, "tokens is None", manifest(tokens=None)),
+    Case("cache: 0 tokens", CACHED, "tokens is 0", manifest(tokens=0)),
     Case("cache: text for a cost", CACHED, "asked is 'x'", manifest(asked="x")),
     Case("cache: nested cost", CACHED, "fill_seconds is []", manifest(fill_seconds=[])),
     Case("cache: another version", CACHED, "another version", manifest(schema=99)),

@@ -28,13 +28,11 @@ from distilkit.training.log import parse_line
 from distilkit.training.resume import read_run
 
 pytestmark = pytest.mark.slow
+EXAMPLES = int(os.environ.get("DISTILKIT_FUZZ_EXAMPLES", "10000"))
 many = settings(
-    max_examples=int(os.environ.get("DISTILKIT_FUZZ_EXAMPLES", "10000")),
-    deadline=None,
-    derandomize=True,
-    database=None,
+    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+)  # fmt: skip
 
 odd_text = st.one_of(st.text(max_size=12), st.sampled_from(["", "\0", "\x1b[31m", "a\nb", "\ud800", "nan", "9" * 4400]))
 odd_number = st.one_of(
