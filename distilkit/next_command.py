@@ -32,8 +32,16 @@ def after_init(done: Record) -> str:
 
 
 def after_distill(done: Record) -> str:
-    """Fine-tune the student on a task."""
-    return "" if done.config.get("plan") else on_some_task(done.config["output"])
+    """Compare a classifier with its teacher, measure a sentence encoder, fine-tune any other student."""
+    if done.config.get("plan"):
+        return ""
+    student, born = done.config["output"], last(done.config["output"], "init")
+    teacher = str(done.config.get("teacher") or (born.config.get("teacher") if born else None) or "TEACHER")
+    if done.config.get("objective") == "soft-targets" and (tuned := last(teacher, "finetune")):
+        return line("eval", models=[student], **task_of(tuned), against=teacher)
+    if done.environment.get("head") == "sentence-encoder":
+        return line("bench", models=[teacher, student])
+    return on_some_task(student)
 
 
 def after_finetune(done: Record) -> str:

@@ -8,11 +8,16 @@ from safetensors.torch import save_file
 
 
 def write_modules(directory: Path, pooling: str, dense: int) -> None:
-    """Write the files of sentence-transformers beside a checkpoint of width 32; dense 0 leaves Dense out."""
+    """Write the files of sentence-transformers beside a checkpoint; dense 0 leaves Dense out."""
     torch.manual_seed(1)
+    width = json.loads((directory / "config.json").read_text())["hidden_size"]
     modules = {
-        "Pooling": {"pooling_mode": pooling},
-        "Dense": {"in_features": 32, "out_features": dense, "activation_function": "torch.nn.modules.activation.Tanh"},
+        "Pooling": {"embedding_dimension": width, "pooling_mode": pooling},
+        "Dense": {
+            "in_features": width,
+            "out_features": dense,
+            "activation_function": "torch.nn.modules.activation.Tanh",
+        },
         "Normalize": {},
     }
     names = ["Transformer", *(name for name in modules if dense or name != "Dense")]
@@ -25,7 +30,7 @@ def write_modules(directory: Path, pooling: str, dense: int) -> None:
             (directory / path).mkdir()
             (directory / path / "config.json").write_text(json.dumps(modules[name]))
         if name == "Dense":
-            weights = {"linear.weight": torch.randn(dense, 32), "linear.bias": torch.randn(dense)}
+            weights = {"linear.weight": torch.randn(dense, width), "linear.bias": torch.randn(dense)}
             save_file(weights, directory / path / "model.safetensors")
     (directory / "modules.json").write_text(json.dumps(entries))
     (directory / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 48}))

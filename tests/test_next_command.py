@@ -97,7 +97,9 @@ def done(command: str, output: Path, environment: dict[str, str] | None = None, 
         ("init", {}, {"head": "masked-lm"}, "distilkit distill {out} --corpus TEXT -o {out}-distilled"),
         ("init", {}, {"head": "none"}, "distilkit finetune {out} -o {out}-tuned --task NAME"),
         ("init", {"dry_run": True}, {"head": "none"}, ""),
+        ("init", {}, {"head": "sentence-encoder"}, "distilkit distill {out} --corpus TEXT -o {out}-distilled"),
         ("distill", {}, {}, "distilkit finetune {out} -o {out}-tuned --task NAME"),
+        ("distill", {"teacher": "t"}, {"head": "sentence-encoder"}, "distilkit bench t {out}"),
         ("distill", {"plan": True}, {}, ""),
         ("finetune", {"task": "rte", "steps": None}, {}, "distilkit init {out} -o {out}-student"),
         ("finetune", {"task": "glue"}, {}, "distilkit eval {out} --task glue"),
@@ -110,7 +112,7 @@ def done(command: str, output: Path, environment: dict[str, str] | None = None, 
 def test_next_command(
     tmp_path: Path, command: str, config: dict[str, Any], environment: dict[str, str], expected: str
 ) -> None:
-    """A masked-LM student is distilled, any other one fine-tuned; nothing follows where nothing was made."""
+    """A masked-LM student or sentence encoder is distilled, a classifier fine-tuned; nothing follows nothing."""
     out = tmp_path / "out"
     assert next_command(done(command, out, environment, **config)) == expected.format(out=out)
 

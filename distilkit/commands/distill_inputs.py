@@ -86,17 +86,15 @@ def open_models(options: DistillOptions) -> Models:
 
 def open_encoders(options: DistillOptions) -> Models:
     """Open models that learn from blocks of text. Only losses on predicted tokens need a vocabulary head."""
-    own = checkpoint.head_of(options.student)
     predicts = PREDICTS_TOKENS & loss_weights(options).keys() or options.new_head
-    head: Head = "masked-lm" if predicts else own
-    student = checkpoint.open_model(options.student, head, new_head=options.new_head)
+    student = checkpoint.open_model(options.student, "masked-lm" if predicts else None, new_head=options.new_head)
     needs: list[Special] = ["cls", "sep", "mask"] if options.mask_probability else ["cls", "sep"]
     tokenizer = checkpoint.open_tokenizer(options.student, student, needs=needs)
     check_length(student, options.seq_length)
     check_languages(options.student, student)
     without = options.objective == "mlm" or options.teacher_cache
-    theirs: Head = "masked-lm" if head == "masked-lm" else "encoder"
-    teacher = None if without else open_teacher(options, student, tokenizer, theirs)
+    head: Head = "masked-lm" if checkpoint.head_of_model(student) == "masked-lm" else "encoder"
+    teacher = None if without else open_teacher(options, student, tokenizer, head)
     objective = make_objective(options, student, teacher)
     return Models(student, tokenizer, teacher, objective, read_layout(options.student))
 
@@ -129,7 +127,7 @@ def open_sentence_encoders(options: DistillOptions) -> Models:
 
 def open_encoder(name: str, like: SentenceEncoder | None = None) -> SentenceEncoder:
     """Open a checkpoint with the head that it has, as a sentence encoder; without modules, one `like` another."""
-    model = checkpoint.open_model(name, checkpoint.head_of(name))
+    model = checkpoint.open_model(name)
     layout = read_layout(name)
     if layout is None and like and like.layout.modules:
         normalize = like.layout.modules[-1].kind == "Normalize"
@@ -143,12 +141,12 @@ def open_classifiers(options: DistillOptions) -> Models:
 
     Raises DistilkitError for a classifier that was trained on pairs of texts.
     """
-    head, name = checkpoint.head_of(options.student), teacher_name(options)
+    name = teacher_name(options, ("init", "distill", "finetune"))
     check_single_text(options.student)
-    student = checkpoint.open_model(options.student, head)
+    student = checkpoint.open_model(options.student)
     tokenizer = checkpoint.open_tokenizer(options.student, student, needs=["pad"])
     check_languages(options.student, student)
-    teacher = checkpoint.open_model(name, head)
+    teacher = checkpoint.open_model(name, checkpoint.head_of_model(student))
     teacher, theirs = adapt_teacher(teacher, checkpoint.open_tokenizer(name, teacher), tokenizer)
     check_different(student, teacher)
     order = match_label_order(student.config, teacher.config, name)

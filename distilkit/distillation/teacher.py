@@ -18,9 +18,9 @@ from distilkit.tasks.catalogue import HEADS, Task
 TEACHER_PREFIX = "teacher_"  # begins the batch columns for a teacher with a tokenizer of its own
 
 
-def teacher_name(options: DistillOptions) -> str:
-    """Return the teacher given with --teacher, or recorded in the student's history."""
-    name = options.teacher or remembered_teacher(options.student)
+def teacher_name(options: DistillOptions, commands: tuple[str, ...] = ("init", "distill")) -> str:
+    """Return the teacher given with --teacher, or recorded in the student's history by one of these commands."""
+    name = options.teacher or remembered_teacher(options.student, commands)
     if name is None:
         raise DistilkitError(f"'{options.student}' has no recorded teacher: specify one with --teacher")
     if options.teacher is None and Path(name).is_absolute() and not Path(name).exists():

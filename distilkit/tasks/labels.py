@@ -225,6 +225,6 @@ def match_label_order(student: PretrainedConfig, teacher: PretrainedConfig, name
     if order is None:
         raise DistilkitError(
             f"'{name}' predicts {', '.join(teacher_names)}, but the student predicts {', '.join(student_names)}: "
-            "specify a teacher of the same task with --against"
+            "give a teacher of the same task (distill: --teacher; eval: --against)"
         )
     return order

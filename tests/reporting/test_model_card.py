@@ -67,6 +67,24 @@ def test_hub_corpora_are_data_sets_and_local_teachers_no_base_model(tmp_path: Pa
     assert data.pipeline_tag == "fill-mask"
 
 
+@pytest.mark.parametrize(
+    ("head", "task", "library"),
+    [
+        ("sentence-encoder", "sentence-similarity", "sentence-transformers"),
+        ("sequence-classification", "text-classification", "transformers"),
+        ("token-classification", "token-classification", "transformers"),
+        ("encoder", "feature-extraction", "transformers"),
+    ],
+)
+def test_the_hub_is_told_what_a_student_is(tmp_path: Path, head: str, task: str, library: str) -> None:
+    """By what it was when it was distilled."""
+    trained = DistillOptions(student="/s", corpus="c", output=tmp_path / "a")
+    write_model(tmp_path / "a", 10, [record("distill", trained, {}, head=head)])
+    write_cards(tmp_path / "out", tmp_path / "a")
+    data = ModelCard.load(tmp_path / "a/README.md").data
+    assert (data.pipeline_tag, data.library_name) == (task, library)
+
+
 def test_a_custom_task_is_listed_by_the_name_of_its_data(tmp_path: Path) -> None:
     """Local data has the name of its folder; a score of NaN is left out."""
     options = {"task": "custom", "data": tmp_path / "tickets", "text": ("t",), "label": "l"}
