@@ -59,4 +59,6 @@ def runner_options(form: str, threads: int) -> dict[str, Any]:
         session.intra_op_num_threads = threads
         session.log_severity_level = 3  # errors only
         return {"session_options": session}
-    return {"config": {"INFERENCE_NUM_THREADS": threads}} if form == "openvino" else {}
+    # OpenVINO would choose bf16 on CPUs that have it
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    return {"config": settings} if form == "openvino" else {}
