@@ -200,7 +200,7 @@ def export(
     kind: Literal["classification", "multi-label", "regression"] | None = ...,
     max_length: int | None = ...,
     long: Literal["head", "head-tail", "windows"] | None = ...,
-    format: Literal["onnx", "openvino", "executorch"] = ...,
+    format: Literal["onnx", "openvino"] = ...,
     int8: bool = ...,
     max_drop: float = ...,
     stride: int | None = ...,

@@ -64,7 +64,7 @@ def test_every_import_is_a_declared_dependency() -> None:
     of whose packages transformers imports.
     """
     declared = names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["plots"])
-    runtimes = {"onnxruntime", "openvino", "executorch"}
+    runtimes = {"onnxruntime", "openvino"}
     assert imported() - {"deepspeed"} - runtimes == declared
     assert runtimes <= {name for form in PACKAGES for name in names(PROJECT["optional-dependencies"][form])}
 
