@@ -195,9 +195,9 @@ def architectures() -> str:
 
 EXPORTS = """# Exports
 
-A tiny masked-LM checkpoint of each architecture, with 6 layers and random weights, was exported with transformers
-{version} and compared with its checkpoint on random batch sizes, lengths and padding. The numbers are the largest
-differences of a logit.
+A tiny masked-LM checkpoint of each architecture, with {layers} layers and random weights, was exported with
+transformers {version} and compared with its checkpoint on random batch sizes, lengths and padding. The numbers are the
+largest differences of a logit.
 `python docs/generate.py exports` generates this page, and a slow test repeats the trial.
 
 | model type | {formats} |
@@ -211,10 +211,10 @@ def exports() -> str:
     import tempfile
 
     import transformers
-    from exports import FORMATS, NAMES, try_export  # type: ignore[import-not-found, unused-ignore]
+    from exports import FORMATS, LAYERS, NAMES, try_export  # type: ignore[import-not-found, unused-ignore]
 
     version = transformers.__version__.rpartition(".")[0]
-    text = EXPORTS.format(version=version, formats=" | ".join(FORMATS), rule="--:|" * len(FORMATS))
+    text = EXPORTS.format(version=version, layers=LAYERS, formats=" | ".join(FORMATS), rule="--:|" * len(FORMATS))
     for name in NAMES:
         with tempfile.TemporaryDirectory() as place:
             text += f"{try_export(name, Path(place)).markdown()}\n"

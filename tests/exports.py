@@ -15,6 +15,7 @@ NAMES = (
     *("modernbert", "mpnet", "roberta", "xlm-roberta"),
 )
 FORMATS = ("onnx", "openvino")
+LAYERS = 2
 
 
 class Row(NamedTuple):
@@ -31,7 +32,7 @@ class Row(NamedTuple):
 
 def try_export(model_type: str, place: Path) -> Row:
     """Write a checkpoint with a masked-LM head, export it to each format and compare both in this process."""
-    write_teacher(model_type, place / "teacher")
+    write_teacher(model_type, place / "teacher", LAYERS)
     results: dict[str, float | str] = {}
     for form in FORMATS:
         try:

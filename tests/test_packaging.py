@@ -63,7 +63,7 @@ def test_every_import_is_a_declared_dependency() -> None:
     But for DeepSpeed, which is only asked where a run is one of its own, and for the extras of the export formats, some
     of whose packages transformers imports.
     """
-    declared, runtimes = names(PROJECT["dependencies"]), {"onnxruntime", "openvino", "executorch"}
+    declared, runtimes = names(PROJECT["dependencies"]), {"onnxruntime", "openvino"}
     assert imported() - {"deepspeed"} - runtimes == declared
     assert runtimes <= {name for form in PACKAGES for name in names(PROJECT["optional-dependencies"][form])}
 
