@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from distilkit.claims import LOCK, claim, claim_files, locked
 from distilkit.errors import DistilkitError
-from distilkit.files import LOCK, claim, claim_files, locked, note_made, read_json, replacing, write_text, writing
+from distilkit.files import note_made, read_json, replacing, write_text, writing
 from distilkit.record import write_biography
 
 
