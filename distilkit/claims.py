@@ -103,19 +103,20 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None, replac
         refuse_used(
             output, resume=resume, keep=keep, replace=replace
         )  # before anything is written to somebody else's directory
-    forget_made(output)  # by an earlier run of this process
     with writing(f"output directory '{output}'"):
         folders = make_directory(output)
-        for folder in reversed(folders):
-            note_made(folder)  # for a claim around this one
         try:
             descriptor = take_lock(lock, f"another run is writing to '{output}': wait for it, or choose another -o")
         except OSError:
-            remove_made(output, folders)
+            for folder in folders:
+                remove(folder, whole=False)
             raise
     new, lock_stays = False, unfinished
     try:
         refuse_used(output, resume=resume, keep=keep, replace=replace, unfinished=unfinished)
+        forget_made(output)  # by an earlier run of this process
+        for folder in reversed(folders):
+            note_made(folder)  # for a claim around this one
         new, lock_stays = is_claimable(output), True
         for leftover in output.glob(f".*{PARTIAL}"):
             remove(leftover, whole=True)

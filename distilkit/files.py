@@ -160,8 +160,8 @@ def was_made(path: Path) -> bool:
 
 def forget_made(output: Path) -> None:
     """Forget what this process made in a directory."""
-    for path in [path for path in _made if output.absolute() in path.parents]:
-        del _made[path]
+    for path in [path for path in list(_made) if output.absolute() in path.parents]:
+        _made.pop(path, None)
 
 
 def remove_made(output: Path, folders: Sequence[Path]) -> None:
@@ -169,8 +169,8 @@ def remove_made(output: Path, folders: Sequence[Path]) -> None:
 
     What others put there stays. A link is removed, not followed. What cannot be removed stays too.
     """
-    for path in [path for path in reversed(_made) if output.absolute() in path.parents]:
-        remove(path, whole=_made.pop(path))
+    for path in [path for path in reversed(list(_made)) if output.absolute() in path.parents]:
+        remove(path, whole=_made.pop(path, False))
     for folder in folders:
         remove(folder, whole=False)
 

@@ -174,7 +174,7 @@ def test_files_have_the_mode_of_the_umask(tmp_path: Path, mask: int, mode: int) 
 KILLED = """
 import os, sys
 from pathlib import Path
-from distilkit.files import claim
+from distilkit.claims import claim
 with claim(Path(sys.argv[1]), keep="checkpoint-*"):
     print("claimed", flush=True)
     sys.stdin.read()
