@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PACKAGED := pyproject.toml constraints.txt LICENSE README.md $(shell find distilkit -name '*.py' -o -name '*.toml' -o -name py.typed)
 
-.PHONY: demo test test-slow docs format
+.PHONY: demo test test-slow test-lowest docs format
 
 demo: .venv/.installed
 	$(BIN)/distilkit demo
@@ -18,6 +18,13 @@ test: .venv/.installed-dev
 # Kills, sweeps over all architectures, parity with the official scripts: half an hour on two cores.
 test-slow: .venv/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# The tests on the lowest versions that pyproject.toml allows, in an environment of their own.
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt '.[plots]' \
+		pytest pytest-randomly pytest-xdist hypothesis
+	.venv-lowest/bin/python -m pytest -n auto
 
 docs: .venv/.installed-dev
 	$(BIN)/python docs/generate.py

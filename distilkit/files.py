@@ -1,25 +1,21 @@
-"""Write files atomically, read JSON safely, claim an output directory and clean up after a failure."""
+"""Write files atomically, read JSON safely, and know what a run has made."""
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import stat
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distilkit.errors import DistilkitError, UnwritableError
+from distilkit.errors import UnwritableError
 
 BIOGRAPHY = "distilkit.json"
-LOCK = ".distilkit.lock"  # in an output directory, while a run writes to it; a killed run leaves it behind
 EXPORT_MANIFEST = "export.json"  # which transformers writes beside an exported model
 PARTIAL = ".partial"  # how the names of unfinished files and directories end
 MAX_JSON_BYTES = 2**26  # of a record or a manifest, which have a few thousand
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NESTED = ("*/run.json", "*/*/run.json", f"*/{BIOGRAPHY}", f"*/*/{BIOGRAPHY}")  # of several seeds, or tasks
 
 _made: dict[Path, bool] = {}  # what runs of this process made in their outputs, in order; whether it is a whole tree
 
@@ -136,14 +132,6 @@ def is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
 
 
-def is_claimable(output: Path) -> bool:
-    """Say whether an output directory is absent or empty, apart from the lock of a killed run."""
-    try:
-        return not output.exists() or (output.is_dir() and all(path.name == LOCK for path in output.iterdir()))
-    except OSError as error:
-        raise DistilkitError(f"cannot use '{output}' ({error.strerror}): choose another -o") from None
-
-
 def make_directory(path: Path) -> list[Path]:
     """Create a directory and its parents; return those that are new. Raises OSError if that is impossible."""
     new = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -165,13 +153,24 @@ def note_made(path: Path, *, whole: bool = False) -> None:
     _made[path.absolute()] = whole
 
 
+def was_made(path: Path) -> bool:
+    """Say whether this process made a file."""
+    return path.absolute() in _made
+
+
+def forget_made(output: Path) -> None:
+    """Forget what this process made in a directory."""
+    for path in [path for path in list(_made) if output.absolute() in path.parents]:
+        _made.pop(path, None)
+
+
 def remove_made(output: Path, folders: Sequence[Path]) -> None:
     """Remove what this process made in a directory, newest first, and then `folders` that are empty.
 
     What others put there stays. A link is removed, not followed. What cannot be removed stays too.
     """
-    for path in [path for path in reversed(_made) if output.absolute() in path.parents]:
-        remove(path, whole=_made.pop(path))
+    for path in [path for path in reversed(list(_made)) if output.absolute() in path.parents]:
+        remove(path, whole=_made.pop(path, False))
     for folder in folders:
         remove(folder, whole=False)
 
@@ -185,131 +184,3 @@ def remove(path: Path, *, whole: bool) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.rmdir()
-
-
-@contextlib.contextmanager
-def locked(lock: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
-    """Context manager: hold a lock file, which nobody else can hold then; remove it at the end.
-
-    The system releases the lock of a process that dies, so a file that is left behind locks nobody out.
-    Raises DistilkitError with the line `busy` if another process, or another thread, holds it; with `wait`, waits.
-    Raises OSError if the file cannot be made.
-    """
-    descriptor = take_lock(lock, busy, wait=wait)
-    try:
-        yield
-    finally:
-        remove(lock, whole=False)
-        os.close(descriptor)
-
-
-def take_lock(lock: Path, busy: str, *, wait: bool = False) -> int:
-    """Make and lock a lock file, as locked() does; return its descriptor, which holds the lock until it is closed."""
-    while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            os.close(descriptor)
-            raise DistilkitError(busy) from None
-        if os.path.lexists(lock) and os.path.samestat(os.fstat(descriptor), lock.lstat()):
-            return descriptor
-        os.close(descriptor)  # the holder before has removed the file that was opened here
-
-
-@contextlib.contextmanager
-def claim_files(files: Mapping[Path, str]) -> Iterator[None]:
-    """Context manager: lock the names of files that are written in it, {path: option}; remove them if it fails.
-
-    Their folder is created if needed.
-    Raises DistilkitError if a file exists, if another run writes it, or if its folder cannot be written.
-    """
-    with contextlib.ExitStack() as stack:
-        for path, option in files.items():
-            lock = path.parent / f".distilkit-{zlib.crc32(os.fsencode(path.name)):08x}.lock"
-            with writing(f"{option} '{path.parent}'"):
-                for folder in reversed(make_directory(path.parent)):  # the stack removes the last one first
-                    stack.push(lambda error, *_, folder=folder: remove(folder, whole=False) if error else None)
-                stack.enter_context(locked(lock, f"another run is writing {option} '{path}': choose another name"))
-            if os.path.lexists(path):
-                raise DistilkitError(f"{option} '{path}' already exists: choose another name")
-        try:
-            yield
-        except BaseException:
-            for path in files:
-                if path.absolute() in _made:
-                    remove(path, whole=_made.pop(path.absolute()))
-            raise
-
-
-@contextlib.contextmanager
-def claim(output: Path, *, resume: bool = False, keep: str | None = None, replace: str = "") -> Iterator[Path]:
-    """Create the output directory and lock it, refuse one that is in use, and clean up if the command fails.
-
-    `keep` is a pattern of files worth keeping (a run's checkpoints): if one exists, a failed directory stays, so that
-    --resume can continue. `replace` names a command whose own finished output is written over, file by file.
-    Raises DistilkitError if another run writes to the directory, or if it is not empty, is a file, or cannot be
-    written.
-    """
-    lock = output / LOCK
-    unfinished = os.path.lexists(lock)  # what a killed run left behind, or the lock of one that still runs
-    if not unfinished:
-        refuse_used(
-            output, resume=resume, keep=keep, replace=replace
-        )  # before anything is written to somebody else's directory
-    for path in [path for path in _made if output.absolute() in path.parents]:
-        del _made[path]  # of an earlier run of this process
-    with writing(f"output directory '{output}'"):
-        folders = make_directory(output)
-        for folder in reversed(folders):
-            note_made(folder)  # for a claim around this one
-        try:
-            descriptor = take_lock(lock, f"another run is writing to '{output}': wait for it, or choose another -o")
-        except OSError:
-            remove_made(output, folders)
-            raise
-    new, lock_stays = False, unfinished
-    try:
-        refuse_used(output, resume=resume, keep=keep, replace=replace, unfinished=unfinished)
-        new, lock_stays = is_claimable(output), True
-        for leftover in output.glob(f".*{PARTIAL}"):
-            remove(leftover, whole=True)
-        yield output
-        lock_stays = False
-    except BaseException:
-        if new and not (keep and any(output.glob(keep))):
-            lock_stays = False
-            remove(lock, whole=False)
-            remove_made(output, folders)
-        raise
-    finally:
-        if not lock_stays:
-            remove(lock, whole=False)
-        os.close(descriptor)
-
-
-def is_output_of(output: Path, command: str) -> bool:
-    """Say whether all records of a directory are of one command."""
-    try:
-        return {entry["command"] for entry in read_json(output / BIOGRAPHY)} == {command}
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def refuse_used(output: Path, *, resume: bool, keep: str | None, replace: str = "", unfinished: bool = False) -> None:
-    """Raise DistilkitError if a run cannot start in a directory, or with `resume` continue there."""
-    signs = NESTED if keep and "/" in keep else ("run.json",)
-    unfinished = unfinished or any(found for sign in signs for found in output.glob(sign))
-    if resume and (output / BIOGRAPHY).exists():
-        raise DistilkitError(f"'{output}' is already finished: there is nothing to resume, choose another -o")
-    if is_claimable(output) or (resume and unfinished) or (replace and is_output_of(output, replace)):
-        return
-    if resume:
-        raise DistilkitError(f"'{output}' does not contain an interrupted run: choose another -o")
-    if not output.is_dir():
-        raise DistilkitError(f"output directory '{output}' is a file: choose another -o")
-    if keep and unfinished and not (output / BIOGRAPHY).exists():
-        raise DistilkitError(
-            f"output directory '{output}' contains an interrupted run: continue it with --resume, or choose another -o"
-        )
-    raise DistilkitError(f"output directory '{output}' is not empty: choose another -o, or empty it")

@@ -17,9 +17,9 @@ from records import write_chain
 from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
+from distilkit.claims import LOCK
 from distilkit.cli import app
 from distilkit.errors import OptionError
-from distilkit.files import LOCK
 from distilkit.options.recipes import COMMANDS
 from distilkit.options.spec import fields_of, flag, spec_of
 from distilkit.options.tasks import FinetuneOptions

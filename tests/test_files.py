@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from distilkit.claims import LOCK, claim, claim_files, locked
 from distilkit.errors import DistilkitError
-from distilkit.files import LOCK, claim, claim_files, locked, note_made, read_json, replacing, write_text, writing
+from distilkit.files import note_made, read_json, replacing, write_text, writing
 from distilkit.record import write_biography
 
 
@@ -173,7 +174,7 @@ def test_files_have_the_mode_of_the_umask(tmp_path: Path, mask: int, mode: int) 
 KILLED = """
 import os, sys
 from pathlib import Path
-from distilkit.files import claim
+from distilkit.claims import claim
 with claim(Path(sys.argv[1]), keep="checkpoint-*"):
     print("claimed", flush=True)
     sys.stdin.read()

@@ -16,6 +16,7 @@ import torch
 from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, PreTrainedTokenizerBase
 
+from distilkit.claims import claim
 from distilkit.commands.bench import bench
 from distilkit.commands.distill import distill
 from distilkit.commands.evaluate import evaluate
@@ -23,7 +24,7 @@ from distilkit.commands.finetune import finetune
 from distilkit.commands.init import init
 from distilkit.encoders import checkpoint
 from distilkit.encoders.sizes import weights_bytes
-from distilkit.files import claim, write_text
+from distilkit.files import write_text
 from distilkit.options.bench import BenchOptions
 from distilkit.options.declare import command_line
 from distilkit.options.distill import DistillOptions

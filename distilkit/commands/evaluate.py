@@ -5,12 +5,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from distilkit.claims import claim_files
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.evaluation.agreement import SLICE_WORDS, check_files, measure_agreement
 from distilkit.evaluation.retention import TEACHER, Result, compare
 from distilkit.evaluation.scoring import check_checkpoints, metric_names, score_checkpoint, score_file
-from distilkit.files import claim_files, read_json
+from distilkit.files import read_json
 from distilkit.gates import BASELINE, check_gates, gate_words
 from distilkit.options.tasks import EvalOptions
 from distilkit.record import Record, baselines_by_prefix, keep_record, parse_record, record

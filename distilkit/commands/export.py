@@ -3,11 +3,11 @@
 from dataclasses import fields
 from pathlib import Path
 
+from distilkit.claims import claim
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.evaluation.retention import TEACHER, compare
 from distilkit.evaluation.scoring import headline_metric, score_checkpoint
-from distilkit.files import claim
 from distilkit.options.export import ExportOptions
 from distilkit.options.tasks import EvalOptions, TaskOptions
 from distilkit.progress import warn

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distilkit.claims import claim
 from distilkit.data import corpus
 from distilkit.data.batches import Batches
 from distilkit.data.blocks import pack_documents
@@ -24,7 +25,6 @@ from distilkit.encoders.surgery import reinitialise
 from distilkit.encoders.verify import TOLERANCE, check_values, max_embedding_difference, max_output_difference
 from distilkit.encoders.weights import read_tensors
 from distilkit.errors import DistilkitError
-from distilkit.files import claim
 from distilkit.options.init import InitOptions
 from distilkit.record import Record, read_biography, record, write_biography
 from distilkit.special_tokens import Special

@@ -1,6 +1,7 @@
 """`report`: a page, plots, tables and model cards from the records of the other commands."""
 
-from distilkit.files import claim, write_text
+from distilkit.claims import claim
+from distilkit.files import write_text
 from distilkit.options.report import ReportOptions
 from distilkit.record import Record, record, write_biography
 from distilkit.reporting.model_card import cards

@@ -14,8 +14,8 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
+from distilkit.claims import claim
 from distilkit.errors import DistilkitError
-from distilkit.files import claim
 from distilkit.options.training import TrainOptions
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by --precision
@@ -67,7 +67,7 @@ def is_main_process() -> bool:
 
 @contextmanager
 def claim_once(output: Path, *, resume: bool = False, keep: str | None = None) -> Iterator[Path]:
-    """Claim an output directory (files.claim) in the main process; the others wait for it."""
+    """Claim an output directory (claims.claim) in the main process; the others wait for it."""
     with claim(output, resume=resume, keep=keep) if is_main_process() else nullcontext(output) as out:
         state().wait_for_everyone()
         yield out

@@ -35,7 +35,7 @@ import distilkit.commands.evaluate
 import distilkit.commands.finetune
 import distilkit.commands.init
 import distilkit.commands.report
-from distilkit.files import LOCK
+from distilkit.claims import LOCK
 
 TEXT = "the cat saw the man with his house and the dog ran to a small red tree near the old river"
 TRAIN = "--batch-size 4 --seq-length 16 --steps 24 --checkpoint-every 6 --log-every 2"
@@ -73,12 +73,11 @@ def start(words: list[str], prepare: Callable[[], object] = lambda: None, stdout
         os.close(write)
         return process, read
     os.close(read)
-    os.dup2(write, 2)
-    os.dup2(os.open(stdout, os.O_WRONLY), 1)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     code = 70
     try:
+        os.dup2(write, 2)
+        os.dup2(os.open(stdout, os.O_WRONLY), 1)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
         prepare()
         sys.argv = ["distilkit", *words]
         distilkit.__main__.main()
@@ -108,7 +107,7 @@ def digest(*places: Path) -> str:
     """Hash the names and contents of files."""
     found = hashlib.sha256()
     for path in sorted(file for place in places for file in (place.rglob("*") if place.is_dir() else [place])):
-        if path.is_file():
+        if path.is_file() and not path.match("eval-*.json"):  # eval saves its record beside the model
             found.update(str(path).encode() + path.read_bytes())
     return found.hexdigest()
 
