@@ -17,7 +17,7 @@ from distilkit.reporting.provenance import Step, machines, seeds, training_secon
 from distilkit.reporting.render import fill
 from distilkit.reporting.summary import description, display_name, task_retention, tiles
 from distilkit.reporting.tables import headline_metrics, metric_name, overview, sort_by_task
-from distilkit.tasks.catalogue import HUB_TASKS, TASKS, task_display_name
+from distilkit.tasks.catalogue import HUB_TASKS, TASKS, Task, task_display_name
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 MARK = "<!-- Written by distilkit report. sha256 of what is above: {} -->\n"
@@ -113,7 +113,13 @@ def pipeline(model: Model) -> str | None:
     if last.command != "finetune":
         return "fill-mask"
     task = TASKS.get(str(last.config.get("task")))
-    return HUB_TASKS[task.kind] if task else "text-classification"
+    return hub_task(task, last)
+
+
+def hub_task(task: Task | None, done: Record | None) -> str:
+    """Return the hub's name of a task; of a custom one by the kind of its labels."""
+    kind = done.config.get("kind") if done else None
+    return HUB_TASKS[task.kind if task else "tokens" if kind == "tokens" else "classification"]
 
 
 def eval_results(model: Model) -> Iterator[EvalResult]:
@@ -127,7 +133,7 @@ def eval_results(model: Model) -> Iterator[EvalResult]:
         name = metric_name(metric)
         if math.isfinite(value):
             yield EvalResult(
-                task_type=HUB_TASKS[row.kind] if row else "text-classification",
+                task_type=hub_task(row, tuned),
                 dataset_type=row.dataset if row else own,
                 dataset_name=task_display_name(task) if row else own,
                 dataset_config=row.subset if row else None,

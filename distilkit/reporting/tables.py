@@ -13,7 +13,13 @@ METRIC_NAMES = {
     "matthews_correlation": "Matthews correlation", "pearson": "Pearson", "spearmanr": "Spearman",
 }  # fmt: skip
 MAX_WIDE_TASKS = 2  # with more tasks, columns are narrow and plots show means
-OTHER_METRICS = ("average", "f1_micro", "accuracy", "pearson")  # GLUE's, and a custom task's headline of each kind
+OTHER_METRICS = (
+    "average",
+    "f1_micro",
+    "f1",
+    "accuracy",
+    "pearson",
+)  # GLUE's, and a custom task's headline of each kind
 
 
 class Cell(NamedTuple):
