@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilkit.encoders.sentence import SentenceEncoder, open_sentence_encoder
+from distilkit.encoders.sentence import SentenceEncoder, neighbour_overlap, open_sentence_encoder
 from distilkit.errors import DistilkitError
+from distilkit.evaluation.paired_outputs import PairedOutputs
 from distilkit.evaluation.predictions import LabelPredictions, Predictions
 from distilkit.evaluation.ranking import DEPTH, RankingPredictions
 from distilkit.evaluation.retention import Result
+from distilkit.evaluation.slices import slice_texts
 from distilkit.options.tasks import EvalOptions
 from distilkit.progress import is_first_process, track
 from distilkit.tasks.catalogue import Task
@@ -22,6 +25,7 @@ from distilkit.tasks.rows import read_validation, with_score_column
 from distilkit.training.devices import device
 
 PART = 512  # texts between two steps of the progress bar
+NEIGHBOURHOOD = 5000  # texts among which neighbours are sought, to bound memory
 SCORED = 1024  # queries whose cosines are in memory at once
 # Names of prompts, as in sentence-transformers' encode_query and encode_document.
 QUERY_PROMPTS, PASSAGE_PROMPTS = ("query",), ("document", "passage", "corpus")
@@ -81,6 +85,30 @@ class EmbeddingScorer:
                 )
             self.known[name, label] = found
         return self.known[name, label]
+
+
+def compare_embeddings(student: str, teacher: str, texts: Sequence[str], options: EvalOptions) -> PairedOutputs:
+    """Compare the embeddings that two sentence encoders give to texts: 1 - cosine of each, and its slices.
+
+    Raises DistilkitError if their widths differ.
+    """
+    ours, theirs = (
+        embed(open_sentence_encoder(name).to(device()), texts, options.batch_size, "encode texts")
+        for name in (student, teacher)
+    )
+    if ours.shape != theirs.shape:
+        raise DistilkitError(
+            f"'{student}' has embeddings of {ours.shape[1]} numbers, '{teacher}' of {theirs.shape[1]}: "
+            "--agreement requires the same"
+        )
+    cosines = F.cosine_similarity(ours, theirs, dim=1).double().numpy()
+    overlap = neighbour_overlap(ours[:NEIGHBOURHOOD], theirs[:NEIGHBOURHOOD])
+    overall = {"agreement/cosine": float(cosines.mean()), "agreement/neighbours": overlap}
+
+    def show(item: int) -> dict[str, Any]:
+        return {"text": texts[item], "cosine": float(cosines[item])}
+
+    return PairedOutputs(np.ones(len(texts)), cosines, None, slice_texts(texts), show, "texts", overall)
 
 
 def embed(

@@ -79,6 +79,24 @@ def test_retrieval_ranks_passages(
     assert {"retention/retrieval", "retention/retrieval/recall_at_10", "teacher/retrieval/recall_at_1"} <= found.keys()
 
 
+def test_agreement_of_embeddings(encoders: tuple[Path, Path], corpus: Path, tmp_path: Path) -> None:
+    """The mean cosine is that of sentence-transformers; a model agrees with itself."""
+    examples = tmp_path / "worst.jsonl"
+    words = ("--agreement", corpus, "--against", encoders[0], "--json")
+    found = metrics_of(run("eval", encoders[1], *words, "--examples", examples, "--require", "agreement/cosine>=-1"))
+    texts = corpus.read_text().splitlines()
+    ours, theirs = (
+        SentenceTransformer(str(name), device="cpu").encode(texts, normalize_embeddings=True) for name in encoders[::-1]
+    )
+    assert found["agreement/cosine"] == pytest.approx(np.sum(ours * theirs, axis=1).mean(), abs=1e-5)
+    assert found["difference"] == pytest.approx(1 - found["agreement/cosine"], abs=1e-6)
+    assert any(name.startswith("difference/slices/words/") for name in found)
+    assert {"text", "cosine", "slice"} <= json.loads(examples.read_text().splitlines()[0]).keys()
+    itself = metrics_of(run("eval", encoders[0], *words))
+    assert itself["agreement/cosine"] == pytest.approx(1)
+    assert itself["agreement/neighbours"] == 1
+
+
 def test_refusals(encoders: tuple[Path, Path], make_sentence_encoder: Callable[..., Path], tmp_path: Path) -> None:
     """Retrieval needs data, --passages-from embeddings of one width, and finetune takes no such task."""
     (tmp_path / "pairs.jsonl").write_text('{"query": "seed", "passage": "random"}\n')
