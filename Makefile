@@ -33,7 +33,7 @@ format: .venv/.installed-dev
 	touch $@
 
 .venv/.installed: .venv/.made $(PACKAGED)
-	$(PIP) '.[plots]'
+	$(PIP) .
 	touch $@
 
 .venv/.installed-dev: .venv/.made $(PACKAGED)

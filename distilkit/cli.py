@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 from distilkit import __version__, progress
 from distilkit.errors import DistilkitError, OptionError
 from distilkit.files import writing
-from distilkit.formatting import printable
+from distilkit.formatting import printable, shorten
 from distilkit.gates import unmet_gates
 from distilkit.options.declare import build, missing
 from distilkit.options.recipes import COMMANDS, read_recipe, recipe_names, recipe_text
@@ -142,7 +142,7 @@ def execute(name: str, options_class: type[CommonOptions], typed: dict[str, Any]
             raise OptionError(f"missing option '{lacking[0]}'")
         options = build(options_class, given, table)
     except OptionError as error:
-        raise typer.BadParameter(printable(str(error))[: progress.MAX_LINE]) from None
+        raise typer.BadParameter(shorten(printable(str(error)))) from None
     from distilkit.commands.call import run
 
     with contextlib.redirect_stdout(sys.stderr):  # what libraries print is not data
@@ -152,7 +152,12 @@ def execute(name: str, options_class: type[CommonOptions], typed: dict[str, Any]
     with progress.level(quiet=options.quiet), writing("the record to standard output"):
         show(done, as_json=options.json)
         sys.stdout.flush()
-    failures = unmet_gates(getattr(options, "require", ()), done.metrics)
+    gates = getattr(options, "require", ())
+    failures = unmet_gates(gates, done.metrics)
+    with progress.level(quiet=options.quiet):
+        for gate in gates:
+            if not any(line.startswith(f"{gate}:") for line in failures):
+                progress.say(f"gate met: {gate}")
     for line in failures:
         progress.complain("gate not met", line)
     return 3 if failures else 0

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from distilkit.errors import DistilkitError, UnwritableError
 
 BIOGRAPHY = "distilkit.json"
 LOCK = ".distilkit.lock"  # in an output directory, while a run writes to it; a killed run leaves it behind
+EXPORT_MANIFEST = "export.json"  # which transformers writes beside an exported model
 PARTIAL = ".partial"  # how the names of unfinished files and directories end
 MAX_JSON_BYTES = 2**26  # of a record or a manifest, which have a few thousand
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -33,7 +34,9 @@ def writing(place: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())[:120]  # NumPy gives no errno
-        remedy = "free some space or write elsewhere" if error.errno in NO_SPACE else "check it or write elsewhere"
+        remedy = (
+            "free some space or write elsewhere" if error.errno in (None, *NO_SPACE) else "check it or write elsewhere"
+        )
         shown = f"'{place}'" if isinstance(place, Path) else place
         raise UnwritableError(f"cannot write {shown} ({reason}): {remedy}") from error
 
@@ -44,23 +47,37 @@ def replacing(path: Path) -> Iterator[Path]:
 
     If `path` is a link, the link is replaced, not followed. Readers see the old file or the complete new one. If the
     block fails, the new file is removed.
-    Raises UnwritableError if the system refuses it.
     """
     import tempfile  # only writers need it, and every --help would pay for it
 
-    with writing(path):
-        descriptor, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=path.parent)  # with O_EXCL and O_NOFOLLOW
-        os.close(descriptor)
-        partial = Path(name)
-        try:
-            yield partial
-            readable_by_umask(partial)  # mkstemp's own mode lets nobody else read
-            sync(partial)
-            partial.replace(path)
-            note_made(path)
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink()
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=path.parent)  # with O_EXCL and O_NOFOLLOW
+    os.close(descriptor)
+    partial = Path(name)
+    try:
+        yield partial
+        readable_by_umask(partial)  # mkstemp's own mode lets nobody else read
+        sync(partial)
+        partial.replace(path)
+        note_made(path)
+    finally:
+        remove(partial, whole=False)
+
+
+@contextlib.contextmanager
+def staging(directory: Path) -> Iterator[Path]:
+    """Yield a new directory inside `directory`, for a library to write files to; then move them up, on disk."""
+    partial = directory / PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    with writing(directory):
+        for folder in reversed(make_directory(partial)):
+            note_made(folder, whole=folder == partial)
+        yield partial
+        for path in sorted(partial.iterdir()):
+            readable_by_umask(path)  # safetensors makes files that only their owner can read
+            sync(path)
+            path.replace(directory / path.name)
+            note_made(directory / path.name)
+        partial.rmdir()
 
 
 def readable_by_umask(path: Path) -> None:
@@ -71,8 +88,11 @@ def readable_by_umask(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file atomically, as UTF-8. What UTF-8 cannot hold (half of a surrogate pair) is written as an escape."""
-    with replacing(path) as partial:
+    """Write a file atomically, as UTF-8. What UTF-8 cannot hold (half of a surrogate pair) is written as an escape.
+
+    Raises UnwritableError if the system refuses it.
+    """
+    with writing(path), replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -104,6 +124,11 @@ def read_json(path: Path) -> Any:
         raise ValueError(error.strerror or str(error)) from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def is_exported(name: str | Path) -> bool:
+    """Say whether a directory holds an exported model."""
+    return (Path(name) / EXPORT_MANIFEST).is_file()
 
 
 def is_writable(folder: Path) -> bool:
@@ -140,13 +165,15 @@ def note_made(path: Path, *, whole: bool = False) -> None:
     _made[path.absolute()] = whole
 
 
-def remove_made(output: Path) -> None:
-    """Remove what this process made in a directory, newest first, and the directory if it made that and it is empty.
+def remove_made(output: Path, folders: Sequence[Path]) -> None:
+    """Remove what this process made in a directory, newest first, and then `folders` that are empty.
 
     What others put there stays. A link is removed, not followed. What cannot be removed stays too.
     """
-    for path in [path for path in reversed(_made) if output.absolute() in (path, *path.parents)]:
+    for path in [path for path in reversed(_made) if output.absolute() in path.parents]:
         remove(path, whole=_made.pop(path))
+    for folder in folders:
+        remove(folder, whole=False)
 
 
 def remove(path: Path, *, whole: bool) -> None:
@@ -216,31 +243,34 @@ def claim_files(files: Mapping[Path, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Iterator[Path]:
+def claim(output: Path, *, resume: bool = False, keep: str | None = None, replace: str = "") -> Iterator[Path]:
     """Create the output directory and lock it, refuse one that is in use, and clean up if the command fails.
 
     `keep` is a pattern of files worth keeping (a run's checkpoints): if one exists, a failed directory stays, so that
-    --resume can continue.
+    --resume can continue. `replace` names a command whose own finished output is written over, file by file.
     Raises DistilkitError if another run writes to the directory, or if it is not empty, is a file, or cannot be
     written.
     """
     lock = output / LOCK
     unfinished = os.path.lexists(lock)  # what a killed run left behind, or the lock of one that still runs
     if not unfinished:
-        refuse_used(output, resume=resume, keep=keep)  # before anything is written to somebody else's directory
+        refuse_used(
+            output, resume=resume, keep=keep, replace=replace
+        )  # before anything is written to somebody else's directory
     for path in [path for path in _made if output.absolute() in path.parents]:
         del _made[path]  # of an earlier run of this process
     with writing(f"output directory '{output}'"):
-        for folder in reversed(make_directory(output)):
-            note_made(folder)
+        folders = make_directory(output)
+        for folder in reversed(folders):
+            note_made(folder)  # for a claim around this one
         try:
             descriptor = take_lock(lock, f"another run is writing to '{output}': wait for it, or choose another -o")
         except OSError:
-            remove_made(output)
+            remove_made(output, folders)
             raise
     new, lock_stays = False, unfinished
     try:
-        refuse_used(output, resume=resume, keep=keep, unfinished=unfinished)
+        refuse_used(output, resume=resume, keep=keep, replace=replace, unfinished=unfinished)
         new, lock_stays = is_claimable(output), True
         for leftover in output.glob(f".*{PARTIAL}"):
             remove(leftover, whole=True)
@@ -250,7 +280,7 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Ite
         if new and not (keep and any(output.glob(keep))):
             lock_stays = False
             remove(lock, whole=False)
-            remove_made(output)
+            remove_made(output, folders)
         raise
     finally:
         if not lock_stays:
@@ -258,13 +288,21 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None) -> Ite
         os.close(descriptor)
 
 
-def refuse_used(output: Path, *, resume: bool, keep: str | None, unfinished: bool = False) -> None:
+def is_output_of(output: Path, command: str) -> bool:
+    """Say whether all records of a directory are of one command."""
+    try:
+        return {entry["command"] for entry in read_json(output / BIOGRAPHY)} == {command}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def refuse_used(output: Path, *, resume: bool, keep: str | None, replace: str = "", unfinished: bool = False) -> None:
     """Raise DistilkitError if a run cannot start in a directory, or with `resume` continue there."""
     signs = NESTED if keep and "/" in keep else ("run.json",)
     unfinished = unfinished or any(found for sign in signs for found in output.glob(sign))
     if resume and (output / BIOGRAPHY).exists():
         raise DistilkitError(f"'{output}' is already finished: there is nothing to resume, choose another -o")
-    if is_claimable(output) or (resume and unfinished):
+    if is_claimable(output) or (resume and unfinished) or (replace and is_output_of(output, replace)):
         return
     if resume:
         raise DistilkitError(f"'{output}' does not contain an interrupted run: choose another -o")

@@ -1,5 +1,7 @@
 """Format numbers for people: durations, sizes, counts and percentages; show control characters in texts."""
 
+import math
+
 
 def printable(text: str, *, newlines: bool = False) -> str:
     """Return text with escapes for control characters and other invisible ones; `newlines` leaves line breaks."""
@@ -8,8 +10,15 @@ def printable(text: str, *, newlines: bool = False) -> str:
     )
 
 
+def shorten(text: str, length: int = 1000) -> str:
+    """Return a text without its middle if it is longer: a name in it may have thousands of letters."""
+    return text if len(text) <= length else f"{text[: length // 2]}…{text[-length // 2 :]}"
+
+
 def format_duration(seconds: float) -> str:
     """Format a time in its two largest units: "36 min 12 s"."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
     whole = round(seconds)
     for name, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:

@@ -4,18 +4,22 @@ import math
 import operator
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from distilkit.errors import DistilkitError
 from distilkit.record import COMPARISONS, FAILURES, MetricName
 
+OTHERS = ("teacher", "control", "baseline")  # models that a gate means only by their full names
+BASELINE = "baseline/"  # in front of the metrics of an earlier eval
 OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
 def unmet_gates(requirements: tuple[str, ...], metrics: dict[str, float]) -> list[str]:
     """Return a line for each gate that is not met, with the value found.
 
-    A gate is `NAME OP NUMBER`; OP is one of >= <= > <. NAME is the full name of a metric, its end (`speedup` means
-    every metric whose name ends in `/speedup`), or the part before its last word (`retention` means every
+    A gate is `NAME OP NUMBER`; OP is one of >= <= > <. NUMBER may be `baseline`, `baseline-0.01` or
+    `baseline+0.01`, from the same metric of an earlier eval. NAME is the full name of a metric, its end (`speedup`
+    means every metric whose name ends in `/speedup`), or the part before its last word (`retention` means every
     `retention/<task>`, but not `retention/<task>/low`). A gate applies to a teacher's or baseline's metric only if it
     gives the full name. A model that learned nothing meets no gate.
     Raises DistilkitError if a gate cannot be read or names no metric.
@@ -30,9 +34,11 @@ def unmet_gates(requirements: tuple[str, ...], metrics: dict[str, float]) -> lis
             f"{gate}: there is no {key}, the teacher's score is 0 or less"
             for key in undefined_retentions(name, metrics)
         ]
-        lines += [
-            f"{gate}: {key} is {value:.6g}" for key, value in matching.items() if not OPERATORS[compare](value, bound)
-        ]
+        for key, value in matching.items():
+            limit = bound(key, metrics)
+            if not OPERATORS[compare](value, limit):
+                against = f", the baseline's {metrics[BASELINE + key]:.6g}" if bound.relative else ""
+                lines.append(f"{gate}: {key} is {value:.6g}{against}")
     return [*lines, *failed_models(metrics)] if requirements else []
 
 
@@ -42,7 +48,7 @@ def failed_models(metrics: Iterable[str]) -> list[str]:
     return [
         f"{name.task}: {'model ' + name.model if name.model else 'the model'} {FAILURES[name.metric]}"
         for name in parsed
-        if not name.model.startswith(("teacher", "control"))
+        if not name.model.startswith(OTHERS)
     ]
 
 
@@ -81,7 +87,7 @@ def metrics_meant(name: str, metrics: Iterable[str]) -> list[str]:
     if name in metrics:
         return [name]
     parsed = {key: MetricName.parse(key) for key in metrics}
-    keys = [key for key, parts in parsed.items() if not parts.model.startswith(("teacher", "control"))]
+    keys = [key for key, parts in parsed.items() if not parts.model.startswith(OTHERS)]
     if name.split("/", maxsplit=1)[0] not in COMPARISONS:  # these have the name of a task inside of theirs
         keys = [key for key in keys if not parsed[key].comparison]
     words = name.split("/")
@@ -89,13 +95,29 @@ def metrics_meant(name: str, metrics: Iterable[str]) -> list[str]:
     return ends or [key for key in keys if key.split("/")[-len(words) - 1 : -1] == words]
 
 
-def parse_gate(gate: str) -> tuple[str, str, float]:
+class Bound(NamedTuple):
+    """The right side of a gate: a number, or with `relative` its distance from the same metric of the baseline."""
+
+    number: float
+    relative: bool = False
+
+    def __call__(self, key: str, metrics: dict[str, float]) -> float:
+        """Return the number that a metric is compared with. Raises DistilkitError if the baseline lacks it."""
+        if self.relative and BASELINE + key not in metrics:
+            raise DistilkitError(
+                f"--require compares {key} with --baseline, which has no such metric: give another file"
+            )
+        return self.number + (metrics[BASELINE + key] if self.relative else 0.0)
+
+
+def parse_gate(gate: str) -> tuple[str, str, Bound]:
     """Split 'sst2/accuracy>=0.90' into its name, comparison and bound."""
-    match = re.fullmatch(r"\s*([^<>=\s]+)\s*(>=|<=|>|<)\s*([-+.\deE]+)\s*", gate)
+    match = re.fullmatch(r"\s*([^<>=\s]+)\s*(>=|<=|>|<)\s*(baseline)?\s*([-+.\deE]*)\s*", gate)
     try:
-        name, compare, bound = match.groups()  # type: ignore[union-attr]
-        if not math.isfinite(float(bound)):
-            raise ValueError("too large")
-        return name, compare, float(bound)
+        name, compare, relative, text = match.groups()  # type: ignore[union-attr]
+        number = float(text or ("0" if relative else "nan"))
+        if not math.isfinite(number) or (relative and text and text[0] not in "+-"):
+            raise ValueError("no such number")
+        return name, compare, Bound(number, relative is not None)
     except (AttributeError, ValueError):
         raise DistilkitError(f"--require '{gate}' cannot be read: write it like 'sst2/accuracy>=0.90'") from None

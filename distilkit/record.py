@@ -2,25 +2,22 @@
 
 import contextlib
 import math
-import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
 
-from distilkit.errors import DistilkitError
+from distilkit.errors import DistilkitError, UnwritableError
 from distilkit.files import BIOGRAPHY, read_json, write_text
+from distilkit.machine import machine_facts
 from distilkit.options.recipes import COMMANDS
 from distilkit.options.spec import fields_of, spec_of
 from distilkit.options.values import is_path_text
 
-PACKAGES = ("distilkit", "torch", "transformers", "accelerate", "datasets", "tokenizers")
-
-
-MODEL_PREFIX = re.compile(r"(\d+|teacher|student|control(-\d+)?)/")
-BENCH_SETTING = re.compile(r"(\w+)/(\w+)/b(\d{1,9})/l(\d{1,9})")
+MODEL_PREFIX = re.compile(r"(\d+|teacher|student|control(-\d+)?|baseline)/")
+BENCH_SETTING = re.compile(r"(\w+)/(\w+)/b(\d{1,9})/(?:l(\d{1,9})|data)")
 COMPARISONS = ("retention", "difference")
 DETAILS = ("low", "high", "min", "max", "count")
 
@@ -37,7 +34,7 @@ class MetricName(NamedTuple):
     | teacher/parameters | teacher | | parameters | |
     """
 
-    model: str = ""  # a position, teacher, student, control or control-N
+    model: str = ""  # a position, teacher, student, control or control-N, baseline (of an earlier eval)
     subject: str = ""  # a task, a comparison with its task, a setting of bench, a part of a text
     metric: str = ""  # "" if the subject is the metric
     detail: str = ""  # which end of an interval or of a range over seeds
@@ -79,16 +76,17 @@ class BenchSetting(NamedTuple):
     device: str
     precision: str
     batch_size: int
-    length: int  # tokens
+    length: int  # tokens; 0: those of the rows of --task or --data
 
     @classmethod
     def parse(cls, subject: str) -> "BenchSetting | None":
         """Take a subject apart, like cpu/fp32/b1/l128; None if it is no setting of bench."""
         match = BENCH_SETTING.fullmatch(subject)
-        return cls(match[1], match[2], int(match[3]), int(match[4])) if match else None
+        return cls(match[1], match[2], int(match[3]), int(match[4] or 0)) if match else None
 
     def __str__(self) -> str:
-        return f"{self.device}/{self.precision}/b{self.batch_size}/l{self.length}"
+        length = f"l{self.length}" if self.length else "data"
+        return f"{self.device}/{self.precision}/b{self.batch_size}/{length}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +117,7 @@ def record(command: str, config: Any, metrics: dict[str, float], *, given: Any =
         command=command,
         config=config_json(config),
         metrics=metrics,
-        environment=_machine() | environment,
+        environment=machine_facts() | environment,
         given=given_json(given or config),
     )
 
@@ -155,18 +153,6 @@ def baselines_by_prefix(names: Sequence[str] | None) -> dict[str, str]:
     return {f"control-{n}" if len(names) > 1 else "control": name for n, name in enumerate(names)}
 
 
-def _machine() -> dict[str, str]:
-    import importlib.metadata  # here, because --help would pay for them
-    import platform
-
-    versions = {}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"python": platform.python_version(), **versions, "machine": f"{platform.machine()}, {cores} CPU cores"}
-
-
 def read_biography(directory: str | Path) -> list[Record]:
     """Read the records of a checkpoint, oldest first; [] if distilkit did not write it.
 
@@ -190,8 +176,9 @@ def parse_record(entry: Any) -> Record:
     Keys that this version does not know are dropped. A metric that JSON cannot hold, written as null, is NaN.
     Raises ValueError with what is wrong if a value has another type than its option, or is no number.
     """
-    found: dict[str, Any] = {"environment": {}, "schema": 1} | entry if isinstance(entry, dict) else {}
-    for name, kind in {"command": str, "config": dict, "metrics": dict, "environment": dict, "schema": int}.items():
+    found: dict[str, Any] = {"environment": {}, "given": {}, "schema": 1} | entry if isinstance(entry, dict) else {}
+    kinds = {"command": str, "config": dict, "metrics": dict, "environment": dict, "given": dict, "schema": int}
+    for name, kind in kinds.items():
         if not isinstance(found.get(name), kind):
             raise ValueError(f"{name} is {_shown(found.get(name))}")  # noqa: TRY004 - as above
     return Record(
@@ -199,6 +186,7 @@ def parse_record(entry: Any) -> Record:
         config=_recorded_options(found["command"], found["config"]),
         metrics={name: _recorded_number(name, value) for name, value in found["metrics"].items()},
         environment={name: _recorded_fact(name, value) for name, value in found["environment"].items()},
+        given=_recorded_options(found["command"], found["given"]),
         schema=found["schema"],
     )
 
@@ -256,6 +244,23 @@ def _shown(value: Any) -> str:
 def write_biography(directory: Path, records: list[Record]) -> None:
     """Write distilkit.json atomically. It is written last: if it exists, the directory is finished."""
     write_text(directory / BIOGRAPHY, json_text([entry.to_json() for entry in records]) + "\n")
+
+
+def keep_record(done: Record, places: Iterable[str]) -> list[Path]:
+    """Write the record of an eval or bench beside each checkpoint that distilkit made, for `report`; return the files.
+
+    The name has the date, so that later ones are kept too. A directory that cannot be written is skipped.
+    """
+    written = []
+    stamp = re.sub(r"[^\dT]", "", done.environment["date"].partition("+")[0])
+    for place in dict.fromkeys(Path(name) for name in places):
+        if (place / BIOGRAPHY).is_file():
+            free = (place / f"{done.command}-{stamp}{end}.json" for end in ("", *(f"-{n}" for n in range(2, 100))))
+            path = next(path for path in free if not path.exists())
+            with contextlib.suppress(UnwritableError):
+                write_text(path, json_text(done.to_json()) + "\n")
+                written.append(path)
+    return written
 
 
 def json_text(document: Any, *, indent: int | None = 2) -> str:

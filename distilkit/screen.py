@@ -1,15 +1,23 @@
 """Show a record on the terminal: tables, and the suggested next command."""
 
+import os
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distilkit.formatting import format_duration, format_gibibytes, format_number, printable
+from distilkit.next_command import next_command, relative
 from distilkit.progress import say
 from distilkit.record import MetricName, Record, baselines_by_prefix, json_text
+from distilkit.wording import describe
 
+if TYPE_CHECKING:
+    from rich.text import Text
+
+NAMED = ("metric", "compared", "")  # first columns that hold names of metrics
 Rows = list[tuple[Any, ...]]
 DETAIL = re.compile(  # what has a table of its own: slices of a text, and bins of confidence
     r"(?:(?P<model>\d+)/)?(?P<metric>agreement|difference)/"
@@ -69,7 +77,7 @@ def comparison(done: Record) -> tuple[list[str], Rows]:
         if not parts.comparison:
             columns.setdefault(parts.model, {})[str(parts._replace(model=""))] = value
     names = dict.fromkeys(name for column in columns.values() for name in column)
-    alone = "model" if len(columns) > 1 else "value"
+    alone = (short_names(done.config.get("models") or []) or ["model"])[0] if len(columns) > 1 else "value"
     return (
         ["metric", *(column_title(done, label) or alone for label in columns)],
         [(name, *(column.get(name) for column in columns.values())) for name in names],
@@ -77,11 +85,24 @@ def comparison(done: Record) -> tuple[list[str], Rows]:
 
 
 def column_title(done: Record, model: str) -> str:
-    """Title a model's column: baselines, `control` in metric names, by their directory."""
+    """Title a model's column by its directory, with its role if it has one."""
+    models = done.config.get("models") or []
+    if model.isdigit() and int(model) < len(models):
+        return short_names(models)[int(model)]
+    if model == "teacher" and done.config.get("against"):
+        return f"teacher: {Path(done.config['against']).name}"
     baselines = baselines_by_prefix(done.config.get("control"))
+    if model == "baseline" and done.config.get("baseline"):
+        return f"earlier: {Path(done.config['baseline']).name}"
     if model in baselines:
         return f"baseline: {Path(baselines[model]).name}"
     return "baseline" if model == "control" else model
+
+
+def short_names(models: Sequence[str]) -> list[str]:
+    """Return the last parts of models' paths, or the whole paths if those are not unique."""
+    names = [Path(model).name for model in models]
+    return names if len(set(names)) == len(names) else list(models)
 
 
 def intervals(done: Record) -> list[tuple[list[str], Rows]]:
@@ -109,18 +130,6 @@ def sizes(done: Record) -> tuple[list[str], Rows]:
     return ["", "teacher", "student"], [*choice, *rows, *others]
 
 
-def next_command(done: Record) -> str:
-    """Return the natural next command, "" without one."""
-    if done.command != "init" or done.config["dry_run"]:
-        return ""
-    import shlex  # every --help would pay for it
-
-    output = shlex.quote(done.config["output"])
-    if done.environment.get("head") == "masked-lm":
-        return f"distilkit distill {output} --corpus TEXT -o DIR"
-    return f"distilkit finetune {output} --task NAME -o DIR"
-
-
 def planned(done: Record) -> tuple[list[str], Rows]:
     """Return what a run would take, in readable units."""
     found = done.metrics
@@ -139,13 +148,40 @@ def show(done: Record, *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    data = Path(done.config.get("data") or "custom task").name
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
     for header, rows in tabulate(done):
-        table = Table(*map(printable, header), box=None, pad_edge=False)
+        table = Table(*header, box=None, pad_edge=False)
         for column in table.columns[1:]:
             column.justify = "right"
         for row in rows:
-            table.add_row(*(format_number(cell) for cell in row))
+            table.add_row(*in_words(row, data if header[0] in NAMED else None, compare=header[0] != "compared"))
         console.print(table)
+    for line in outcome(done):
+        say(line)
+
+
+def in_words(row: tuple[Any, ...], data: str | None, *, compare: bool) -> "list[Text]":
+    """Return a row's cells as texts: the metric in words, values with their units, the best of several in bold.
+
+    `data` is the name of the data set, None for a table whose first column does not name metrics.
+    """
+    from rich.text import Text
+
+    if data is None or not all(cell is None or isinstance(cell, (int, float)) for cell in row[1:]):
+        return [Text(format_number(cell)) for cell in row]
+    shown = describe(str(row[0]), data)
+    values = [cell for cell in row[1:] if cell is not None]
+    best = max(values, key=lambda value: shown.better * value) if shown.better and values else None
+    bold = compare and len(set(values)) > 1
+    cells = ["" if cell is None else printable(shown.write(cell)) for cell in row[1:]]
+    styles = ["bold" if bold and cell == best else "" for cell in row[1:]]
+    return [Text(printable(shown.words)), *(Text(text, style) for text, style in zip(cells, styles, strict=True))]
+
+
+def outcome(done: Record) -> Iterator[str]:
+    """Yield the lines below the tables: what was written, and what to do next."""
+    if (output := done.config.get("output")) and not (done.config.get("dry_run") or done.config.get("plan")):
+        yield f"written: {relative(output)}{os.sep}{'report.html' if done.command == 'report' else ''}"
     if command := next_command(done):
-        say(f"next: {command}")
+        yield f"next: {command}"

@@ -32,7 +32,7 @@ def test_json_is_one_record_and_nothing_else(teacher: Path, tmp_path: Path) -> N
     record = json.loads(result.stdout)
 
     assert result.exit_code == 0
-    assert record.keys() == {"schema", "command", "config", "metrics", "environment"}
+    assert record.keys() == {"schema", "command", "config", "metrics", "environment", "given"}
     assert record["schema"] == 1
     assert json.loads((tmp_path / "student" / "distilkit.json").read_text()) == [record]
 
@@ -59,7 +59,9 @@ def test_table_shows_every_metric(teacher: Path, tmp_path: Path) -> None:
     assert all(name.rpartition("/")[2] in result.stdout for name in metrics)
     assert all(f"{value:,.0f}" in result.stdout for value in metrics.values())
     assert result.stdout.splitlines()[1].split() == ["layers", "kept", "0,3"]
-    assert result.stderr.endswith(f"next: distilkit distill {tmp_path}/student --corpus TEXT -o DIR\n")
+    assert result.stderr.endswith(
+        f"next: distilkit distill {tmp_path}/student --corpus TEXT -o {tmp_path}/student-distilled\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,9 @@ def test_a_biography_comes_back_as_it_was(tmp_path: Path) -> None:
     write_biography(tmp_path, [first, second])
     assert read_biography(tmp_path) == [first, second]
     content = json.loads((tmp_path / "distilkit.json").read_text())
-    assert [list(entry) for entry in content] == [["schema", "command", "config", "metrics", "environment"]] * 2
+    assert [list(entry) for entry in content] == [
+        ["schema", "command", "config", "metrics", "environment", "given"]
+    ] * 2
     assert [path.name for path in tmp_path.iterdir()] == ["distilkit.json"]
     assert read_biography(tmp_path / "elsewhere") == []
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distilkit.record import Record
-from distilkit.screen import next_command, show, tabulate
+from distilkit.screen import show, tabulate
 
 
 def done(command: str, metrics: dict[str, float], environment: dict[str, str] | None = None, **config: Any) -> Record:
@@ -104,19 +104,6 @@ def test_a_plan_is_shown_in_readable_units() -> None:
         ("updates", 100.0), ("tokens", 5000.0), ("tokens per second", 1234), ("training", "36 min 12 s"),
         ("held-out text", "5.0 s"), ("peak memory", "1.0 of 8.0 GiB"),
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("head", "dry_run", "command"),
-    [
-        ("masked-lm", False, "distilkit distill out --corpus TEXT -o DIR"),
-        ("none", False, "distilkit finetune out --task NAME -o DIR"),
-        ("masked-lm", True, ""),
-    ],
-)
-def test_init_suggests_the_next_command(head: str, dry_run: bool, command: str) -> None:
-    """A checkpoint with a masked-LM head is distilled, another one is fine-tuned; a dry run wrote nothing."""
-    assert next_command(done("init", {}, {"head": head}, output="out", dry_run=dry_run)) == command
 
 
 def test_json_is_the_record_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

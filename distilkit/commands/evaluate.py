@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
-from distilkit.evaluation.agreement import SLICE_WORDS, measure_agreement
+from distilkit.evaluation.agreement import SLICE_WORDS, check_files, measure_agreement
 from distilkit.evaluation.embeddings import EmbeddingScorer
 from distilkit.evaluation.retention import TEACHER, Result, compare
 from distilkit.evaluation.scoring import check_checkpoints, metric_names, score_checkpoint, score_file
-from distilkit.files import claim_files
-from distilkit.gates import check_gates, gate_words
+from distilkit.files import claim_files, read_json
+from distilkit.gates import BASELINE, check_gates, gate_words
 from distilkit.options.tasks import EvalOptions
-from distilkit.record import Record, baselines_by_prefix, record
+from distilkit.record import Record, baselines_by_prefix, keep_record, parse_record, record
 from distilkit.tasks import labels
 from distilkit.tasks.catalogue import METRICS, Task, glue_average_tasks, resolve
 from distilkit.tasks.rows import tasks_scored_on_test
@@ -21,6 +22,39 @@ from distilkit.training.devices import device, is_main_process
 
 
 def evaluate(options: EvalOptions) -> Record:
+    """Measure checkpoints and keep the record beside each that distilkit made; --baseline adds earlier metrics."""
+    earlier = read_earlier(options.baseline) if options.baseline else {}
+    done = measure(options)
+    if options.baseline and not earlier.keys() & done.metrics.keys():
+        raise DistilkitError(
+            f"--baseline '{options.baseline}' has none of these metrics: give an eval of the same task"
+        )
+    before = {BASELINE + name: earlier[name] for name in done.metrics if name in earlier}
+    done = replace(done, metrics=done.metrics | before)
+    if is_main_process():
+        keep_record(done, options.models)
+    return done
+
+
+def read_earlier(path: Path) -> dict[str, float]:
+    """Return the metrics of an earlier eval, without its own baseline.
+
+    Raises DistilkitError if the file is not the record of one.
+    """
+    try:
+        found = parse_record(read_json(path))
+        if found.command != "eval":
+            raise ValueError(f"it is of {found.command}")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DistilkitError(
+            f"--baseline '{path}' is not the record of an eval ({reason}): give one that --json printed, or that eval "
+            "kept beside the checkpoint"
+        ) from None
+    return {name: value for name, value in found.metrics.items() if not name.startswith(BASELINE)}
+
+
+def measure(options: EvalOptions) -> Record:
     """Score every checkpoint and compare it with --against and --control; or score a SQuAD prediction file.
 
     With --agreement, also compare it with its teacher on text without labels (agreement.measure_agreement). --task is
@@ -95,7 +129,11 @@ def check_kinds(names: Sequence[str], task: Task, options: EvalOptions) -> None:
 
 
 def claim_outputs(options: EvalOptions, chosen: Sequence[Task]) -> AbstractContextManager[None]:
-    """Lock the files that an eval writes; see claim_files()."""
+    """Lock the files that an eval writes; see claim_files().
+
+    Raises DistilkitError if --examples or --plot cannot be written.
+    """
+    check_files(options)
     files = {path: flag for flag, path in (("--examples", options.examples), ("--plot", options.plot)) if path}
     if options.write_predictions:
         names = [file for task in chosen for file in task.files]

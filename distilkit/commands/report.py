@@ -1,21 +1,19 @@
 """`report`: a page, plots, tables and model cards from the records of the other commands."""
 
-from distilkit.errors import DistilkitError
 from distilkit.files import claim, write_text
 from distilkit.options.report import ReportOptions
-from distilkit.progress import warn
 from distilkit.record import Record, record, write_biography
 from distilkit.reporting.model_card import cards
-from distilkit.reporting.models import Results, read
-from distilkit.reporting.next_steps import NextStep, next_steps
-from distilkit.reporting.plots import Plot, draw, save
+from distilkit.reporting.models import read
+from distilkit.reporting.next_steps import next_steps
+from distilkit.reporting.plots import draw, save
 from distilkit.reporting.provenance import base_of, steps
 from distilkit.reporting.render import Content, html, markdown
 from distilkit.reporting.tables import overview, scores, speeds
 
 
 def report(options: ReportOptions) -> Record:
-    """Write report.html, report.md and the plots; with --card also a README.md into each checkpoint.
+    """Write report.html, report.md and the plots, over those of an earlier report; --card adds a README.md to models.
 
     The record has the metrics of all models, each with the model's position in front.
     Raises DistilkitError if a directory has no records, or if --card would replace a README.md of someone else.
@@ -24,29 +22,17 @@ def report(options: ReportOptions) -> Record:
     done_steps = steps(results)
     readmes = cards(results, done_steps, force=options.force) if options.card else {}
     metrics = {f"{i}/{name}": value for i, model in enumerate(results.models) for name, value in model.metrics.items()}
-    with claim(options.output) as out:
-        plots, missing = draw_plots(results)
+    with claim(options.output, replace="report") as out:
+        plots = draw(results)
         for plot in plots:
             save(plot, out)
         tables = [overview(results), scores(results), speeds(results)]
         base = base_of(step.record for step in done_steps)
-        content = Content(results, tables, plots, done_steps, [*next_steps(results, base), *missing])
+        content = Content(results, tables, plots, done_steps, next_steps(results, base))
         write_text(out / "report.html", html(content))
         write_text(out / "report.md", markdown(content))
         done = record("report", options, metrics)
         write_biography(out, [done])
     for path, text in readmes.items():
-        try:
-            write_text(path, text)
-        except OSError as error:
-            raise DistilkitError(f"cannot write '{path}' ({error.strerror}): free space, or remove --card") from None
+        write_text(path, text)
     return done
-
-
-def draw_plots(results: Results) -> tuple[list[Plot], list[NextStep]]:
-    """Return the plots; without matplotlib, warn and return a next step that installs it."""
-    try:
-        return draw(results), []
-    except DistilkitError as error:
-        warn(str(error))
-        return [], [NextStep("No plots: matplotlib is missing.", "pip install 'distilkit[plots]'")]

@@ -1,6 +1,6 @@
 """Read the documents of a corpus, loaded or streamed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import datasets
 import pyarrow as pa
 from datasets import Dataset, IterableDataset
+from datasets.fingerprint import Hasher
 
 from distilkit.data.readers import LINE_LIMIT, content_hash, file_type, is_plain, one_line_errors, read_lines
 from distilkit.data.tables import bad_row, column_names, read_table
@@ -26,11 +27,14 @@ datasets.disable_progress_bars()
 class TextFiles:
     """The documents of local files, {"text": …} each, read in place: once or several times, from any position.
 
+    `column` is the column of a table that holds the text.
     state_dict() and load_state_dict() are those of datasets' streams.
     """
 
-    def __init__(self, source: str) -> None:
-        self.source, self.files = source, _list_files(Path(source))
+    def __init__(self, source: str, column: str = "text") -> None:
+        self.source, self.files, self.column = source, _list_files(Path(source)), column
+        if column != "text" and file_type(self.files[0]) == ".txt":
+            raise DistilkitError(f"--text {column} names a column of a table, and corpus '{source}' is .txt: remove it")
         self.paragraphs = file_type(self.files[0]) == ".txt" and _has_blank_lines(self.files)
         self._start = (0, 0)  # file and document that the next pass starts at
         self._file = self._document = 0
@@ -39,7 +43,8 @@ class TextFiles:
     @property
     def fingerprint(self) -> str:
         """A hash of the files' contents."""
-        return f"{content_hash(self.files, REMEDY)}{'-paragraphs' if self.paragraphs else ''}"
+        reading = "-paragraphs" * self.paragraphs + f"-{Hasher.hash(self.column)}" * (self.column != "text")
+        return content_hash(self.files, REMEDY) + reading
 
     def __iter__(self) -> Iterator[dict[str, str]]:
         (first, skipped), self._start = self._start, (0, 0)
@@ -59,7 +64,7 @@ class TextFiles:
         self._start = state["file"], state["document"]
 
     def _texts(self, file: Path) -> Iterator[str]:
-        return self._split(file) if file_type(file) == ".txt" else _text_column(file)
+        return self._split(file) if file_type(file) == ".txt" else _text_column(file, self.column)
 
     def _split(self, file: Path) -> Iterator[str]:
         """Yield the lines of a file, or its paragraphs."""
@@ -79,33 +84,33 @@ class TextFiles:
 Documents: TypeAlias = Dataset | IterableDataset | TextFiles
 
 
-def read_documents(source: str) -> Dataset:
-    """Read a text into a data set with one column, `text`, one document per row.
+def read_documents(source: str, column: str = "text") -> Dataset:
+    """Read a text, in this column, into a data set with one column, `text`, one document per row.
 
     `source` is a file or folder of .txt, .jsonl or .parquet files (.gz too), or a hub data set `name[:config]`. If a
     text of .txt files has blank lines, which may hold spaces, they separate its documents; otherwise each line is one.
     Raises DistilkitError if there is no text or it cannot be read.
     """
     if not Path(source).exists():
-        return checked(_read_hub(source, streaming=False), source)
-    files = checked(TextFiles(source), source)
+        return checked(_read_hub(source, streaming=False), source, column)
+    files = checked(TextFiles(source, column), source, column)
     return store_table(f"documents-{files.fingerprint}", lambda: (TEXT, _record_batches(texts(files))))
 
 
-def stream_documents(source: str) -> IterableDataset | TextFiles:
+def stream_documents(source: str, column: str = "text") -> IterableDataset | TextFiles:
     """Stream the same documents without a copy on disk."""
     if Path(source).exists():
-        return checked(TextFiles(source), source)
-    return checked(_read_hub(source, streaming=True), source)
+        return checked(TextFiles(source, column), source, column)
+    return checked(_read_hub(source, streaming=True), source, column)
 
 
-def read_once(source: str) -> Documents:
+def read_once(source: str, column: str = "text") -> Documents:
     """Read the documents for a single pass.
 
     Local files are read in place: a copy in datasets' cache would take as much disk again and, memory-mapped, as much
     memory. A hub data set is downloaded once.
     """
-    return stream_documents(source) if Path(source).exists() else read_documents(source)
+    return stream_documents(source, column) if Path(source).exists() else read_documents(source, column)
 
 
 def fingerprint(documents: Documents) -> str:
@@ -130,25 +135,34 @@ def corpus_errors(source: str) -> Iterator[None]:
         yield
 
 
-def checked(documents: Any, source: str) -> Any:
-    """Return documents whose first ones hold text, and only that column.
+def checked(documents: Any, source: str, column: str) -> Any:
+    """Return documents whose first ones hold text, and only that column, under the name `text`.
 
     Raises DistilkitError if they do not.
     """
     with corpus_errors(source):
         if not isinstance(documents, TextFiles):
             columns = documents.column_names or list(next(iter(documents), {"text": ""}))
-            if "text" not in columns:
-                raise DistilkitError(f"corpus '{source}' has no column 'text' (it has {', '.join(columns)}): rename it")
-            documents = documents.select_columns("text")
+            if column not in columns:
+                raise no_column(source, column, columns)
+            documents = documents.select_columns(column)
+            documents = documents if column == "text" else documents.rename_column(column, "text")
         for row in islice(documents, 1000):
             if not isinstance(row["text"], str | None):
                 raise DistilkitError(
-                    f"corpus '{source}' has other values than text in its column 'text': use plain text"
+                    f"corpus '{source}' has other values than text in its column '{column}': use plain text"
                 )
             if (row["text"] or "").strip():
                 return documents
     raise DistilkitError(f"corpus '{source}' contains no text: give another text")
+
+
+def no_column(source: str | Path, column: str, columns: Sequence[str]) -> DistilkitError:
+    """Return the error for a table without the column that holds the text."""
+    return DistilkitError(
+        f"corpus '{source}' has no column '{column}' (it has {', '.join(columns)}): rename it, or for distill name "
+        "another with --text"
+    )
 
 
 def _list_files(path: Path) -> list[Path]:
@@ -173,15 +187,14 @@ def _has_blank_lines(files: list[Path]) -> bool:
     return any(not line.strip() for line in islice(lines, 10_000))
 
 
-def _text_column(file: Path) -> Iterator[str]:
-    """Yield the column `text` of a table."""
+def _text_column(file: Path, column: str) -> Iterator[str]:
     columns = column_names(file)
-    if columns and "text" not in columns:
-        raise DistilkitError(f"corpus '{file}' has no column 'text' (it has {', '.join(columns)}): rename it")
-    for number, row in enumerate(read_table(file, ["text"]), 1):
-        text = row.get("text")
+    if columns and column not in columns:
+        raise no_column(file, column, columns)
+    for number, row in enumerate(read_table(file, [column]), 1):
+        text = row.get(column)
         if not isinstance(text, str | None):
-            raise bad_row(file, f"row {number}", "has something other than text in 'text'", "use plain text")
+            raise bad_row(file, f"row {number}", f"has something other than text in '{column}'", "use plain text")
         yield text or ""
 
 

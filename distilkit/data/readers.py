@@ -1,7 +1,6 @@
 """Open text files, task files and prediction files; turn the errors of their readers into one line."""
 
 import csv
-import errno
 import gzip
 import io
 import json
@@ -18,6 +17,7 @@ import xxhash
 from datasets.arrow_writer import SchemaInferenceError
 
 from distilkit.errors import DistilkitError
+from distilkit.files import NO_SPACE
 
 # What readers of text, JSON, CSV, Parquet and gzip raise on files that are damaged or of another format.
 BAD_FILE = (
@@ -48,8 +48,8 @@ def one_line_errors(source: str, remedy: str) -> Iterator[None]:
         cause = SchemaInferenceError()
     if isinstance(cause, DistilkitError):
         raise cause
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise no_space() from None
+    if isinstance(cause, OSError) and cause.errno in NO_SPACE:
+        raise cache_unwritable("no space left") from None
     if isinstance(cause, SchemaInferenceError):
         raise DistilkitError(f"{source} has no rows: {remedy}") from None
     if isinstance(cause, UnicodeDecodeError):
@@ -115,9 +115,9 @@ def file_type(path: Path) -> str:
     return (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
 
 
-def no_space() -> DistilkitError:
-    """Return the error for a full disk under datasets' cache."""
+def cache_unwritable(reason: str) -> DistilkitError:
+    """Return the error for a full disk under datasets' cache, or a cache that may not be written."""
     return DistilkitError(
-        f"no space left in '{datasets.config.HF_DATASETS_CACHE}': free some, or set HF_DATASETS_CACHE to another disk "
-        "(distill: or stream the text with --streaming)"
+        f"cannot write to '{datasets.config.HF_DATASETS_CACHE}' ({reason}): free some space, or set HF_DATASETS_CACHE "
+        "to another disk (distill: or stream the text with --streaming)"
     )

@@ -1,6 +1,5 @@
 """Rows and token ids on disk: written once under a key, then memory-mapped."""
 
-import errno
 import fcntl
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,8 +15,9 @@ from datasets import Dataset
 from datasets.table import MemoryMappedTable
 
 from distilkit.data.packing import Ids
-from distilkit.data.readers import no_space
-from distilkit.files import replacing, sync
+from distilkit.data.readers import cache_unwritable
+from distilkit.errors import UnwritableError
+from distilkit.files import NO_SPACE, replacing, sync, writing
 
 Batches = tuple[pa.Schema, Iterable[pa.RecordBatch]]
 
@@ -36,26 +36,29 @@ def store_table(key: str, make: Callable[[], Batches]) -> Dataset:
 
     The file is written atomically, so an existing file is complete. Processes that want the same file wait for the
     first. The key becomes the fingerprint of the data set, by which datasets names what it computes from it.
-    Raises DistilkitError if the disk is full.
+    Raises DistilkitError if the disk is full, or if the cache may not be written.
     """
     path = Path(datasets.config.HF_DATASETS_CACHE) / "distilkit" / f"{key}.arrow"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_suffix(".lock")):
-        if not path.exists():
-            try:
+    try:
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_suffix(".lock")):
+            if not path.exists():
                 with replacing(path) as partial:
                     _write(partial, *make())
                 sync(path.parent)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise no_space() from None
+    except (OSError, UnwritableError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_SPACE:
+            raise
+        raise cache_unwritable(str(error)) from None
     return Dataset(MemoryMappedTable.from_file(str(path)), fingerprint=key)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+    with writing(path):
+        file = path.open("w")
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distilkit.errors import DistilkitError
-from distilkit.files import replacing
+from distilkit.files import replacing, writing
 
 Array = npt.NDArray[np.float64]
 BINS = 15  # as in the tables of the paper
@@ -44,13 +44,9 @@ def expected_error(bins: Sequence[Bin]) -> float:
 
 
 def check_plot(path: Path) -> None:
-    """Raise DistilkitError if --plot has another format than SVG or PNG, or if matplotlib is missing."""
+    """Raise DistilkitError if --plot has another format than SVG or PNG."""
     if path.suffix not in (".svg", ".png"):
         raise DistilkitError(f"--plot '{path}' is neither .svg nor .png: use one of these formats")
-    try:
-        import matplotlib as mpl  # noqa: F401
-    except ImportError:
-        raise DistilkitError("--plot requires matplotlib: pip install 'distilkit[plots]'") from None
 
 
 def draw_reliability(curves: dict[str, Sequence[Bin]], path: Path) -> None:
@@ -69,5 +65,5 @@ def draw_reliability(curves: dict[str, Sequence[Bin]], path: Path) -> None:
         areas = [10 + 300 * entry.size / total for entry in bins]
         axes.scatter(confidence, right, s=areas, color=line.get_color(), clip_on=False)
     axes.legend()
-    with replacing(path) as partial:
+    with writing(path), replacing(path) as partial:
         figure.savefig(partial, format=path.suffix[1:], dpi=150)

@@ -12,9 +12,11 @@ from distilkit.evaluation.agreement import AGREEMENT_METRICS
 from distilkit.evaluation.predictions import Predictions, SpanPredictions, predict, read_span_predictions
 from distilkit.evaluation.retention import Result
 from distilkit.evaluation.tags import TagPredictions
+from distilkit.files import is_exported
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.progress import is_first_process, warn
 from distilkit.record import COLLAPSED
+from distilkit.runtimes.exported import open_model
 from distilkit.tasks import encoding, labels, tagging
 from distilkit.tasks.catalogue import (
     HEADS,
@@ -40,16 +42,19 @@ def score_file(task: Task, options: EvalOptions) -> dict[str, float]:
     return {f"{task.name}/{name}": value for name, value in predictions.score().items() if name != COLLAPSED}
 
 
-def score_checkpoint(name: str, chosen: Sequence[Task], options: EvalOptions, out: Path | None = None) -> Result:
+def score_checkpoint(
+    name: str, chosen: Sequence[Task], options: EvalOptions, out: Path | None = None, trained: str | None = None
+) -> Result:
     """Score a checkpoint on a task. For several tasks, score the directories name/<task> and compute averages.
 
-    Prediction files are written to the directory `out`, if given.
+    Prediction files are written to the directory `out`, if given. The settings of the training are those of `trained`,
+    if given, instead of the checkpoint's.
     """
     predictions: dict[str, Predictions] = {}
     scores: dict[str, float] = {}
     for task in chosen:
         path, data = places(name, task, chosen, options)
-        model, tokenizer, labelled, order, used = open_for_task(path, task, options)
+        model, tokenizer, labelled, order, used = open_for_task(path, task, options, trained)
         splits = read_validation(labelled, data)
         tests = read_tests(task, data) if out else {}
         encoding.warn_if_shortened(task, used, encoding.window_length(task, used, model))
@@ -80,10 +85,11 @@ def metric_names(
 
     `models` and `baselines` are prefixes of metric names.
     """
-    prefixes = [(prefix, task) for task in chosen for prefix, _ in task.splits]
-    scores = [f"{prefix}/{metric}" for prefix, task in prefixes for metric in possible_metrics(task)]
-    scores += glue_average_tasks(chosen)
-    compared = [*(prefix for prefix, _ in prefixes), *(name.replace("/average", "") for name in scores)]
+    scores = score_names(chosen)
+    compared = [
+        *(prefix for task in chosen for prefix, _ in task.splits),
+        *(name.replace("/average", "") for name in scores),
+    ]
     others = [*(["teacher"] if options.against else []), *baselines]
     ours = [
         *scores,
@@ -95,6 +101,13 @@ def metric_names(
     names += [f"{other}/{name}" for other in others for name in scores]
     names += [f"{other}/retention/{name}" for other in baselines for name in compared]
     return names + [f"{name}/{end}" for name in names for end in ("low", "high")]
+
+
+def score_names(chosen: Sequence[Task]) -> list[str]:
+    """Return the names of the scores of some tasks, and of their averages."""
+    prefixes = [(prefix, task) for task in chosen for prefix, _ in task.splits]
+    scores = [f"{prefix}/{metric}" for prefix, task in prefixes for metric in possible_metrics(task)]
+    return [*scores, *glue_average_tasks(chosen)]
 
 
 def possible_metrics(task: Task) -> Iterable[str]:
@@ -137,15 +150,18 @@ class Opened(NamedTuple):
     options: EvalOptions  # with the settings of its training
 
 
-def open_for_task(path: str, task: Task, options: EvalOptions) -> Opened:
-    """Open a checkpoint and check that it fits a task."""
+def open_for_task(path: str, task: Task, options: EvalOptions, trained: str | None = None) -> Opened:
+    """Open a checkpoint or an exported model and check that it fits a task.
+
+    The settings of the training are those of `trained`, if given, instead of the checkpoint's.
+    """
     labelled = task
     if task.name == "custom":
         labelled = labels.labels_from_model(task, checkpoint.open_config(path), options.kind)
-    model = checkpoint.open_model(path, HEADS[labelled.kind])
-    tokenizer = checkpoint.open_tokenizer(path, model)
+    model = open_model(path, HEADS[labelled.kind])
+    tokenizer = checkpoint.open_tokenizer(path, None if is_exported(path) else model, needs=["pad"])
     order = labels.label_order(labelled, model.config, path)
-    return Opened(model, tokenizer, labelled, order, with_training_settings(labelled, options, path))
+    return Opened(model, tokenizer, labelled, order, with_training_settings(labelled, options, trained or path))
 
 
 def write_predictions(out: Path, task: Task, predictions: Mapping[str, Predictions]) -> None:

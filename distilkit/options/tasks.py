@@ -54,7 +54,8 @@ class TaskOptions(CommonOptions, panel="Task"):
         None,
     )
     stride: int = option(
-        "Tokens that neighbouring windows of a long context share " + AS_TRAINED.format(128),
+        "Tokens that neighbouring windows of a long context share "
+        + AS_TRAINED.format("128, at most a third of --max-length"),
         None,
         min=0,
         max=2**20,
@@ -70,6 +71,8 @@ class TaskOptions(CommonOptions, panel="Task"):
         "Predict no answer if the null score exceeds the best span's by more than this (SQuAD 2.0) "
         + AS_TRAINED.format(0),
         None,
+        min=-1e9,
+        max=1e9,
         panel="SQuAD",
     )
 
@@ -242,12 +245,22 @@ class EvalOptions(TaskOptions, panel="Comparison"):
         None,
         metavar="FILE.svg|png",
     )
+    baseline: Path | None = option(
+        "Record of an earlier eval, from --json or kept beside the checkpoint: shows its metrics, for gates too.",
+        None,
+        metavar="FILE",
+        is_path=True,
+    )
     require: tuple[str, ...] = option(
-        "Gate such as 'sst2/accuracy>=0.90'; exit code 3 if it is not met. Repeatable.", ()
+        "Gate such as 'sst2/accuracy>=0.90', or with --baseline 'sst2/accuracy>=baseline-0.01'; exit code 3 if it is "
+        "not met. Repeatable.",
+        (),
     )
     batch_size: int = option("Sequences per forward pass.", 32, min=1, max=2**20, panel="Advanced")
 
     def rules(self) -> Iterator[str]:
+        if not self.baseline and any("baseline" in gate for gate in self.require):
+            yield "--require compares with an earlier eval: give its record as --baseline"
         if not self.agreement and (self.examples or self.plot):
             yield "--examples and --plot require --agreement: give a text"
         if self.agreement and not self.models:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,9 @@ from distilkit.reporting.models import Model, Results, scores_of, seed_warnings
 from distilkit.reporting.provenance import Step, machines, seeds, training_seconds
 from distilkit.reporting.render import fill
 from distilkit.reporting.summary import description, display_name, task_retention, tiles
-from distilkit.reporting.tables import headline_metrics, metric_name, overview, sort_by_task
-from distilkit.tasks.catalogue import HUB_TASKS, TASKS, Task, task_display_name
+from distilkit.reporting.tables import headline_metrics, overview, sort_by_task
+from distilkit.tasks.catalogue import HUB_TASKS, TASKS, Task
+from distilkit.wording import metric_name, task_name
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 MARK = "<!-- Written by distilkit report. sha256 of what is above: {} -->\n"
@@ -39,6 +41,8 @@ def cards(results: Results, steps: list[Step], *, force: bool) -> dict[Path, str
         )
     written = {Path(model.location) / "README.md": card(results, model, steps) for model in models}
     for path in written:
+        if os.path.lexists(path) and not path.is_file():
+            raise DistilkitError(f"'{path}' is not a file: move it, so that --card can write one there")
         if path.exists() and not force and not is_ours(path.read_text(encoding="utf-8", errors="replace")):
             raise DistilkitError(
                 f"'{path}' was not written by distilkit, or was changed since: move it, or overwrite it with --force"
@@ -79,6 +83,18 @@ def card(results: Results, model: Model, steps: list[Step]) -> str:
     return signed(str(ModelCard(f"---\n{metadata(model).to_yaml()}\n---\n\n{text}\n")))
 
 
+PIPELINES = {  # the hub's names of tasks, by head
+    "masked-lm": "fill-mask",
+    "sentence-encoder": "sentence-similarity",
+    "encoder": "feature-extraction",
+    "sequence-classification": "text-classification",
+    "token-classification": "token-classification",
+    "question-answering": "question-answering",
+    "multiple-choice": "multiple-choice",
+}
+LIBRARIES: dict[str | None, str] = {"sentence-similarity": "sentence-transformers"}
+
+
 def metadata(model: Model) -> ModelCardData:
     """Return what the hub reads: base model, data sets, and the scores as a model index."""
     tasks = [TASKS[name] for name in dict.fromkeys(name for name, _ in sort_by_task(scores_of(model))) if name in TASKS]
@@ -87,7 +103,7 @@ def metadata(model: Model) -> ModelCardData:
     return ModelCardData(
         base_model=base_model(model),
         datasets=list(datasets) or None,
-        library_name="transformers",
+        library_name=LIBRARIES.get(pipeline(model), "transformers"),
         pipeline_tag=pipeline(model),
         tags=["distilkit", "knowledge-distillation"],
         model_name=Path(model.location).name,
@@ -108,10 +124,10 @@ def base_model(model: Model) -> str | None:
 def pipeline(model: Model) -> str | None:
     """Return the hub's name of the model's task."""
     last = next((step for step in reversed(model.biography) if step.command in ("init", "distill", "finetune")), None)
-    if last is None or (last.command == "init" and last.environment.get("head", "masked-lm") != "masked-lm"):
+    if last is None:
         return None
     if last.command != "finetune":
-        return "fill-mask"
+        return PIPELINES.get(last.environment.get("head", "masked-lm"))
     task = TASKS.get(str(last.config.get("task")))
     return hub_task(task, last)
 
@@ -135,7 +151,7 @@ def eval_results(model: Model) -> Iterator[EvalResult]:
             yield EvalResult(
                 task_type=hub_task(row, tuned),
                 dataset_type=row.dataset if row else own,
-                dataset_name=task_display_name(task) if row else own,
+                dataset_name=task_name(task) if row else own,
                 dataset_config=row.subset if row else None,
                 dataset_split="test"
                 if task in model.tested
@@ -166,7 +182,7 @@ def data(results: Results, model: Model) -> Iterator[str]:
             task = str(step.config.get("task"))
             row, place = TASKS.get(task), step.config.get("data")
             source = Path(str(place)).name if place else row.dataset if row else "the hub"
-            yield f"{task_display_name(task)}, training rows from {source}: fine-tuning"
+            yield f"{task_name(task)}, training rows from {source}: fine-tuning"
 
 
 def training(model: Model) -> str:

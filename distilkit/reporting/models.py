@@ -101,7 +101,11 @@ def read(directories: Sequence[str]) -> Results:
     folders = dict.fromkeys(
         [*(Path(name).absolute() for name in directories), *given, *(p for g in given for p in task_checkpoints(g))]
     )
-    measured = [found for folder in folders for found in eval_and_bench_records(folder)]
+    measured = list[Record]()
+    for found in (found for folder in folders for found in eval_and_bench_records(folder)):
+        if found not in measured:  # one of several models is kept beside each of them
+            measured.append(found)
+    measured.sort(key=lambda found: found.environment.get("date", ""))  # the newest counts
     places = dict.fromkeys(map(str, given))
     for name in (name for found in measured for name in models_by_prefix(found).values()):
         if not any(same_model(place, name) for place in places):
@@ -117,6 +121,8 @@ def read(directories: Sequence[str]) -> Results:
         )
         for i, (name, place) in enumerate(zip(labels(list(places)), places, strict=True))
     ]
+    if not measured and not any(model.biography or model.curve for model in models):
+        raise DistilkitError(f"no records in '{directories[0]}': give directories that distilkit wrote")
     for model in models:
         if model.given and not (model.biography or model.metrics or model.curve):
             raise DistilkitError(f"nothing to report in '{model.location}': give directories that distilkit wrote")
@@ -170,7 +176,8 @@ def collect_metrics(place: str, measured: Sequence[Record]) -> dict[str, float]:
 
 def prefixes(done: Record) -> list[str]:
     """Return the metric prefixes of a fine-tuning's scores."""
-    return [prefix for prefix, _ in TASKS[done.config["task"]].splits] if done.config["task"] in TASKS else []
+    task = done.config.get("task")
+    return [prefix for prefix, _ in TASKS[task].splits] if task in TASKS else []
 
 
 def differences(results: Results, model: Model) -> dict[tuple[str, str], tuple[float, float, float]]:

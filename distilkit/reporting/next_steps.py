@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from distilkit.record import Record
 from distilkit.reporting.models import Model, Results
-from distilkit.reporting.provenance import reproduction_command
+from distilkit.reporting.provenance import reproduction_command, typed_options
 from distilkit.reporting.records import task_checkpoints
 from distilkit.reporting.summary import main_model, task_retention
 from distilkit.reporting.tables import headline_metrics
@@ -15,6 +15,8 @@ TEACHER_OPTIONS = (
     *("teacher", "objective", "temperature", "ce_positions", "ce_until", "layer_map", "hidden_loss"),
     *("teacher_cache", "cache_size", "cache_maskings"),
 )
+
+SHARED_WITH_EVAL = ("task", "data", "text", "label", "kind", "max_length")
 
 
 class NextStep(NamedTuple):
@@ -58,12 +60,8 @@ def missing_benchmark(results: Results, main: Model | None, base: str) -> list[N
         str(next(iter(task_checkpoints(Path(place))), place)) for place in named
     )  # one task's checkpoint is timed
     words = [relative_path(place, base) for place in places]
-    into = relative_path((main or results.models[0]).location, base)
-    return [
-        NextStep(
-            "No bench record, so latency and speed-up are unknown.", _saved_bench(*words, into=f"{into}/bench.json")
-        )
-    ]
+    text = "No bench record, so latency and speed-up are unknown."
+    return [NextStep(text, shlex.join(["distilkit", "bench", *words]))]
 
 
 def missing_score(results: Results, main: Model | None, base: str) -> list[NextStep]:
@@ -83,9 +81,7 @@ def missing_retention(results: Results, main: Model, base: str) -> list[NextStep
     tuned = next((step for step in reversed(main.biography) if step.command == "finetune"), None)
     if retained or tuned is None:
         return []
-    given = {
-        name: tuned.config[name] for name in ("task", "data", "text", "label", "max_length") if tuned.config.get(name)
-    }
+    given = {name: value for name, value in typed_options(tuned).items() if name in SHARED_WITH_EVAL}
     teacher = next(
         (other for other in results.models if other is not main and not other.role and headline_metrics([other])), None
     )
@@ -93,7 +89,7 @@ def missing_retention(results: Results, main: Model, base: str) -> list[NextStep
     config = {**given, "models": [compared, main.location] if teacher else [main.location], "against": compared}
     line = reproduction_command(Record(command="eval", config=config, metrics={}, environment={}), base)
     text = "No eval record against a teacher, so the retention is unknown."
-    return [NextStep(text, f"{line} --json > {shlex.quote(relative_path(main.location, base))}/eval.json")]
+    return [NextStep(text, line)]
 
 
 def missing_baseline(results: Results, main: Model, base: str) -> list[NextStep]:
@@ -103,7 +99,7 @@ def missing_baseline(results: Results, main: Model, base: str) -> list[NextStep]
     made = next(step for step in reversed(main.training) if step.config.get("objective") != "mlm")
     config: dict[str, Any] = {
         name: value
-        for name, value in made.config.items()
+        for name, value in typed_options(made).items()
         if name not in TEACHER_OPTIONS and not name.startswith("alpha_")
     }
     config |= {"objective": "mlm", "output": f"{made.config.get('output', main.location)}-control"}
@@ -117,7 +113,7 @@ def single_seed(main: Model, base: str) -> list[NextStep]:
     tuned = next((step for step in every if int(step.config.get("seeds") or 1) == 1), None)
     if tuned is None:
         return []
-    config = {**tuned.config, "seeds": 5, "output": f"{tuned.config.get('output', main.location)}-seeds"}
+    config = {**typed_options(tuned), "seeds": 5, "output": f"{tuned.config.get('output', main.location)}-seeds"}
     line = reproduction_command(Record(command="finetune", config=config, metrics={}, environment={}), base)
     return [NextStep("Scores come from one seed, so chance differences are unknown.", line)]
 
@@ -139,7 +135,3 @@ def missing_curve(results: Results) -> list[NextStep]:
 def relative_path(place: str, base: str) -> str:
     """Return a location as the report's commands write it."""
     return str(Path(place).relative_to(base)) if base and Path(place).is_relative_to(base) else place
-
-
-def _saved_bench(*words: str, into: str) -> str:
-    return f"{shlex.join(['distilkit', 'bench', *words])} --json > {shlex.quote(into)}"

@@ -8,16 +8,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distilkit.errors import DistilkitError
-from distilkit.files import replacing
+from distilkit.files import replacing, writing
 from distilkit.formatting import format_percent
 from distilkit.record import FAILURES, MetricName
 from distilkit.reporting.models import Model, Results
 from distilkit.reporting.summary import task_retention
-from distilkit.reporting.tables import MAX_WIDE_TASKS, common_setting, describe_setting, headline_metrics, metric_name
-from distilkit.tasks.catalogue import TASKS, task_display_name
+from distilkit.reporting.tables import MAX_WIDE_TASKS, common_setting, headline_metrics
+from distilkit.tasks.catalogue import TASKS
 from distilkit.training.learning_curve import points
 from distilkit.training.log import NON_LOSS_KEYS
+from distilkit.wording import describe_setting, metric_name, task_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,15 +53,9 @@ class Plot(NamedTuple):
 
 
 def draw(results: Results) -> list[Plot]:
-    """Draw the plots that the records have enough data for.
+    """Draw the plots that the records have enough data for."""
+    import matplotlib as mpl  # takes a while to load
 
-    Raises DistilkitError without matplotlib.
-    """
-    try:
-        import matplotlib as mpl
-        import matplotlib.figure
-    except ImportError:
-        raise DistilkitError("plots need matplotlib, which is missing: pip install 'distilkit[plots]'") from None
     with mpl.rc_context(STYLE):
         return [*retention(results), *frontiers(results), *curves(results)]
 
@@ -71,9 +65,9 @@ def save(plot: Plot, directory: Path) -> None:
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        with replacing(directory / f"{plot.name}.png") as partial:
+        with writing(directory), replacing(directory / f"{plot.name}.png") as partial:
             plot.figure.savefig(partial, format="png", dpi=200)
-        with replacing(directory / f"{plot.name}.svg") as partial:
+        with writing(directory), replacing(directory / f"{plot.name}.svg") as partial:
             plot.figure.savefig(partial, format="svg", metadata={"Date": None})
 
 
@@ -150,9 +144,9 @@ def retention(results: Results) -> list[Plot]:
             axes.plot([retained], [row + shift], linestyle="", markersize=6, label=label, **color_and_marker(number))
             label = "_"
             interval = f" ({format_percent(low)} to {format_percent(high)})" if low != high else ""
-            descriptions.append(f"{model.name} {format_percent(retained)}{interval} on {task_display_name(task)}")
+            descriptions.append(f"{model.name} {format_percent(retained)}{interval} on {task_name(task)}")
     axes.axvline(1.0, color=INK, linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(tasks)), [task_display_name(task) for task in tasks])
+    axes.set_yticks(range(len(tasks)), [task_name(task) for task in tasks])
     axes.set_ylim(len(tasks) - 0.5, -0.5)
     axes.margins(x=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -176,7 +170,7 @@ def frontiers(results: Results) -> list[Plot]:
         scored = [(n, m, m.metrics[name]) for n, m in enumerate(models) if name in m.metrics]
         plots += frontier(
             task if task in TASKS else f"{task}-{metric}",
-            f"{task_display_name(task)} {metric_name(metric)}",
+            f"{task_name(task)} {metric_name(metric)}",
             models,
             scored,
         )

@@ -6,12 +6,9 @@ from typing import NamedTuple
 from distilkit.formatting import format_percent, format_score
 from distilkit.record import BenchSetting, MetricName
 from distilkit.reporting.models import Model, Results, differences, scores_of, seed_warnings
-from distilkit.tasks.catalogue import DISPLAY_NAMES, TASKS, task_display_name
+from distilkit.tasks.catalogue import TASKS
+from distilkit.wording import DISPLAY_NAMES, describe_setting, metric_name, task_name
 
-METRIC_NAMES = {
-    "f1": "F1", "f1_macro": "macro F1", "f1_micro": "micro F1", "exact_match": "exact match",
-    "matthews_correlation": "Matthews correlation", "pearson": "Pearson", "spearmanr": "Spearman",
-}  # fmt: skip
 MAX_WIDE_TASKS = 2  # with more tasks, columns are narrow and plots show means
 OTHER_METRICS = (
     "average",
@@ -61,7 +58,7 @@ def overview(results: Results) -> Table:
 
 def task_columns(task: str, metric: str, *, narrow: bool) -> list[tuple[Cell, Callable[[Model], Cell]]]:
     """Return a column for a task's score and one for its retention, or one for both in a narrow table."""
-    head, name = Cell(task_display_name(task), metric_name(metric)), f"{task}/{metric}"
+    head, name = Cell(task_name(task), metric_name(metric)), f"{task}/{metric}"
 
     def retention(model: Model) -> Cell:
         return _retention(model, task) if (task, metric) in headline_metrics([model]) else Cell("")
@@ -121,7 +118,7 @@ def scores(results: Results) -> Table:
             beside = [_difference(apart[model.name].get((task, baseline))) for baseline in baselines]
             if (task, metric) not in headline_metrics([model]):
                 retention, beside = Cell(""), [Cell("") for _ in baselines]
-            what = Cell(task_display_name(task), metric_name(metric))
+            what = Cell(task_name(task), metric_name(metric))
             score = format_score(model.metrics[name]), bounds(model, name, "min", "max", format_score)
             rows.append([Cell(model.name), what, *map(Cell, (*score, retention.text, retention.note)), *beside])
     tested = [name for name in DISPLAY_NAMES if any(name in model.tested for model in results.models)]
@@ -170,12 +167,6 @@ def common_setting(models: Sequence[Model]) -> BenchSetting | None:
     return max(counts, key=lambda setting: counts[setting]) if counts else None
 
 
-def describe_setting(setting: BenchSetting) -> str:
-    """Describe a setting in words."""
-    device = "CPU" if setting.device == "cpu" else "GPU"
-    return f"{device} {setting.precision}, batch {setting.batch_size}, {setting.length} tokens"
-
-
 def sort_by_task(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Sort (task, metric) pairs: tasks in GLUE's order, a task's headline metric first."""
     tasks = list(DISPLAY_NAMES)
@@ -219,11 +210,6 @@ def _difference(apart: tuple[float, float, float] | None) -> Cell:
         return Cell("")
     value, low, high = (f"{number:+.3f}" for number in apart)
     return Cell(value, f"{low} to {high}")
-
-
-def metric_name(metric: str) -> str:
-    """Return a metric's display name."""
-    return METRIC_NAMES.get(metric, metric.replace("_", " "))
 
 
 def bounds(model: Model, name: str, low: str, high: str, format_end: Callable[[float], str]) -> str:

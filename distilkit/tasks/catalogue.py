@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from distilkit.data.conll import TAGS, WORDS
-from distilkit.encoders import checkpoint
+from distilkit.encoders.contents import Head
 from distilkit.errors import DistilkitError
 from distilkit.options.spec import flag
 from distilkit.options.tasks import EvalOptions, FinetuneOptions, TaskOptions
@@ -15,7 +15,7 @@ from distilkit.record import read_biography
 C = TypeVar("C", EvalOptions, FinetuneOptions)
 V = TypeVar("V", bound=Any)
 Kind = Literal["classification", "multi-label", "regression", "span", "tokens", "retrieval"]
-HEADS: dict[Kind, checkpoint.Head] = {
+HEADS: dict[Kind, Head] = {
     "classification": "sequence-classification",
     "multi-label": "sequence-classification",
     "regression": "sequence-classification",
@@ -40,13 +40,6 @@ METRICS: dict[Kind, tuple[str, ...]] = {  # of a custom task
 WORD_METRICS = ("accuracy", "f1_macro")  # of tags that mark no entities, such as parts of speech
 SPAN_OPTIONS = ("stride", "n_best", "max_answer_length", "null_threshold")
 TASK_SETTINGS = ("batch_size", "max_length", "long", *SPAN_OPTIONS)  # options with a default per task
-DISPLAY_NAMES = {  # by metric prefix, in the order of tables
-    "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI",
-    "mnli_mismatched": "MNLI-mm", "rte": "RTE", "wnli": "WNLI", "glue": "GLUE",
-    "glue_without_wnli": "GLUE without WNLI", "squad": "SQuAD 1.1",
-    "squad_v2": "SQuAD 2.0", "imdb": "IMDb", "custom": "custom task",
-    "sts": "STS", "retrieval": "retrieval",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -229,7 +222,7 @@ def with_training_settings(task: Task, options: EvalOptions, directory: str) -> 
     Raises DistilkitError as with_task_defaults() does.
     """
     records = [done.config for done in read_biography(directory) if done.command == "finetune"]
-    trained = records[-1] if records and records[-1]["task"] == task.name else {}
+    trained = records[-1] if records and records[-1].get("task") == task.name else {}
     return _fill_settings(task, options, trained)
 
 
@@ -237,6 +230,8 @@ def _fill_settings(task: Task, options: C, trained: dict[str, Any]) -> C:
     given = {name: getattr(options, name) for name in TASK_SETTINGS if hasattr(options, name)}
     defaults = {name: getattr(task, name) for name in given} | {k: v for k, v in trained.items() if v is not None}
     values = {name: defaults[name] if value is None else value for name, value in given.items()}
+    if task.kind == "span" and given["stride"] is None:
+        values["stride"] = min(values["stride"], values["max_length"] // 3)  # the published share: 128 of 384
     for name in SPAN_OPTIONS:
         if task.kind != "span" and given[name] is not None:
             raise DistilkitError(f"{flag(name)} requires --task squad or squad_v2, not {task.name}: remove it")
@@ -247,11 +242,6 @@ def _fill_settings(task: Task, options: C, trained: dict[str, Any]) -> C:
             f"--long {values['long']} requires a task with one text column, but {task.name} has two: remove --long"
         )
     return replace(options, **values)
-
-
-def task_display_name(prefix: str) -> str:
-    """Return the name of a task in tables and plots; `prefix` is the first part of its metric names."""
-    return DISPLAY_NAMES.get(prefix, prefix)
 
 
 def glue_average_tasks(chosen: Sequence[Task]) -> dict[str, list[str]]:

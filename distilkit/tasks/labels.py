@@ -168,25 +168,39 @@ def label_order(task: Task, config: PretrainedConfig, name: str) -> list[int]:
     Generic names (LABEL_0, 0) are taken to be in the task's order. `name` is the model's, for errors.
     Raises DistilkitError if the model has other labels, or was trained for another kind of task.
     """
-    if task.kind == "span":
-        return []
     problem_type = getattr(config, "problem_type", None)
-    if problem_type and problem_type != PROBLEM_TYPES.get(task.kind):
-        trained_for = problem_type.replace("_", " ")
+    if not _fits_kind(task, config):
+        trained_for = str(problem_type).replace("_", " ")
         raise DistilkitError(
             f"'{name}' was trained for {trained_for}, but {task.name} is {task.kind}: choose another model"
         )
+    order = find_order(task, config)
+    if order is None:
+        expected = ", ".join(task.labels) or "one number"
+        raise DistilkitError(
+            f"'{name}' predicts {', '.join(output_names(config))}, but {task.name} has {expected}: "
+            f"choose a model trained on {task.name}"
+        )
+    return order
+
+
+def find_order(task: Task, config: PretrainedConfig) -> list[int] | None:
+    """Return the index of the model output for each of the task's labels, None if the model has other outputs.
+
+    The order is empty for spans, whose two outputs have no names.
+    """
+    if task.kind == "span":
+        return []
     outputs, labels = output_names(config), task.labels or ("LABEL_0",)
     order = match_names(outputs, labels)
     if order is None and len(outputs) == len(labels) and (are_generic_names(outputs) or task.kind == "regression"):
         order = list(range(len(labels)))
-    if order is None:
-        expected = ", ".join(task.labels) or "one number"
-        raise DistilkitError(
-            f"'{name}' predicts {', '.join(outputs)}, but {task.name} has {expected}: "
-            f"choose a model trained on {task.name}"
-        )
-    return order
+    return order if _fits_kind(task, config) else None
+
+
+def _fits_kind(task: Task, config: PretrainedConfig) -> bool:
+    problem_type = getattr(config, "problem_type", None)
+    return task.kind == "span" or not problem_type or problem_type == PROBLEM_TYPES.get(task.kind)
 
 
 def match_names(names: Sequence[str], wanted: Sequence[str]) -> list[int] | None:

@@ -6,8 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from distilkit.files import replacing
-from distilkit.progress import say
+from distilkit.files import replacing, writing
 from distilkit.training.log import NON_LOSS_KEYS, read_log
 
 PICTURE = "learning-curve.svg"
@@ -15,19 +14,16 @@ MAX_POINTS = 300  # per curve; more cannot be told apart in a panel
 
 
 def draw_run(out: Path) -> None:
-    """Draw out/train.jsonl as out/learning-curve.svg; without matplotlib, print how to install it."""
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError:
-        say("the learning curve requires matplotlib: pip install 'distilkit[plots]'")
-        return
+    """Draw out/train.jsonl as out/learning-curve.svg."""
+    import matplotlib as mpl  # takes a while to load
+    from matplotlib.figure import Figure
+
     if not (lines := read_log(out)):
         return
     with mpl.rc_context({"svg.hashsalt": "distilkit", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
         figure = Figure(layout="constrained")
         draw_curve(figure, lines)
-        with replacing(out / PICTURE) as partial:
+        with writing(out / PICTURE), replacing(out / PICTURE) as partial:
             figure.savefig(partial, format="svg", metadata={"Date": None})
 
 

@@ -171,7 +171,7 @@ def parse_line(text: str) -> dict[str, Any] | None:
 def check_tracker(name: str | None) -> None:
     """Raise DistilkitError if the package of a tracker is not installed."""
     if name and name not in [str(tracker) for tracker in get_available_trackers()]:
-        raise DistilkitError(f"--log-with {name} requires a missing package: pip install {name}")
+        raise DistilkitError(f"--log-with {name} requires a missing package: pip install 'distilkit[{name}]'")
 
 
 def open_tracker(accelerator: Accelerator, options: TrainOptions, out: Path, done: int) -> None:

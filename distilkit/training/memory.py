@@ -1,12 +1,12 @@
 """Memory used and available, and out-of-memory errors that name the options to change."""
 
 import errno
-import os
-import resource
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import torch
 
 from distilkit.errors import DistilkitError
@@ -21,14 +21,18 @@ def peak_memory(device: torch.device) -> int:
     """Return the peak memory so far in bytes, of a GPU or, for CPUs, of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # Windows has none
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def total_memory(device: torch.device, limit_file: Path = CGROUP) -> int:
     """Return the memory in bytes of a GPU or, for CPUs, of the machine or its container (`limit_file`)."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    physical = int(psutil.virtual_memory().total)
     limit = limit_file.read_text(encoding="ascii").strip() if limit_file.is_file() else ""
     return min(physical, int(limit)) if limit.isdigit() else physical
 

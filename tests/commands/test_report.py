@@ -1,7 +1,6 @@
 """report: its files, its record, and the directories that it refuses."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,21 +54,10 @@ def test_a_report_of_an_init_alone_says_what_is_missing(tmp_path: Path) -> None:
     text = (tmp_path / "out/report.md").read_text()
     assert "**25%** smaller: 3.0M of 4.0M parameters" in text
     assert "No bench record" in text
-    assert "distilkit bench some/teacher a --json > a/bench.json" in text
+    assert "distilkit bench some/teacher a" in text
     assert "distilkit finetune a --task NAME -o a-NAME" in text
     assert "![" not in text
     assert not list((tmp_path / "out").glob("*.png"))
-
-
-def test_without_matplotlib_everything_else_is_made(
-    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A warning and the page say what to install."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    run(tmp_path / "out", chain)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["distilkit.json", "report.html", "report.md"]
-    assert capsys.readouterr().err.count("pip install 'distilkit[plots]'") == 1
-    assert "pip install 'distilkit[plots]'" in (tmp_path / "out/report.md").read_text()
 
 
 def test_directories_without_anything_are_refused(chain: Path, tmp_path: Path) -> None:

@@ -215,7 +215,6 @@ def test_a_student_with_fewer_tokens(teacher: Path, lines: Path, tmp_path: Path)
 
 def test_examples_and_plot(classifiers: tuple[Path, Path], lines: Path, sentences: list[str], tmp_path: Path) -> None:
     """Examples are texts on which the models differ, with both predictions; the worst slice and text come first."""
-    pytest.importorskip("matplotlib")
     student, teacher = classifiers
     files = {"examples": tmp_path / "worst.jsonl", "plot": tmp_path / "reliability.svg"}
     found = compared(student, teacher, on=lines, against=str(teacher), **files)

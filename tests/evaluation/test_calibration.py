@@ -42,7 +42,6 @@ def test_a_calibrated_model_has_no_error() -> None:
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
 def test_draws_a_plot(tmp_path: Path, suffix: str) -> None:
     """The file has the format of its suffix and a legend entry per curve; no temporary file remains."""
-    pytest.importorskip("matplotlib")
     path = tmp_path / f"reliability{suffix}"
     draw_reliability({"mine": reliability(np.array([0.5, 0.9]), np.array([1.0, 1.0]))}, path)
 

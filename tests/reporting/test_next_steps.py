@@ -23,7 +23,7 @@ def test_after_an_init_alone_measurements_are_missing(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     write_biography(tmp_path / "a", [record("init", made, {"teacher/parameters": 4e6, "student/parameters": 3e6})])
     assert [step.command for step in suggest(tmp_path / "a")] == [
-        "distilkit bench some/teacher a --json > a/bench.json",
+        "distilkit bench some/teacher a",
         "distilkit finetune a --task NAME -o a-NAME",
     ]
 
@@ -38,10 +38,7 @@ def test_a_missing_baseline_and_eval_have_the_options_of_the_run(chain: Path) ->
     assert words[:3] == ["distilkit", "distill", "extracted"]
     assert {("--objective", "mlm"), ("--lr", "0.001"), ("-o", "student-control")} <= set(pairwise(words))
     assert not {"--alpha-ce", "--temperature", "--teacher"} & set(words)
-    assert (
-        "distilkit eval student-tuned --data mrpc --task mrpc --against TEACHER --json > student-tuned/eval.json"
-        in [step.command for step in found]
-    )
+    assert "distilkit eval student-tuned --data mrpc --task mrpc --against TEACHER" in [step.command for step in found]
     assert any("student-tuned" in step.text and "train.jsonl" in step.text for step in found)
 
 

@@ -9,7 +9,8 @@ from distilkit.options.bench import BenchOptions
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.record import BenchSetting, record
 from distilkit.reporting.models import Model, read
-from distilkit.reporting.tables import Cell, Table, common_setting, describe_setting, overview, scores, settings, speeds
+from distilkit.reporting.tables import Cell, Table, common_setting, overview, scores, settings, speeds
+from distilkit.wording import describe_setting
 
 
 def column(table: Table, title: str, note: str = "") -> dict[str, Cell]:

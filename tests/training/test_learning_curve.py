@@ -1,11 +1,8 @@
 """learning-curve.svg in the directory of a run."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from distilkit.commands.distill import distill
 from distilkit.options.distill import DistillOptions
@@ -75,17 +72,6 @@ def test_long_curves_are_means_of_neighbours() -> None:
     assert (x[0], y[0]) == (1.0, 1.0)
     assert (x[-1], y[-1]) == (600.0, 0.0)
     assert points(entries, "ce") == []
-
-
-def test_without_matplotlib_one_line_says_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A note says what to install; nothing is drawn and no error is raised."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    draw_run(tmp_path)
-
-    assert "pip install 'distilkit[plots]'" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
 
 
 def test_distill_leaves_its_curve(
