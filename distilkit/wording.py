@@ -11,8 +11,10 @@ DISPLAY_NAMES = {  # of tasks, by metric prefix, in the order of tables
     "mnli_mismatched": "MNLI-mm", "rte": "RTE", "wnli": "WNLI", "glue": "GLUE",
     "glue_without_wnli": "GLUE without WNLI", "squad": "SQuAD 1.1",
     "squad_v2": "SQuAD 2.0", "imdb": "IMDb", "custom": "custom task",
+    "sts": "STS", "retrieval": "retrieval",
 }  # fmt: skip
 METRIC_NAMES = {
+    "ndcg_at_10": "nDCG@10", "mrr_at_10": "MRR@10", "recall_at_1": "recall@1", "recall_at_10": "recall@10",
     "f1": "F1", "f1_macro": "macro F1", "f1_micro": "micro F1", "exact_match": "exact match",
     "matthews_correlation": "Matthews correlation", "pearson": "Pearson", "spearmanr": "Spearman",
     "bytes": "size", "latency_ms_p50": "latency, median", "latency_ms_p95": "latency, 95th percentile",

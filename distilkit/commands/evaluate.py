@@ -9,6 +9,7 @@ from distilkit.claims import claim_files
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.evaluation.agreement import SLICE_WORDS, check_files, measure_agreement
+from distilkit.evaluation.embeddings import EmbeddingScorer
 from distilkit.evaluation.retention import TEACHER, Result, compare
 from distilkit.evaluation.scoring import check_checkpoints, metric_names, score_checkpoint, score_file
 from distilkit.files import read_json
@@ -16,7 +17,7 @@ from distilkit.gates import BASELINE, check_gates, gate_words
 from distilkit.options.tasks import EvalOptions
 from distilkit.record import Record, baselines_by_prefix, keep_record, parse_record, record
 from distilkit.tasks import labels
-from distilkit.tasks.catalogue import Task, glue_average_tasks, resolve
+from distilkit.tasks.catalogue import METRICS, Task, glue_average_tasks, resolve
 from distilkit.tasks.rows import tasks_scored_on_test
 from distilkit.training.devices import device, is_main_process
 
@@ -65,7 +66,7 @@ def measure(options: EvalOptions) -> Record:
     models, baselines = models_by_prefix(options.models), baselines_by_prefix(options.control)
     others = {TEACHER: options.against} if options.against else {}
     names = models | others | {f"{prefix}/": name for prefix, name in baselines.items()}
-    gates = [gate for gate in options.require if not (options.agreement and SLICE_WORDS & gate_words(gate))]
+    gates = [gate for gate in options.require if not depends_on_rows(gate, options)]
     check_gates(gates, metric_names(chosen, list(models), list(baselines), options))
     if chosen and not options.predictions:
         check_comparable(list(dict.fromkeys(names.values())), chosen, options)
@@ -84,6 +85,13 @@ def measure(options: EvalOptions) -> Record:
     return record("eval", options, scores | agreement, device=str(device()), **about)
 
 
+def depends_on_rows(gate: str, options: EvalOptions) -> bool:
+    """Return whether a gate may be on a metric that depends on the rows or the text: of an entity type or a slice."""
+    words = gate_words(gate)
+    by_type = options.task == "custom" and len(words) > 1 and bool({*METRICS["tokens"]} & words)
+    return by_type or bool(options.agreement and SLICE_WORDS & words)
+
+
 def models_by_prefix(models: Sequence[str]) -> dict[str, str]:
     """Return the models to score by the prefix of their metrics: their position, or nothing for a single model."""
     return {f"{i}/" if len(models) > 1 else "": name for i, name in enumerate(models)}
@@ -96,7 +104,9 @@ def check_comparable(names: Sequence[str], chosen: Sequence[Task], options: Eval
             check_directories(name, chosen)
     if chosen[0].name == "custom":
         check_kinds(names, chosen[0], options)
-    if len(names) * len(chosen) > 1:  # a single one is checked when it is scored, which is at once
+    if (
+        len(names) * len(chosen) > 1 and not chosen[0].zero_shot
+    ):  # a single one is checked when it is scored, which is at once
         check_checkpoints(names, chosen, options)
 
 
@@ -139,9 +149,10 @@ def score_each(
 
     Only the `models` among them write prediction files.
     """
+    embeddings = EmbeddingScorer(chosen[0], options) if chosen[0].zero_shot else None
     scored: dict[str, Result] = {}
     for prefix, name in names.items():
         if name not in scored:
             out = options.write_predictions if prefix in models else None
-            scored[name] = score_checkpoint(name, chosen, options, out)
+            scored[name] = embeddings.score(name, out) if embeddings else score_checkpoint(name, chosen, options, out)
     return {prefix: scored[name] for prefix, name in names.items()}

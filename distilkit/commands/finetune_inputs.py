@@ -16,7 +16,7 @@ from distilkit.encoders.forward import INPUTS, input_names
 from distilkit.errors import DistilkitError
 from distilkit.options.spec import flag
 from distilkit.options.tasks import FinetuneOptions
-from distilkit.tasks import encoding, labels, squad
+from distilkit.tasks import encoding, labels, squad, tagging
 from distilkit.tasks.catalogue import HEADS, Task
 from distilkit.tasks.checks import check_labels
 from distilkit.tasks.rows import read_rows, read_validation, tasks_scored_on_test
@@ -99,6 +99,10 @@ def prepare(task: Task, options: FinetuneOptions) -> TrainingInputs:
     teacher = open_task_teacher(options.teacher, task, tokenizer) if options.teacher else None
     if teacher:
         check_layer_losses(student, teacher, options)
+    for prefix, scored in splits.items() if task.kind == "tokens" else ():
+        length = encoding.window_length(task, options, student)
+        places = tagging.encode(scored, task, tokenizer, names, length)[tagging.PLACES]
+        tagging.warn_if_lost(places, prefix, tagging.SCORED)
     encoded = encode_training_rows(rows, task, tokenizer, student, teacher, options)
     width = getattr(student.config, "hidden_size", BASE_WIDTH)
     layers = getattr(student.config, "num_hidden_layers", BASE_LAYERS)
@@ -159,8 +163,9 @@ def encode_training_rows(
         union = tuple(name for name in INPUTS if name in names + teacher.inputs)
         return encode(rows, task, tokenizer, union, options, student, teacher.model)
     encoded = encode(rows, task, tokenizer, names, options, student)
-    theirs = encode(rows, task, teacher.tokenizer, teacher.inputs, options, teacher.model).remove_columns("labels")
-    theirs = theirs.rename_columns({name: TEACHER_PREFIX + name for name in teacher.inputs})
+    theirs = encode(rows, task, teacher.tokenizer, teacher.inputs, options, teacher.model)
+    theirs = theirs.select_columns([name for name in theirs.column_names if name in (*teacher.inputs, tagging.PLACES)])
+    theirs = theirs.rename_columns({name: TEACHER_PREFIX + name for name in theirs.column_names})
     return datasets.concatenate_datasets([encoded, theirs], axis=1)
 
 
@@ -177,4 +182,8 @@ def encode(
     encoding.warn_if_shortened(task, options, length)
     if task.kind == "span":
         return squad.encode(rows, tokenizer, inputs, length, options.stride, training=True)
+    if task.kind == "tokens":
+        encoded = tagging.encode(rows, task, tokenizer, inputs, length)
+        tagging.warn_if_lost(encoded[tagging.PLACES], "the training rows", "nothing is learned from them")
+        return encoded
     return encoding.encode(rows, task, tokenizer, inputs, length, options.long)

@@ -12,8 +12,10 @@ from distilkit.distillation import losses
 from distilkit.distillation.activations import Activations
 from distilkit.distillation.layer_matching import LayerMatching
 from distilkit.encoders.forward import Batch, mean_over_windows, required_inputs
+from distilkit.tasks.tagging import LOST, PLACES, TAGS
 from distilkit.training.objective import Fractions, Objective
 
+TARGETS = {"span": "start_positions", "tokens": TAGS}
 PADDING_LOGIT = -1e4  # Not -inf: the KL divergence of two -inf logits is NaN.
 
 
@@ -26,6 +28,7 @@ class TaskLoss(Objective):
     | multi-label    | binary cross-entropy            | binary KL, with temperature               |
     | regression     | squared error                   | squared error                             |
     | span           | cross-entropy, mean of two ends | KL, with temperature, mean of two ends    |
+    | tokens         | cross-entropy, mean over words  | KL, with temperature, mean over words     |
 
     The default weights and temperature are those of DistilBERT's script for SQuAD (run_squad_w_distillation.py).
     Unlike there, padding takes no share of the probabilities of a span.
@@ -61,9 +64,13 @@ class TaskLoss(Objective):
         self.alpha_task, self.alpha_ce, self.temperature = alpha_task, alpha_ce, temperature
 
     def token_counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the number of `rows` (not of windows) and, if layers are compared, of `tokens` without padding."""
-        targets = batch["start_positions" if self.kind == "span" else "labels"]
-        counts = {"rows": targets.new_tensor(len(targets)).float()}
+        """Return the number of `rows` (not of windows) and, if layers are compared, of `tokens` without padding.
+
+        For a token task, `rows` are the words that have a token.
+        """
+        targets = batch[TARGETS.get(self.kind, "labels")]
+        words = (batch[PLACES] != LOST).sum().clamp(min=1) if self.kind == "tokens" else None
+        counts = {"rows": (targets.new_tensor(len(targets)) if words is None else words).float()}
         if self.layer_matching:
             mask, ids = batch.get("attention_mask"), batch["input_ids"]
             counts["tokens"] = counts["rows"].new_tensor(ids.numel()) if mask is None else mask.sum().float()
@@ -78,6 +85,7 @@ class TaskLoss(Objective):
     def forward(self, batch: Batch, fractions: Fractions | None = None) -> dict[str, Tensor]:
         """Return `loss` and its terms for a batch of inputs (B, T) and targets (B,) or (B, C).
 
+        Targets of a token task are tags of words (B, W), with `places` (B, W), the first token of each word.
         Terms are `task` and, with a teacher, `ce` and those of `layer_weights`. A batch with `owners` (W,) has windows
         (W, T) as inputs. The logits of a row are then the mean over its windows. `fractions` are this micro-batch's
         shares of the rows and tokens of an update.
@@ -91,7 +99,7 @@ class TaskLoss(Objective):
             return {"loss": task, "task": task}
         with torch.no_grad(), self._record(self.teacher, 1) as theirs:
             target = self._logits(self.teacher, batch, self.teacher_inputs, self.prefix)
-        ce = self._teacher_loss(logits, target) * row_fraction
+        ce = self._teacher_loss(logits, target, batch) * row_fraction
         loss, terms = self.alpha_task * task + self.alpha_ce * ce, {"task": task, "ce": ce}
         if self.layer_matching:
             compared = self.layer_matching.compare(ours, theirs, batch.get("tokens"), batch.get("attention_mask"))
@@ -104,9 +112,12 @@ class TaskLoss(Objective):
         return self.layer_matching.record(model, side) if self.layer_matching else nullcontext(Activations({}, {}))
 
     def _logits(self, model: PreTrainedModel, batch: Batch, names: tuple[str, ...], prefix: str = "") -> list[Tensor]:
-        """Return the logits (B, C), or for spans those of start and end (B, T), very low at padding."""
+        """Return the logits (B, C), of words (B, W, C), or of start and end (B, T), very low at padding."""
         inputs = {name: batch[prefix + name] for name in names}
         output = model(**inputs, **required_inputs(model, inputs["input_ids"]))
+        if self.kind == "tokens":
+            places = batch[prefix + PLACES].clamp(min=0).unsqueeze(2)  # (B, W, 1)
+            return [output.logits.float().take_along_dim(places, dim=1)]
         if self.kind != "span":
             logits, owners = output.logits.float(), batch.get(f"{prefix}owners")
             return [logits if owners is None else mean_over_windows(logits, owners, len(batch["labels"]))]
@@ -116,6 +127,10 @@ class TaskLoss(Objective):
         return [logits.float().masked_fill(padding, PADDING_LOGIT) for logits in ends]
 
     def _task_loss(self, logits: list[Tensor], batch: Batch) -> Tensor:
+        if self.kind == "tokens":
+            words = batch[PLACES] != LOST  # (B, W)
+            summed = F.cross_entropy(logits[0][words], batch[TAGS][words], reduction="sum")
+            return summed / words.sum().clamp(min=1)
         if self.kind == "span":
             targets = (batch["start_positions"], batch["end_positions"])
             each = [F.cross_entropy(end, target) for end, target in zip(logits, targets, strict=True)]
@@ -126,7 +141,11 @@ class TaskLoss(Objective):
             return F.binary_cross_entropy_with_logits(logits[0], batch["labels"].float())
         return F.cross_entropy(logits[0], batch["labels"])
 
-    def _teacher_loss(self, logits: list[Tensor], target: list[Tensor]) -> Tensor:
+    def _teacher_loss(self, logits: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
+        if self.kind == "tokens":
+            words = (batch[PLACES] != LOST) & (batch[self.prefix + PLACES] != LOST)  # (B, W)
+            ours, theirs = logits[0][words], target[0][words][:, self.order]
+            return losses.kl(ours, theirs, self.temperature) if len(ours) else ours.sum()
         if self.kind == "regression":
             return F.mse_loss(logits[0], target[0])
         if self.kind == "multi-label":

@@ -14,6 +14,7 @@ from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.evaluation import calibration, metrics
 from distilkit.evaluation.calibration import Bin
+from distilkit.evaluation.embeddings import compare_embeddings
 from distilkit.evaluation.paired_outputs import (
     Opened,
     Pair,
@@ -36,6 +37,7 @@ EXAMPLES_PER_SLICE = 5
 AGREEMENT_METRICS = (
     *("agreement", "agreement/kl", "agreement/confidence", "agreement/teacher_confidence", "agreement/ece"),
     *("agreement/teacher_ece", "agreement/tokens", "agreement/texts"),
+    *("agreement/cosine", "agreement/neighbours"),
     *("difference", "difference/pearson", "difference/spearmanr", "difference/texts"),
 )
 SLICE_WORDS = {  # words of the metrics that depend on the text: slices and bins of confidence
@@ -94,6 +96,9 @@ def write_files(options: EvalOptions, examples: list[dict[str, Any]], curves: di
 def run_pair(pair: Pair, options: EvalOptions) -> PairedOutputs:
     """Open a checkpoint and its teacher and run both on the text."""
     documents = corpus.read_documents(str(options.agreement))
+    texts = [text for text in documents["text"] if text and text.strip()] if pair.head != "masked-lm" else []
+    if pair.head == "encoder":
+        return compare_embeddings(pair.student, pair.teacher, texts, options)
     student, teacher = pair.open()
     limits = [limit for opened in (student, teacher) if (limit := checkpoint.max_tokens(opened.model)) is not None]
     length = min([options.max_length or trained_length(pair.student), *limits])
@@ -104,7 +109,6 @@ def run_pair(pair: Pair, options: EvalOptions) -> PairedOutputs:
         batches = Batches(blocks, collate, batch_size=options.batch_size, seed=0)
         outputs = compare_at_masked_tokens(student.model, teacher.model, student.tokenizer, batches)
     else:
-        texts = [text for text in documents["text"] if text and text.strip()]
         outputs = _run_classifiers(student, teacher, texts, length, options.batch_size)
     values = outputs.confidences or outputs
     for name, side in ((pair.student, values.student), (pair.teacher, values.teacher)):
@@ -161,6 +165,8 @@ def _overall_agreement(outputs: PairedOutputs, bins: dict[str, list[Bin]]) -> di
 
 
 def _difference_metrics(outputs: PairedOutputs) -> dict[str, float]:
+    if outputs.overall:
+        return {"difference": float(outputs.disagreements.mean()), **outputs.overall}
     correlations = (metrics.compute(name, outputs.student, outputs.teacher) for name in ("pearson", "spearmanr"))
     related = {f"difference/{name}": value for values in correlations for name, value in values.items()}
     return {"difference": float(outputs.disagreements.mean()), **related}

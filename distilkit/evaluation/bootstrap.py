@@ -8,6 +8,8 @@ from scipy import stats
 
 from distilkit.evaluation import metrics
 from distilkit.evaluation.predictions import Predictions, SpanPredictions
+from distilkit.evaluation.ranking import RankingPredictions
+from distilkit.evaluation.tags import TagPredictions
 
 RESAMPLES = 2000
 BATCH_WEIGHTS = 4_000_000  # weights (samples times rows) in memory at once
@@ -48,7 +50,11 @@ def draw_weights(count: int, prefix: str, seed: int, batch_weights: int = BATCH_
 def make_scorer(predictions: Predictions) -> Callable[[np.ndarray], Scores]:
     """Return a function from row weights (B, N) to the metrics of the weighted rows, {metric: (B,)}."""
     if isinstance(predictions, SpanPredictions):
-        return _mean_scorer(predictions)
+        return _span_scorer(predictions)
+    if isinstance(predictions, RankingPredictions):
+        return _mean_scorer(predictions.values(), predictions.task.metrics)
+    if isinstance(predictions, TagPredictions):
+        return _tag_scorer(predictions)
     assert predictions.labels is not None
     if predictions.task.kind == "regression":
         x, y = predictions.predicted.astype(float), predictions.labels.astype(float)
@@ -59,15 +65,20 @@ def make_scorer(predictions: Predictions) -> Callable[[np.ndarray], Scores]:
     return _count_scorer(predictions.predicted, predictions.labels, predictions.task.metrics)
 
 
-def _mean_scorer(predictions: SpanPredictions) -> Callable[[np.ndarray], Scores]:
+def _span_scorer(predictions: SpanPredictions) -> Callable[[np.ndarray], Scores]:
     """Score spans: their metrics are means over questions."""
     version = 2 if predictions.task.name == "squad_v2" else 1
     values = metrics.squad_values(predictions.final_answers(), predictions.golds, version=version)
     table = 100.0 * np.array([values[key] for key in predictions.golds])  # (N, 2)
+    return _mean_scorer(table, ("exact_match", "f1"))
+
+
+def _mean_scorer(table: np.ndarray, names: Sequence[str]) -> Callable[[np.ndarray], Scores]:
+    """Score rows by the means of their values (N, metrics)."""
 
     def score(weights: np.ndarray) -> Scores:
         means = weights @ table / weights.sum(axis=1, keepdims=True)
-        return {"exact_match": means[:, 0], "f1": means[:, 1]}
+        return dict(zip(names, means.T, strict=True))
 
     return score
 
@@ -96,6 +107,22 @@ def _count_scorer(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str
     return score
 
 
+def _tag_scorer(predictions: TagPredictions) -> Callable[[np.ndarray], Scores]:
+    """Score tags from the counts of entities in each sentence: predicted, true, and both."""
+    counts, words = predictions.counts()
+    table, names = np.concatenate([*counts, words], axis=1), predictions.task.metrics
+
+    def score(weights: np.ndarray) -> Scores:
+        *by_type, right = np.split(weights @ table, np.arange(1, 4) * counts[0].shape[1], axis=1)
+        predicted, true, both = (count.sum(axis=1) for count in by_type)
+        found = {"accuracy": right[:, 0] / np.maximum(right[:, 1], 1), "f1": f1(predicted, true, both)}
+        found |= {"precision": both / np.maximum(predicted, 1), "recall": both / np.maximum(true, 1)}
+        found["f1_macro"] = _mean_f1(*by_type, present_only=True)
+        return {name: found[name] for name in names}
+
+    return score
+
+
 def f1(predicted: np.ndarray, true: np.ndarray, both: np.ndarray) -> np.ndarray:
     """Return F1 = 2 · both / (predicted + true) of counts, 0 for a class that is neither predicted nor true."""
     score: np.ndarray = 2 * both / np.maximum(predicted + true, 1)
@@ -105,7 +132,7 @@ def f1(predicted: np.ndarray, true: np.ndarray, both: np.ndarray) -> np.ndarray:
 def _mean_f1(predicted: np.ndarray, true: np.ndarray, both: np.ndarray, *, present_only: bool) -> np.ndarray:
     """Return the mean F1 over classes: those in the sample or, as in scikit-learn for multi-label tasks, all."""
     present = (predicted + true > 0) | (not present_only)
-    mean: np.ndarray = (f1(predicted, true, both) * present).sum(axis=1) / present.sum(axis=1)
+    mean: np.ndarray = (f1(predicted, true, both) * present).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
     return mean
 
 

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from datasets import Dataset
@@ -9,7 +11,7 @@ from datasets import Dataset
 from distilkit.evaluation import metrics
 from distilkit.record import FAILURES, NO_BETTER, MetricName
 from distilkit.tasks.catalogue import Task
-from distilkit.tasks.labels import label_to_target
+from distilkit.tasks.labels import label_to_target, marks_entities
 
 
 def failure_of(names: Iterable[str]) -> str:
@@ -31,9 +33,12 @@ def mark_failure(task: Task, rows: Dataset, scores: Mapping[str, float]) -> dict
 
 def constant_score(task: Task, labels: Iterable[Any]) -> float:
     """Return the headline score of predicting the most frequent label (of a multi-label task: set) for every row."""
+    if task.kind == "regression" or (task.kind == "tokens" and marks_entities(task.labels)):
+        return 0.0  # correlation, or no entity
+    if task.kind == "tokens":
+        labels = chain.from_iterable(labels)
+        task = replace(task, kind="classification")
     targets = [label_to_target(task, label) for label in labels]
-    if task.kind == "regression":
-        return 0.0  # correlation
     keys = [tuple(target) if isinstance(target, list) else target for target in targets]
     answer = targets[keys.index(Counter(keys).most_common(1)[0][0])]
     return metrics.compute(task.metrics[0], [answer] * len(targets), targets)[task.metrics[0]]

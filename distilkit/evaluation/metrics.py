@@ -1,4 +1,4 @@
-"""The metrics of GLUE and SQuAD as evaluate.Metric classes that need no network."""
+"""The metrics of GLUE, SQuAD and entities as evaluate.Metric classes that need no network."""
 
 import functools
 import re
@@ -11,6 +11,7 @@ import evaluate
 import numpy as np
 from datasets import Features, List, Value
 from scipy import stats
+from seqeval.metrics import sequence_labeling as seqeval
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from distilkit.errors import DistilkitError
@@ -98,7 +99,33 @@ class SquadV2(Squad):
     form: ClassVar[dict[str, Any]] = {**Squad.form, NULL_ODDS: Value("float64")}
 
 
-CLASSES |= {"squad": Squad, "squad_v2": SquadV2}
+class Entities(evaluate.Metric):  # type: ignore[misc]
+    """Precision, recall and F1 of entities as seqeval gives them, over all and by type, and the accuracy of words."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        tags = List(Value("string"))
+        features = Features({"predictions": tags, "references": tags})
+        return evaluate.MetricInfo(description="seqeval", citation="", features=features)
+
+    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
+        def scores(average: str | None) -> Any:
+            return seqeval.precision_recall_fscore_support(references, predictions, average=average, zero_division=0)
+
+        types = sorted({kind for rows in (references, predictions) for kind, _, _ in seqeval.get_entities(rows)})
+        precision, recall, f1_score, _ = scores("micro")
+        found = {"f1": f1_score, "precision": precision, "recall": recall}
+        found["accuracy"] = seqeval.accuracy_score(references, predictions)
+        for kind, *values in zip(types, *scores(None), strict=True):
+            name = re.sub(r"[\s/<>=]+", "_", kind)  # characters with a meaning in the names of metrics
+            found |= {
+                f"{metric}/{name}": value
+                for metric, value in zip(("precision", "recall", "f1"), values[:3], strict=True)
+            }
+            found[f"f1/{name}/count"] = values[3]
+        return {name: float(value) for name, value in found.items()}
+
+
+CLASSES |= {"squad": Squad, "squad_v2": SquadV2, "entities": Entities}
 
 
 def compute(name: str, predictions: Any, references: Any, **options: Any) -> dict[str, float]:

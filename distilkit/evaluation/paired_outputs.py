@@ -5,7 +5,7 @@ Masked-LM models are compared at masked tokens, classifiers and regression model
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +54,7 @@ class PairedOutputs:
     slices: Slices
     show: Callable[[int], dict[str, Any]]
     unit: str
+    overall: dict[str, float] = field(default_factory=dict)  # metrics over all items
 
     @property
     def disagreements(self) -> Array:
@@ -224,16 +225,19 @@ def find_teacher(name: str, against: str | None) -> Pair:
     """
     mine = checkpoint.open_config(name)
     head = checkpoint.head_of(name)
-    if head not in ("masked-lm", "sequence-classification"):
+    if head not in ("masked-lm", "sequence-classification", "encoder"):
         raise DistilkitError(
-            f"'{name}' has the head {head}, but --agreement compares masked-LM models and classifiers: use --task"
+            f"'{name}' has the head {head}, but --agreement compares masked-LM models, classifiers and sentence "
+            "encoders: use --task"
         )
     if getattr(mine, "problem_type", None) == "multi_label_classification":
         raise DistilkitError(
             f"'{name}' predicts several labels per text, but --agreement compares a single one: use --task"
         )
     _check_single_text(name)
-    teacher = against or remembered_teacher(name, ("init", "distill") if head == "masked-lm" else ("finetune",))
+    teacher = against or remembered_teacher(
+        name, ("finetune",) if head == "sequence-classification" else ("init", "distill")
+    )
     if teacher is None:
         raise DistilkitError(f"'{name}' has no recorded teacher: specify one with --against")
     theirs = checkpoint.head_of(teacher)

@@ -19,11 +19,13 @@ from distilkit.data.readers import open_file
 from distilkit.encoders.forward import input_names, mean_over_windows, required_inputs
 from distilkit.errors import DistilkitError, DivergedError
 from distilkit.evaluation import metrics
+from distilkit.evaluation.ranking import RankingPredictions
+from distilkit.evaluation.tags import TagPredictions
 from distilkit.files import write_text
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.progress import track
 from distilkit.record import COLLAPSED, json_text
-from distilkit.tasks import encoding, labels, squad
+from distilkit.tasks import encoding, labels, squad, tagging
 from distilkit.tasks.catalogue import Task
 from distilkit.training.devices import device
 
@@ -39,7 +41,8 @@ class LabelPredictions:
     def score(self) -> dict[str, float]:
         """Return the task's metrics and, if the predictions are collapsed(), the mark for it."""
         assert self.labels is not None
-        values = {COLLAPSED: 1.0} if collapsed(self.predicted, self.labels) else {}
+        fails = not self.task.zero_shot and collapsed(self.predicted, self.labels)  # cosines have another scale
+        values = {COLLAPSED: 1.0} if fails else {}
         for metric in self.task.metrics:
             values |= metrics.compute(metric, self.predicted.tolist(), self.labels.tolist())
         return values
@@ -108,7 +111,7 @@ class SpanPredictions:
             write_text(directory / "null_odds.json", json_text(finite) + "\n")
 
 
-Predictions = LabelPredictions | SpanPredictions
+Predictions = LabelPredictions | SpanPredictions | TagPredictions | RankingPredictions
 
 
 def collapsed(predicted: np.ndarray, labels: np.ndarray) -> bool:
@@ -177,6 +180,8 @@ def predict(
     model.eval().to(device())
     if task.kind == "span":
         return _predict_spans(model, tokenizer, task, rows, options, name)
+    if task.kind == "tokens":
+        return _predict_tags(model, tokenizer, task, rows, options, order, name)
     inputs = input_names(model)
     length = encoding.window_length(task, options, model)
     encoded = encoding.encode(rows, task, tokenizer, inputs, length, options.long)
@@ -220,6 +225,28 @@ def _predict_spans(
     texts, odds = squad.best_answers(rows, windows, spans.numpy())
     golds = {row["id"]: row["answers"]["text"] for row in rows.select_columns(["id", "answers"])}
     return SpanPredictions(task, texts, golds, odds, options.null_threshold if task.name == "squad_v2" else None)
+
+
+def _predict_tags(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    rows: Dataset,
+    options: EvalOptions | FinetuneOptions,
+    order: list[int] | None,
+    name: str,
+) -> TagPredictions:
+    inputs = input_names(model)
+    encoded = tagging.encode(rows, task, tokenizer, inputs, encoding.window_length(task, options, model))
+    places: list[list[int]] = encoded[tagging.PLACES][:]
+    predicted = [list(row) for row in places]
+    for numbers, output in forward(model, tokenizer, encoded, inputs, options.batch_size, task.name):
+        logits = output["logits"].float().cpu()
+        _check_finite(name, logits)
+        best = logits[..., order or slice(None)].argmax(dim=2).tolist()  # (B, T)
+        for number, tags in zip(numbers.tolist(), best, strict=True):
+            predicted[number] = [tagging.LOST if place == tagging.LOST else tags[place] for place in places[number]]
+    return TagPredictions(task, predicted, encoded[tagging.TAGS][:])
 
 
 @torch.inference_mode()

@@ -11,13 +11,22 @@ from distilkit.encoders import checkpoint
 from distilkit.evaluation.agreement import AGREEMENT_METRICS
 from distilkit.evaluation.predictions import Predictions, SpanPredictions, predict, read_span_predictions
 from distilkit.evaluation.retention import Result
+from distilkit.evaluation.tags import TagPredictions
 from distilkit.files import is_exported
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.progress import is_first_process, warn
 from distilkit.record import COLLAPSED
 from distilkit.runtimes.exported import open_model
-from distilkit.tasks import encoding, labels
-from distilkit.tasks.catalogue import HEADS, METRICS, Task, averages, glue_average_tasks, with_training_settings
+from distilkit.tasks import encoding, labels, tagging
+from distilkit.tasks.catalogue import (
+    HEADS,
+    METRICS,
+    WORD_METRICS,
+    Task,
+    averages,
+    glue_average_tasks,
+    with_training_settings,
+)
 from distilkit.tasks.rows import read_tests, read_validation
 
 
@@ -56,6 +65,9 @@ def score_checkpoint(
         predictions, scores = predictions | found, scores | metrics_of(found)
         if f"{task.name}/{COLLAPSED}" in scores:
             warn(f"'{path}' predicts the same label for every row of {task.name}")
+        for each in found.values():
+            if isinstance(each, TagPredictions):
+                tagging.warn_if_lost(each.predicted, task.name, tagging.SCORED)
         if out and is_first_process():
             write_predictions(out, labelled, found)
         for file, rows in tests.items():
@@ -101,7 +113,7 @@ def score_names(chosen: Sequence[Task]) -> list[str]:
 def possible_metrics(task: Task) -> Iterable[str]:
     """Return the metrics of a task; for a custom one those of all kinds of labels."""
     if task.name == "custom":
-        return dict.fromkeys(metric for metrics in METRICS.values() for metric in metrics)
+        return dict.fromkeys(metric for metrics in (*METRICS.values(), WORD_METRICS) for metric in metrics)
     if task.name != "squad_v2":
         return task.metrics
     parts = [f"{part}_{metric}" for part in ("has_answer", "no_answer", "best") for metric in task.metrics]
@@ -143,11 +155,13 @@ def open_for_task(path: str, task: Task, options: EvalOptions, trained: str | No
 
     The settings of the training are those of `trained`, if given, instead of the checkpoint's.
     """
-    model = open_model(path, HEADS[task.kind])
+    labelled = task
+    if task.name == "custom":
+        labelled = labels.labels_from_model(task, checkpoint.open_config(path), options.kind)
+    model = open_model(path, HEADS[labelled.kind])
     tokenizer = checkpoint.open_tokenizer(path, None if is_exported(path) else model, needs=["pad"])
-    labelled = labels.labels_from_model(task, model.config, options.kind) if task.name == "custom" else task
     order = labels.label_order(labelled, model.config, path)
-    return Opened(model, tokenizer, labelled, order, with_training_settings(task, options, trained or path))
+    return Opened(model, tokenizer, labelled, order, with_training_settings(labelled, options, trained or path))
 
 
 def write_predictions(out: Path, task: Task, predictions: Mapping[str, Predictions]) -> None:

@@ -12,28 +12,35 @@ from distilkit.options.training import CommonOptions, TeacherOptions, TrainOptio
 TaskName = Literal[
     "cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli", "glue", "squad", "squad_v2", "imdb", "custom"
 ]
+ScoredTaskName = Literal[
+    "cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli", "glue", "squad", "squad_v2", "imdb", "custom",
+    "sts", "retrieval",
+]  # fmt: skip
 AS_TRAINED = "(default: {}; eval: as the model was trained)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TaskOptions(CommonOptions, panel="Task"):
-    task: TaskName | None = option("Task; glue stands for all nine GLUE tasks, custom for your own rows.")
+    task: ScoredTaskName | None = option("Task; glue stands for all nine GLUE tasks, custom for your own rows.")
     data: Path | None = option(
         "Folder with train.* and validation.* (jsonl, tsv, csv, .gz too, or parquet). For --task custom also a hub "
-        "data set name[:config] (default: the task's hub data set).",
+        "data set name[:config], for sts and retrieval also a file (default: the task's hub data set).",
         None,
         metavar="DIR",
         is_path=True,
         panel="Input and output",
     )
-    text: tuple[str, ...] | None = option("Text column or columns, for --task custom.", None, metavar="COL[,COL]")
+    text: tuple[str, ...] | None = option(
+        "Text column or columns, for --task custom (default: tokens with --kind tokens).", None, metavar="COL[,COL]"
+    )
     label: str | None = option(
-        "Label column, for --task custom: names, numbers or lists of names; or several columns of 0 and 1.",
+        "Label column, for --task custom: names, numbers or lists of names; or several columns of 0 and 1 "
+        "(default: ner_tags with --kind tokens).",
         None,
         metavar="COL[,COL]",
     )
-    kind: Literal["classification", "multi-label", "regression"] | None = option(
-        "Label type for --task custom: one class, several classes, or a number "
+    kind: Literal["classification", "multi-label", "regression", "tokens"] | None = option(
+        "Label type for --task custom: one class, several classes, a number, or a tag for each word "
         + AS_TRAINED.format("inferred from the rows"),
         None,
     )
@@ -82,7 +89,7 @@ FOR_TEACHER = ("alpha_ce", "alpha_task", "alpha_hidden", "alpha_attention", "hid
 FOR_MODELS = ("max_length", "stride", "n_best", "max_answer_length")
 FOR_TASKS = (
     *("data", "text", "label", "kind", "long", "stride", "n_best", "max_answer_length", "null_threshold"),
-    *("control", "predictions", "null_odds", "write_predictions"),
+    *("control", "predictions", "null_odds", "write_predictions", "passages_from"),
 )
 
 
@@ -110,6 +117,7 @@ class FinetuneOptions(
     )
 
     model: str = argument("Checkpoint to train: a directory or a hub id.", "MODEL")
+    task: TaskName | None = option("Task; glue stands for all nine GLUE tasks, custom for your own rows.", panel="Task")
     output: Path = option(
         "Directory to write the trained model to.", short="-o", metavar="DIR", panel="Input and output"
     )
@@ -174,8 +182,9 @@ class EvalOptions(TaskOptions, panel="Comparison"):
         "[MODEL…]",
         (),
     )
-    task: TaskName | None = option(
-        "Task; glue stands for all nine GLUE tasks, custom for your own rows.",
+    task: ScoredTaskName | None = option(
+        "Task; glue stands for all nine GLUE tasks, custom for your own rows. For sentence encoders: sts, the "
+        "similarity of text pairs, and retrieval, which passages answer a query.",
         None,
         required_unless="agreement",
         panel="Task",
@@ -210,6 +219,12 @@ class EvalOptions(TaskOptions, panel="Comparison"):
         None,
         metavar="DIR",
         panel="Input and output",
+    )
+    passages_from: str | None = option(
+        "Encoder of the passages for --task retrieval, for example the teacher (default: each MODEL itself).",
+        None,
+        metavar="MODEL",
+        is_path=True,
     )
     agreement: str | None = option(
         "Text without labels on which to compare checkpoints with their teacher. Same formats as for distill. "
@@ -253,6 +268,7 @@ class EvalOptions(TaskOptions, panel="Comparison"):
         if not self.task:
             yield from self.unused(FOR_TASKS, "requires --task: give one, or remove it")
             return
+        yield from self._rules_of_retrieval()
         if self.control and not self.against:
             yield "--control requires a teacher: give one as --against"
         if self.null_odds and not (self.predictions and self.task == "squad_v2"):
@@ -263,6 +279,14 @@ class EvalOptions(TaskOptions, panel="Comparison"):
             yield "no MODEL: give one or more, or a SQuAD prediction file as --predictions"
         if self.predictions:
             yield from self._rules_of_predictions()
+
+    def _rules_of_retrieval(self) -> Iterator[str]:
+        if self.passages_from and self.task != "retrieval":
+            yield f"--passages-from requires --task retrieval, not {self.task}: remove it"
+        if self.task == "retrieval" and not self.data:
+            yield "--task retrieval requires --data: a file of pairs, SQuAD's JSON, or a folder of BEIR"
+        if self.task == "retrieval" and self.label:
+            yield "--label does not apply to --task retrieval: remove it"
 
     def _rules_of_predictions(self) -> Iterator[str]:
         if self.models or self.against:

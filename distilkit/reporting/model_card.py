@@ -18,7 +18,7 @@ from distilkit.reporting.provenance import Step, machines, seeds, training_secon
 from distilkit.reporting.render import fill
 from distilkit.reporting.summary import description, display_name, task_retention, tiles
 from distilkit.reporting.tables import headline_metrics, overview, sort_by_task
-from distilkit.tasks.catalogue import HUB_TASKS, TASKS
+from distilkit.tasks.catalogue import HUB_TASKS, TASKS, Task
 from distilkit.wording import metric_name, task_name
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -129,7 +129,13 @@ def pipeline(model: Model) -> str | None:
     if last.command != "finetune":
         return PIPELINES.get(last.environment.get("head", "masked-lm"))
     task = TASKS.get(str(last.config.get("task")))
-    return HUB_TASKS[task.kind] if task else "text-classification"
+    return hub_task(task, last)
+
+
+def hub_task(task: Task | None, done: Record | None) -> str:
+    """Return the hub's name of a task; of a custom one by the kind of its labels."""
+    kind = done.config.get("kind") if done else None
+    return HUB_TASKS[task.kind if task else "tokens" if kind == "tokens" else "classification"]
 
 
 def eval_results(model: Model) -> Iterator[EvalResult]:
@@ -143,7 +149,7 @@ def eval_results(model: Model) -> Iterator[EvalResult]:
         name = metric_name(metric)
         if math.isfinite(value):
             yield EvalResult(
-                task_type=HUB_TASKS[row.kind] if row else "text-classification",
+                task_type=hub_task(row, tuned),
                 dataset_type=row.dataset if row else own,
                 dataset_name=task_name(task) if row else own,
                 dataset_config=row.subset if row else None,

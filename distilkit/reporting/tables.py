@@ -10,7 +10,13 @@ from distilkit.tasks.catalogue import TASKS
 from distilkit.wording import DISPLAY_NAMES, describe_setting, metric_name, task_name
 
 MAX_WIDE_TASKS = 2  # with more tasks, columns are narrow and plots show means
-OTHER_METRICS = ("average", "f1_micro", "accuracy", "pearson")  # GLUE's, and a custom task's headline of each kind
+OTHER_METRICS = (
+    "average",
+    "f1_micro",
+    "f1",
+    "accuracy",
+    "pearson",
+)  # GLUE's, and a custom task's headline of each kind
 
 
 class Cell(NamedTuple):

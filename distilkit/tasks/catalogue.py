@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
+from distilkit.data.conll import TAGS, WORDS
 from distilkit.encoders.contents import Head
 from distilkit.errors import DistilkitError
 from distilkit.options.spec import flag
@@ -13,24 +14,30 @@ from distilkit.record import read_biography
 
 C = TypeVar("C", EvalOptions, FinetuneOptions)
 V = TypeVar("V", bound=Any)
-Kind = Literal["classification", "multi-label", "regression", "span"]
+Kind = Literal["classification", "multi-label", "regression", "span", "tokens", "retrieval"]
 HEADS: dict[Kind, Head] = {
     "classification": "sequence-classification",
     "multi-label": "sequence-classification",
     "regression": "sequence-classification",
     "span": "question-answering",
+    "tokens": "token-classification",
+    "retrieval": "encoder",
 }
 HUB_TASKS: dict[Kind, str] = {  # names of the kinds on the hub, in model cards
     "classification": "text-classification",
     "multi-label": "text-classification",
     "regression": "text-classification",
     "span": "question-answering",
+    "tokens": "token-classification",
+    "retrieval": "sentence-similarity",
 }
 METRICS: dict[Kind, tuple[str, ...]] = {  # of a custom task
     "classification": ("accuracy", "f1_macro"),
     "multi-label": ("f1_micro", "f1_macro", "accuracy"),
     "regression": ("pearson", "spearmanr"),
+    "tokens": ("f1", "precision", "recall", "accuracy"),  # of entities; accuracy of words
 }
+WORD_METRICS = ("accuracy", "f1_macro")  # of tags that mark no entities, such as parts of speech
 SPAN_OPTIONS = ("stride", "n_best", "max_answer_length", "null_threshold")
 TASK_SETTINGS = ("batch_size", "max_length", "long", *SPAN_OPTIONS)  # options with a default per task
 
@@ -51,6 +58,7 @@ class Task:
     splits: tuple[tuple[str, str], ...] = ()  # (metric prefix, validation split); the task's own first
     tests: tuple[tuple[str, str, str], ...] = ()  # (file for GLUE's leaderboard, subset, split)
     fallback: str = ""  # the split to score if there is no validation split
+    zero_shot: bool = False  # scored by the embeddings of a sentence encoder, without training
     leaderboard_names: bool = False  # GLUE's leaderboard expects label names, not ids
     # Defaults of options. GLUE's are those of transformers' run_glue.py (README of examples/pytorch/
     # text-classification). Devlin et al. 2018 (section 4.1) also use 32 rows and 3 epochs; 2e-5 is one of the four
@@ -131,6 +139,25 @@ TASKS["imdb"] = Task(
     epochs=4.0,
     max_length=512,
 )
+TASKS["sts"] = Task(
+    "sts",
+    "regression",
+    ("sentence1", "sentence2"),
+    ("spearmanr", "pearson"),
+    dataset="nyu-mll/glue",
+    subset="stsb",
+    splits=(("sts", "validation"),),
+    fallback="test",
+    zero_shot=True,
+)
+TASKS["retrieval"] = Task(
+    "retrieval",
+    "retrieval",
+    ("query", "passage"),
+    ("ndcg_at_10", "mrr_at_10", "recall_at_1", "recall_at_10"),
+    splits=(("retrieval", "test"),),
+    zero_shot=True,
+)
 HUB_NAME = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?::([\w.-]+))?")
 
 
@@ -145,6 +172,9 @@ def resolve(options: TaskOptions) -> list[Task]:
         raise DistilkitError("no task: name one with --task")
     if options.task == "custom":
         return [_custom_task(options)]
+    task = TASKS.get(options.task)
+    if task and task.zero_shot:
+        return [_with_columns(task, options)]
     if options.text or options.label or options.kind:
         raise DistilkitError(f"--text, --label and --kind require --task custom, not {options.task}: remove them")
     if options.task == "glue":
@@ -152,15 +182,26 @@ def resolve(options: TaskOptions) -> list[Task]:
     return [TASKS[options.task]]
 
 
+def _with_columns(task: Task, options: TaskOptions) -> Task:
+    """Return a zero-shot task with the columns that were given."""
+    if options.kind or options.long:
+        raise DistilkitError(f"--kind and --long do not apply to --task {task.name}: remove them")
+    if options.text and len(options.text) != 2:
+        raise DistilkitError(f"--text takes two columns for --task {task.name}: give both")
+    return replace(task, text=options.text or task.text, label=options.label or task.label)
+
+
 def _custom_task(options: TaskOptions) -> Task:
-    if not options.text or len(options.text) > 2 or not options.label or options.data is None:
+    tokens = options.kind == "tokens"
+    text, label = options.text or (tokens and (WORDS,)), options.label or (tokens and TAGS)
+    if not text or len(text) > 2 or not label or options.data is None:
         raise DistilkitError(
             "--task custom requires --data, --label and one or two --text columns: add what is missing"
         )
-    task = Task(
-        "custom", "classification", options.text, METRICS["classification"], label=options.label,
-        splits=(("custom", "validation"),), fallback="test",
-    )  # fmt: skip
+    if tokens and len(text) > 1:
+        raise DistilkitError("--kind tokens takes one --text column, with the words of a sentence: give one")
+    kind: Kind = "tokens" if tokens else "classification"
+    task = Task("custom", kind, text, METRICS[kind], label=label, splits=(("custom", "validation"),), fallback="test")
     name = HUB_NAME.fullmatch(str(options.data))
     if options.data.exists() or name is None:
         return task
@@ -194,6 +235,8 @@ def _fill_settings(task: Task, options: C, trained: dict[str, Any]) -> C:
     for name in SPAN_OPTIONS:
         if task.kind != "span" and given[name] is not None:
             raise DistilkitError(f"{flag(name)} requires --task squad or squad_v2, not {task.name}: remove it")
+    if values["long"] != "head" and task.kind == "tokens":
+        raise DistilkitError(f"--long {values['long']} does not fit --kind tokens: remove it, or split long sentences")
     if values["long"] != "head" and len(task.text) > 1:
         raise DistilkitError(
             f"--long {values['long']} requires a task with one text column, but {task.name} has two: remove --long"

@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, List, Value
 from distilkit.errors import DistilkitError
 from distilkit.tasks.catalogue import Task
 from distilkit.tasks.columns import wrong_answers
-from distilkit.tasks.labels import describe_labels, label_to_target
+from distilkit.tasks.labels import describe_labels, label_id, label_to_target
 
 TEXT_DTYPES = ("string", "large_string")
 
@@ -35,7 +35,9 @@ def check_columns(rows: Dataset, task: Task, source: str, *, labelled: bool = Tr
             raise _empty_cell(source, column, number)
     for column in task.text if task.kind == "span" else (*task.text, *label):
         feature = rows.features[column]
-        is_list = task.name == "custom" and column == task.label and isinstance(feature, List)
+        is_list = (
+            task.name == "custom" and isinstance(feature, List) and (column == task.label or task.kind == "tokens")
+        )
         if not isinstance(feature.feature if is_list else feature, (Value, ClassLabel)):
             raise DistilkitError(
                 f"column '{column}' in '{source}' holds nested values: use a column of plain text or numbers"
@@ -86,12 +88,28 @@ def _check_answers(rows: Dataset, source: str) -> None:
             raise DistilkitError(f"'{source}' has an answer without text or start in question '{key}': fix the file")
 
 
+def check_words(rows: Dataset, task: Task, source: str) -> None:
+    """Raise DistilkitError if a sentence is no list of words, or does not have a tag for each word."""
+    (words,) = task.text
+    for column in (words, task.label):
+        if not isinstance(rows.features[column], List):
+            raise DistilkitError(
+                f"'{source}' has no lists in '{column}', but --kind tokens requires them: check --text and --label"
+            )
+    lengths = (pc.list_value_length(rows.data.column(column)).to_pylist() for column in (words, task.label))
+    for number, (count, tags) in enumerate(zip(*lengths, strict=True), 1):
+        if count != tags:
+            raise DistilkitError(
+                f"'{source}' has {count} words but {tags} tags in row {number}: give each word a tag in {task.label}"
+            )
+
+
 def check_labels(rows: Dataset, task: Task, source: str) -> None:
     """Raise DistilkitError if a row has a label that the task does not have."""
     if task.kind == "span":
         return
     is_list = isinstance(rows.features[task.label], List)
-    if is_list != (task.kind == "multi-label"):
+    if is_list != (task.kind in ("multi-label", "tokens")):
         found = "lists" if is_list else "single values"
         raise DistilkitError(
             f"'{source}' has {found} in {task.label}, which does not fit {task.kind}: check --label and --kind"
@@ -103,9 +121,10 @@ def check_labels(rows: Dataset, task: Task, source: str) -> None:
     for number, value in enumerate(rows[task.label], 1):
         if value in valid if valid is not None else label_to_target(task, value) is not None:
             continue
+        shown = next(tag for tag in value if label_id(task, tag) is None) if task.kind == "tokens" else value
         # Data sets mark hidden labels of a test split with -1.
-        hint = "use a split with labels" if str(value).startswith("-1") else "fix the row"
+        hint = "use a split with labels" if str(shown).startswith("-1") else "fix the row"
         raise DistilkitError(
-            f"'{source}' has {task.label} {value!r} in row {number}, but {task.name} has "
+            f"'{source}' has {task.label} {shown!r} in row {number}, but {task.name} has "
             f"{describe_labels(task)}: {hint}"
         )

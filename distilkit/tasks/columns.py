@@ -17,27 +17,29 @@ INT64 = range(-(2**63), 2**63)
 
 
 def to_table(
-    rows: Iterable[Row], path: Path, text: Sequence[str], labels: Sequence[str], *, spans: bool = False
+    rows: Iterable[Row], path: Path, text: Sequence[str], labels: Sequence[str], *, kind: str = ""
 ) -> pa.Table:
     """Return a table of the columns `text`, as text, and `labels`, with a type that fits all their values.
 
-    With `spans`, labels are answers in SQuAD's layout. A value that a row lacks is null.
+    For the kind "span", labels are answers in SQuAD's layout. For "tokens", text and labels are lists of words and of
+    tags. A value that a row lacks is null.
     Raises DistilkitError if a value has another layout, and names the row.
     """
+    text_array, feature = (_words_array, List(Value("string"))) if kind == "tokens" else (_text_array, Value("string"))
     parts: dict[str, list[pa.Array]] = {name: [] for name in text}
     values: dict[str, list[Any]] = {name: [] for name in labels}
     for start, part in enumerate(_parts(rows)):
         for name in text:
-            parts[name].append(_text_array([row.get(name) for row in part], path, name, 1 + PART * start))
+            parts[name].append(text_array([row.get(name) for row in part], path, name, 1 + PART * start))
         for name in labels:
-            values[name] += [row.get(name) for row in part]
+            values[name] += [_words(row.get(name)) if kind == "tokens" else row.get(name) for row in part]
     classes = parquet_features(path)
     typed = {
-        name: _answers(column, path) if spans else _label_array(column, path, name, classes.get(name))
+        name: _answers(column, path) if kind == "span" else _label_array(column, path, name, classes.get(name))
         for name, column in values.items()
     }
-    features = Features({name: Value("string") for name in text} | {name: kind for name, (_, kind) in typed.items()})
-    columns = {name: pa.chunked_array(arrays, pa.string()) for name, arrays in parts.items()}
+    features = Features(dict.fromkeys(text, feature) | {name: kind for name, (_, kind) in typed.items()})
+    columns = {name: pa.chunked_array(arrays, features.arrow_schema.field(name).type) for name, arrays in parts.items()}
     columns |= {name: pa.chunked_array([array]) for name, (array, _) in typed.items()}
     return pa.table(columns).cast(features.arrow_schema)
 
@@ -58,9 +60,27 @@ def _text(value: Any, path: Path, name: str, number: int) -> str | None:
     return value if value is None or isinstance(value, str) else str(value)
 
 
+def _words_array(values: list[Any], path: Path, name: str, first: int) -> pa.Array:
+    found = [_words(value) for value in values]
+    for number, words in enumerate(found, first):
+        if words is not None and (not isinstance(words, list) or None in words):
+            raise DistilkitError(f"'{path}' has no list of words in '{name}' in row {number}: write […, …]")
+        if any(isinstance(word, (list, tuple, dict)) for word in words or ()):
+            raise _nested(path, name, number)
+    return pa.array([words if words is None else list(map(str, words)) for words in found], pa.list_(pa.string()))
+
+
+def _words(value: Any) -> Any:
+    """Return the entries of a cell of text: of a list as Python writes it, or else apart by spaces."""
+    if not isinstance(value, str):
+        return value
+    return parsed[0] if isinstance((parsed := _lists_in_text([value]))[0], list) else value.split()
+
+
 def _nested(path: Path, name: str, number: int) -> DistilkitError:
     return DistilkitError(
-        f"column '{name}' in '{path}' holds nested values (row {number}): use a column of plain text or numbers"
+        f"column '{name}' in '{path}' holds nested values (row {number}): use a column of plain text or numbers, or "
+        "--kind tokens for words with a tag each"
     )
 
 

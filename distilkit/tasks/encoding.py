@@ -16,8 +16,10 @@ from distilkit.options.tasks import TaskOptions
 from distilkit.progress import warn
 from distilkit.tasks.catalogue import Task
 from distilkit.tasks.labels import label_to_target
+from distilkit.tasks.tagging import LOST, PLACES, TAGS
 
 TARGETS = ("labels", "start_positions", "end_positions")
+WORD_COLUMNS = (PLACES, TAGS)  # with an entry for each word
 OWNERS = "owners"  # batch key: the row number of each window
 HEAD_TOKENS, TAIL_TOKENS = 128, 382  # of 510, with --long head-tail: Sun et al. 2019, section 5.3.1
 
@@ -113,9 +115,17 @@ def collator(
         batch = _pad(rows, tokenizer, "")
         if teacher is not None:
             batch |= _pad(rows, teacher, prefix)
-        return batch | {name: torch.tensor([row[name] for row in rows]) for name in TARGETS if name in rows[0]}
+        batch |= {name: torch.tensor([row[name] for row in rows]) for name in TARGETS if name in rows[0]}
+        return batch | {
+            name: _pad_words(rows, name) for name in dict.fromkeys((*WORD_COLUMNS, prefix + PLACES)) if name in rows[0]
+        }
 
     return collate
+
+
+def _pad_words(rows: list[dict[str, Any]], name: str) -> Tensor:
+    width = max(len(row[name]) for row in rows)
+    return torch.tensor([[*row[name], *[LOST] * (width - len(row[name]))] for row in rows])  # (B, W)
 
 
 def _pad(rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> dict[str, Tensor]:

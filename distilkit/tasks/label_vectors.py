@@ -24,7 +24,7 @@ def with_label_names(rows: Dataset, task: Task, source: str) -> Dataset:
     columns = label_columns(task, rows.column_names)
     require_columns(columns, rows.column_names, task, source)
     if len(columns) == 1:
-        names = vector_names(rows, columns[0], task, source)
+        names = [] if task.kind == "tokens" else vector_names(rows, columns[0], task, source)
         if not names:
             return _with_class_names(rows, columns[0])
         rows, columns = _in_columns(rows, columns[0], names), names

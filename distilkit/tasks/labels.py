@@ -10,7 +10,7 @@ from datasets import Dataset, List
 from transformers import PretrainedConfig
 
 from distilkit.errors import DistilkitError
-from distilkit.tasks.catalogue import METRICS, Kind, Task
+from distilkit.tasks.catalogue import METRICS, WORD_METRICS, Kind, Task
 from distilkit.tasks.columns import label_name
 
 PROBLEM_TYPES: dict[Kind, str] = {  # values of problem_type in a model's config
@@ -18,6 +18,8 @@ PROBLEM_TYPES: dict[Kind, str] = {  # values of problem_type in a model's config
     "multi-label": "multi_label_classification",
     "regression": "regression",
 }
+OUTSIDE = "O"  # the tag of a word outside all entities
+ENTITY_TAG = re.compile(r"[BIES]-.")
 MANY_CLASSES = 20  # with more, and on average under two rows a class, labels may be numbers or free text
 
 
@@ -32,7 +34,7 @@ def infer_labels(task: Task, rows: Dataset, source: str, kind: Kind | None = Non
     kind = kind or infer_kind(rows, task.label)
     task = replace(task, kind=kind, metrics=METRICS[kind])
     option = f"--label {task.label}"
-    if (kind == "multi-label") != isinstance(rows.features[task.label], List):
+    if (kind in ("multi-label", "tokens")) != isinstance(rows.features[task.label], List):
         expected = "lists of names, or a 0/1 column for each label" if kind == "multi-label" else "one value a row"
         raise DistilkitError(f"{option} does not fit --kind {kind} in '{source}': it requires {expected}")
     flags = [name for name in rows.column_names if name not in (*task.text, task.label)]  # a column for each label
@@ -44,7 +46,18 @@ def infer_labels(task: Task, rows: Dataset, source: str, kind: Kind | None = Non
         return task
     if any(isinstance(value, float) and not value.is_integer() for value in values):
         raise DistilkitError(f"{option} holds fractional numbers in '{source}': use --kind regression")
-    return replace(task, labels=tuple(names))
+    return _with_labels(task, names)
+
+
+def _with_labels(task: Task, names: Iterable[str]) -> Task:
+    """Return a task with its labels; tags that mark no entities, such as parts of speech, have the metrics of words."""
+    task = replace(task, labels=tuple(names))
+    return replace(task, metrics=WORD_METRICS) if task.kind == "tokens" and not marks_entities(task.labels) else task
+
+
+def marks_entities(labels: Iterable[str]) -> bool:
+    """Return whether tags mark the beginning, inside, end or all of an entity, like B-PER, or the outside, O."""
+    return all(label == OUTSIDE or ENTITY_TAG.match(label) for label in labels)
 
 
 def _sorted_names(names: set[str]) -> list[str]:
@@ -92,17 +105,21 @@ def distinct_values(rows: Dataset, label: str) -> set[Any]:
     return set(rows.unique(label))
 
 
-def label_to_target(task: Task, value: Any) -> int | float | list[float] | None:
+def label_to_target(task: Task, value: Any) -> int | float | Sequence[float] | None:
     """Return the training target of a label: the id of a class, or a number; None if the task has no such label.
 
-    A list of labels becomes a multi-hot list: 1.0 for each label in it, 0.0 for the others.
+    A list of labels becomes a multi-hot list: 1.0 for each label in it, 0.0 for the others. A list of tags becomes a
+    list of ids.
     """
+    if task.kind == "tokens":
+        tags = [label_id(task, entry) for entry in value]
+        return None if None in tags else [tag for tag in tags if tag is not None]
     if task.kind == "multi-label":
-        ids = {_label_id(task, entry) for entry in value}
+        ids = {label_id(task, entry) for entry in value}
         return None if None in ids else [float(number in ids) for number in range(len(task.labels))]
     if task.kind == "regression":
         return _regression_target(task, value)
-    return _label_id(task, value)
+    return label_id(task, value)
 
 
 def _regression_target(task: Task, value: Any) -> float | None:
@@ -114,7 +131,7 @@ def _regression_target(task: Task, value: Any) -> float | None:
     return number if math.isfinite(number) and low <= number <= high else None
 
 
-def _label_id(task: Task, value: Any) -> int | None:
+def label_id(task: Task, value: Any) -> int | None:
     """Return the id of a label, given by name. Tasks with a fixed list of labels also take ids, as the hub has them."""
     name = label_name(value)
     whole = re.sub(r"\.0+$", "", name)  # 1.0 in a csv file stands for the class 1
@@ -139,8 +156,10 @@ def labels_from_model(task: Task, config: PretrainedConfig, kind: Kind | None = 
     if all(re.fullmatch(r"LABEL_\d+", name) for name in names):  # transformers' default names: rows have numbers
         names = tuple(name.removeprefix("LABEL_") for name in names)
     problem_type = getattr(config, "problem_type", None)
+    if kind is None and "TokenClassification" in "".join(getattr(config, "architectures", None) or ()):
+        kind = "tokens"
     kind = kind or (kinds[problem_type] if problem_type else "classification" if len(names) > 1 else "regression")
-    return replace(task, kind=kind, metrics=METRICS[kind], labels=() if kind == "regression" else names)
+    return _with_labels(replace(task, kind=kind, metrics=METRICS[kind]), () if kind == "regression" else names)
 
 
 def label_order(task: Task, config: PretrainedConfig, name: str) -> list[int]:
@@ -181,7 +200,7 @@ def find_order(task: Task, config: PretrainedConfig) -> list[int] | None:
 
 def _fits_kind(task: Task, config: PretrainedConfig) -> bool:
     problem_type = getattr(config, "problem_type", None)
-    return task.kind == "span" or not problem_type or problem_type == PROBLEM_TYPES[task.kind]
+    return task.kind == "span" or not problem_type or problem_type == PROBLEM_TYPES.get(task.kind)
 
 
 def match_names(names: Sequence[str], wanted: Sequence[str]) -> list[int] | None:

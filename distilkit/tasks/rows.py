@@ -10,6 +10,7 @@ import datasets
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 
+from distilkit.data import conll
 from distilkit.data.readers import content_hash, file_type, open_file
 from distilkit.data.tables import ENDINGS, Row, column_names, parse_json, read_table
 from distilkit.data.token_store import Batches, store_table
@@ -17,7 +18,7 @@ from distilkit.errors import DistilkitError
 from distilkit.progress import warn
 from distilkit.tasks import squad
 from distilkit.tasks.catalogue import Task
-from distilkit.tasks.checks import check_columns, check_labels, check_questions, require_columns
+from distilkit.tasks.checks import check_columns, check_labels, check_questions, check_words, require_columns
 from distilkit.tasks.columns import to_table
 from distilkit.tasks.label_vectors import label_columns, with_label_names
 
@@ -51,6 +52,8 @@ def read_rows(task: Task, data: Path | None, split: str, *, labelled: bool = Tru
         return rows
     if task.kind == "span":
         rows = check_questions(rows, source)
+    if task.kind == "tokens":
+        check_words(rows, task, source)
     if task.labels or task.kind == "regression":  # labels of a custom task are inferred from its training rows later
         check_labels(rows, task, source)
     return rows
@@ -82,7 +85,17 @@ def scored_splits(task: Task, data: Path | None) -> dict[str, str]:
     splits = {prefix: split for prefix, split in task.splits if prefix == task.name or _has_split(task, data, split)}
     if task.fallback and not _has_split(task, data, splits[task.name]):
         splits[task.name] = task.fallback
+    if task.zero_shot and data is not None and data.is_file():  # a file is scored whatever its name
+        return dict(task.splits)
     return splits
+
+
+def with_score_column(task: Task, data: Path | None) -> Task:
+    """Return a task on pairs with the column `score` as its label, if the file has that and no label."""
+    if data is None:
+        return task
+    names = column_names(find_file(task, data, scored_splits(task, data)[task.name]))
+    return replace(task, label="score") if task.label not in names and "score" in names else task
 
 
 def tasks_scored_on_test(chosen: Iterable[Task], data: Path | None) -> dict[str, str]:
@@ -104,8 +117,15 @@ def _has_split(task: Task, data: Path | None, split: str) -> bool:
 
 
 def _split_files(task: Task, data: Path, split: str) -> list[Path]:
-    endings = [name + gz for name in ENDINGS for gz in ("", ".gz") if name + gz != ".parquet.gz"]
+    endings = [name + gz for name in _endings(task) for gz in ("", ".gz") if name + gz != ".parquet.gz"]
     found = [data / (split + ending) for ending in endings if (data / (split + ending)).is_file()]
+    if task.kind == "tokens" and not found and split == "validation":  # usual names of CoNLL files
+        return [
+            data / (stem + ending)
+            for stem in ("valid", "dev")
+            for ending in endings
+            if (data / (stem + ending)).is_file()
+        ]
     if task.kind == "span" and not found:  # SQuAD's own names: train-v1.1.json, dev-v2.0.json.gz, …
         stems = ("train",) if split == "train" else (split, "dev")
         paths = sorted(path for stem in stems for path in data.glob(f"{stem}*.json*"))
@@ -114,16 +134,22 @@ def _split_files(task: Task, data: Path, split: str) -> list[Path]:
     return found
 
 
+def _endings(task: Task) -> tuple[str, ...]:
+    return (*ENDINGS, *conll.ENDINGS) if task.kind == "tokens" else ENDINGS
+
+
 def find_file(task: Task, data: Path, split: str) -> Path:
     """Return the file of a split in a folder.
 
     Raises DistilkitError if the folder is missing, or if it has no file or several files for the split.
     """
+    if task.zero_shot and data.is_file():
+        return data
     if not data.is_dir():
         raise DistilkitError(f"no folder '{data}': use a folder with train.* and {task.splits[0][1]}.* as --data")
     found = _split_files(task, data, split)
     if not found:
-        expected = f"{split}.{{{','.join(ending[1:] for ending in ENDINGS)}}}"
+        expected = f"{split}.{{{','.join(ending[1:] for ending in _endings(task))}}}"
         raise DistilkitError(f"no {expected} (or .gz) for {task.name} in --data '{data}': add one")
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
@@ -133,7 +159,8 @@ def find_file(task: Task, data: Path, split: str) -> Path:
 
 def _read_hub(task: Task, split: str) -> Dataset:
     rows: Dataset = _call_hub(task, datasets.load_dataset, task.dataset, task.subset, split=split)
-    wanted = {*task.text, *label_columns(task, rows.column_names), "id", "idx"}
+    keys = () if task.name == "custom" else ("id", "idx")
+    wanted = {*task.text, *label_columns(task, rows.column_names), *keys}
     return rows.select_columns([name for name in rows.column_names if name in wanted])
 
 
@@ -155,8 +182,9 @@ def _read_file(task: Task, path: Path, *, labelled: bool) -> Dataset:
         if not head.strip():
             raise DistilkitError(f"{source} is empty: {REMEDY}")
     nested = task.kind == "span" and file_type(path) == ".json" and _is_nested(head)
-    quoted = task.name == "custom"
-    names = list(squad.FEATURES) if nested else column_names(path, quoted=quoted)
+    quoted = task.name == "custom" or task.zero_shot
+    sentences = file_type(path) in conll.ENDINGS
+    names = list(squad.FEATURES) if nested else _columns(path, quoted=quoted, sentences=sentences)
     if not names:
         raise DistilkitError(f"{source} has no rows: {REMEDY}")
     labels = label_columns(task, names) if labelled else []
@@ -166,13 +194,19 @@ def _read_file(task: Task, path: Path, *, labelled: bool) -> Dataset:
     def make() -> Batches:
         wanted = [*task.text, *keys, *labels]
         rows = _nested_rows(path) if nested else read_table(path, wanted, quoted=quoted)
-        table = to_table(rows, path, [*task.text, *keys], labels, spans=task.kind == "span")
+        rows = conll.read_sentences(path) if sentences else rows
+        table = to_table(rows, path, [*task.text, *keys], labels, kind=task.kind)
         if not len(table):
             raise DistilkitError(f"{source} has no rows: {REMEDY}")
         return table.schema, table.to_batches()
 
-    key = Hasher.hash((VERSION, content_hash([path], REMEDY), task.text, labels, keys, quoted))
+    layout = task.kind if task.kind in ("span", "tokens") else ""
+    key = Hasher.hash((VERSION, content_hash([path], REMEDY), task.text, labels, keys, quoted, layout))
     return store_table(f"rows-{key}", make)
+
+
+def _columns(path: Path, *, quoted: bool, sentences: bool) -> list[str]:
+    return conll.column_names(path) if sentences else column_names(path, quoted=quoted)
 
 
 def _nested_rows(path: Path) -> list[Row]:
