@@ -14,7 +14,7 @@ NAMES = (
     *("albert", "bert", "camembert", "deberta-v2", "distilbert", "electra"),
     *("modernbert", "mpnet", "roberta", "xlm-roberta"),
 )
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "openvino")
 LAYERS = 2
 
 
