@@ -207,7 +207,7 @@ RULES = [
     Case("odds alone", EVAL + "--null-odds p", "--null-odds requires"),
     Case("examples alone", EVAL + "--examples e", "require --agreement"),
     Case("two models, one folder", "eval a b --task sst2 --write-predictions o", "exactly one MODEL"),
-    Case("tracker that is missing", FINETUNE + "--log-with trackio", "pip install trackio"),
+    Case("tracker that is missing", FINETUNE + "--log-with trackio", "--log-with trackio requires a missing package"),
 ]
 RECIPES = [
     Case("no recipe", INIT + "--recipe none", "no recipe 'none'"),
