@@ -7,19 +7,28 @@ from distilkit.signals import close_stdout, exit_on_interrupt
 
 
 def main() -> None:
-    """Run the command line. The version alone is printed before typer is loaded."""
+    """Run the command line, and check that what it printed was written."""
     exit_on_interrupt()
+    code: int | str | None = 0
     try:
-        if sys.argv[1:] == ["--version"]:
-            print(f"distilkit {__version__}")
-            return
-        from distilkit.cli import app
+        run()
+    except SystemExit as done:
+        code = done.code
+    if (reason := close_stdout()) and not code:
+        print(f"distilkit: error: cannot write to standard output ({reason}): write it elsewhere", file=sys.stderr)
+        code = 1
+    if code:
+        sys.exit(code)
 
-        app(prog_name="distilkit")
-    finally:
-        if reason := close_stdout():
-            print(f"distilkit: error: cannot write to standard output ({reason}): write it elsewhere", file=sys.stderr)
-            sys.exit(1)
+
+def run() -> None:
+    """Run the command line. The version alone is printed before typer is loaded."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"distilkit {__version__}")
+        return
+    from distilkit.cli import app
+
+    app(prog_name="distilkit")
 
 
 if __name__ == "__main__":

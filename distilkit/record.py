@@ -17,7 +17,7 @@ from distilkit.options.spec import fields_of, spec_of
 from distilkit.options.values import is_path_text
 
 MODEL_PREFIX = re.compile(r"(\d+|teacher|student|control(-\d+)?|baseline)/")
-BENCH_SETTING = re.compile(r"(\w+)/(\w+)/b(\d{1,9})/l(\d{1,9})")
+BENCH_SETTING = re.compile(r"(\w+)/(\w+)/b(\d{1,9})/(?:l(\d{1,9})|data)")
 COMPARISONS = ("retention", "difference")
 DETAILS = ("low", "high", "min", "max", "count")
 
@@ -76,16 +76,17 @@ class BenchSetting(NamedTuple):
     device: str
     precision: str
     batch_size: int
-    length: int  # tokens
+    length: int  # tokens; 0: those of the rows of --task or --data
 
     @classmethod
     def parse(cls, subject: str) -> "BenchSetting | None":
         """Take a subject apart, like cpu/fp32/b1/l128; None if it is no setting of bench."""
         match = BENCH_SETTING.fullmatch(subject)
-        return cls(match[1], match[2], int(match[3]), int(match[4])) if match else None
+        return cls(match[1], match[2], int(match[3]), int(match[4] or 0)) if match else None
 
     def __str__(self) -> str:
-        return f"{self.device}/{self.precision}/b{self.batch_size}/l{self.length}"
+        length = f"l{self.length}" if self.length else "data"
+        return f"{self.device}/{self.precision}/b{self.batch_size}/{length}"
 
 
 @dataclass(frozen=True, kw_only=True)

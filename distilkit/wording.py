@@ -122,4 +122,5 @@ def task_name(prefix: str, data: str = "") -> str:
 def describe_setting(setting: BenchSetting) -> str:
     """Describe a setting of bench in words."""
     device = "CPU" if setting.device == "cpu" else "GPU"
-    return f"{device} {setting.precision}, batch {setting.batch_size}, {setting.length} tokens"
+    length = f"{setting.length} tokens" if setting.length else "real lengths"
+    return f"{device} {setting.precision}, batch {setting.batch_size}, {length}"

@@ -15,9 +15,10 @@ from distilkit.options.init import InitOptions
 
 NAMES: list[str] = sorted(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
 LAYERS, VOCABULARY = 6, 120
+DEPTHS = ("num_hidden_layers", "n_layers", "num_layers", "encoder_layers", "decoder_layers")
 SIZES = {
     **dict.fromkeys(("hidden_size", "dim", "emb_dim", "d_model", "embedding_size"), 32),
-    **dict.fromkeys(("num_hidden_layers", "n_layers", "num_layers", "encoder_layers", "decoder_layers"), LAYERS),
+    **dict.fromkeys(DEPTHS, LAYERS),
     **dict.fromkeys(("num_attention_heads", "n_heads", "n_head", "num_key_value_heads"), 4),
     **dict.fromkeys(("intermediate_size", "hidden_dim", "d_inner", "encoder_ffn_dim", "decoder_ffn_dim"), 48),
     **dict.fromkeys(("max_position_embeddings", "n_positions"), 64),
@@ -76,7 +77,7 @@ class Row(NamedTuple):
         return f"| {self.model_type} | {self.architecture} | {self.result} | {difference} |"
 
 
-def write_teacher(model_type: str, directory: Path) -> None:
+def write_teacher(model_type: str, directory: Path, layers: int = LAYERS) -> None:
     """Write a tiny checkpoint of random, perturbed weights with a tokenizer."""
     config_class = type(AutoConfig.for_model(model_type))
     if model_type in CONFIG_ALONE:
@@ -85,7 +86,7 @@ def write_teacher(model_type: str, directory: Path) -> None:
         config.save_pretrained(directory)
     else:
         known = SIZES.keys() & config_class().to_dict().keys()
-        wanted = {name: SIZES[name] for name in known} | OWN.get(model_type, {})
+        wanted = {name: layers if name in DEPTHS else SIZES[name] for name in known} | OWN.get(model_type, {})
         torch.manual_seed(0)
         config = config_class(
             **{name: value for name, value in wanted.items() if value is not None or name not in SIZES}

@@ -275,3 +275,48 @@ def test_verbose_shows_what_is_loaded_and_changes_no_record(teacher: Path, tmp_p
 
     assert json.loads(usual.stdout) == json.loads(verbose.stdout)
     assert f"loading configuration file {teacher}" in verbose.stderr
+
+
+def test_a_full_stdout_is_one_line(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work is done and kept; the exit code and the line say that the record was not printed."""
+
+    def fill(*_words: object, **_more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("distilkit.cli.show", fill)
+    result = run("init", teacher, "-o", tmp_path / "student", "--json")
+    line = "distilkit: error: cannot write the record to standard output (No space left on device): free some space"
+    assert result.exit_code == 1
+    assert result.stderr.startswith(line)
+    assert (tmp_path / "student/distilkit.json").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["recipes"]])
+def test_a_full_stdout_is_one_line_for_plain_text(words: list[str]) -> None:
+    """What is printed last is checked too, before the interpreter ends."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "distilkit", *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    line = "distilkit: error: cannot write to standard output (No space left on device): write it elsewhere"
+    assert done.stderr.splitlines() == [line]
+
+
+def test_names_from_files_are_shown_not_obeyed(tmp_path: Path) -> None:
+    """Escapes, line breaks and markup in a column's name are text, on one line."""
+    (tmp_path / "rows").mkdir()
+    row = json.dumps({"\x1b]0;x\x07[red]a\nb": 1, "label": 1}) + "\n"
+    for split in ("train", "validation"):
+        (tmp_path / f"rows/{split}.jsonl").write_text(row)
+    result = run("finetune", "m", "--task", "sst2", "--data", tmp_path / "rows", "-o", tmp_path / "o")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "\x1b" not in result.stderr
+
+
+def test_an_interrupt_while_libraries_load_is_one_line() -> None:
+    """Ctrl-C in the first second, before a command starts, is no traceback."""
+    code = "import signal, os, distilkit.signals as s; s.exit_on_interrupt(); os.kill(os.getpid(), signal.SIGINT)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "distilkit: interrupted\n")

@@ -29,7 +29,7 @@ CUT = {
     "finetune": "--steps 1 --batch-size 2 --max-length 32",
     "bench": "--runs 2 --batch-sizes 1 --seq-lengths 16",
 }
-CUT_IF_GIVEN = {"--seeds": "2", "--vocabulary 8000": "200"}  # only where the page has the option
+CUT_IF_GIVEN = {"--seeds": "2", "--vocabulary 8000": "200", "--max-drop": "1"}  # only where the page has the option
 CUT_SQUAD = "--max-length 64 --stride 16"  # a window must be longer than its stride
 
 # Commands that cannot run here, by how they begin or by an option, with the reason.
@@ -98,6 +98,8 @@ def cut(words: list[str]) -> list[str]:
         words += CUT_SQUAD.split()
     for option, value in CUT_IF_GIVEN.items():
         words += [option.split()[0], value] if option in text else []
+    if command == "bench" and ("--task" in words or "--data" in words):
+        words = [*words[: words.index("--seq-lengths")], "--rows", "4"]
     if "--task" in words and "--data" not in words:
         task = words[words.index("--task") + 1]
         words += ["--data", "rows" if task == "glue" else f"rows/{task}"]

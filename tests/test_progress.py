@@ -160,3 +160,23 @@ def on_terminal(width: int, program: str) -> str:
     os.close(ours)
     assert process.wait() == 0
     return written.decode()
+
+
+def test_a_log_on_a_full_disk_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notes and warnings that cannot be printed are dropped."""
+
+    class Full:
+        def write(self, _text: str) -> None:
+            raise OSError(28, "No space left on device")
+
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+        def isatty(self) -> bool:
+            return False
+
+    monkeypatch.setattr("sys.stderr", Full())
+    warn("a")
+    say("b")
+    with track("work", 1) as advance:
+        advance()

@@ -1,6 +1,7 @@
 """Records, metric names, and the history of a checkpoint."""
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,3 +175,28 @@ def test_baselines_are_numbered_only_if_there_are_several() -> None:
     assert baselines_by_prefix(None) == {}
     assert baselines_by_prefix(["a"]) == {"control": "a"}
     assert baselines_by_prefix(["a", "b"]) == {"control-0": "a", "control-1": "b"}
+
+
+def test_what_json_cannot_hold_is_null_and_nan_again(tmp_path: Path) -> None:
+    """NaN and infinity are no JSON: other programs could not read the record."""
+    done = Record(command="eval", config={"lr": math.inf}, metrics={"a": math.nan, "b": 1.0}, environment={})
+    write_biography(tmp_path, [done])
+    text = (tmp_path / "distilkit.json").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    (found,) = read_biography(tmp_path)
+    assert math.isnan(found.metrics["a"])
+    assert found.metrics["b"] == 1.0
+
+
+def test_a_record_of_the_first_version_is_read(tmp_path: Path) -> None:
+    """It has no `given`, options that are gone, a single column as text, and NaN as it stands."""
+    old = {
+        "schema": 1, "command": "finetune", "environment": {"torch": "2.4"}, "metrics": {"custom/accuracy": math.nan},
+        "config": {"model": "m", "text": "message", "warmup": 0.1, "gone": [{}], "output": "/a/o", "seeds": 1},
+    }  # fmt: skip
+    (tmp_path / "distilkit.json").write_text(json.dumps([old]))
+    (found,) = read_biography(tmp_path)
+    assert found.config == old["config"] | {"text": ["message"]}
+    assert math.isnan(found.metrics["custom/accuracy"])
+    assert found.given == {}

@@ -122,7 +122,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not found:
         raise DistilkitError(f"{MANIFEST} in '{directory}' cannot be read (it is no manifest): {REMEDY}")
     for name in ("schema", "seed", "tokens", "blocks"):
-        if type(found.get(name)) is not int or not 0 <= found[name] < 2**63:
+        if type(found.get(name)) is not int or not (name in ("tokens", "blocks")) <= found[name] < 2**63:
             raise DistilkitError(f"{MANIFEST} in '{directory}' is damaged ({name} is {found.get(name)!r}): {REMEDY}")
     for name in COSTS:
         if not is_number(found.get(name, 0)):

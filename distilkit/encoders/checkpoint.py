@@ -77,6 +77,9 @@ def check_kind(name: str, config: PretrainedConfig) -> None:
         kind = "a vision-language model, not a masked-LM encoder of text alone"
     if kind:
         raise DistilkitError(f"'{name}' is a {config.model_type} checkpoint, {kind}: give a BERT-like one")
+    names: Any = config.architectures
+    if names is not None and not (isinstance(names, list) and all(isinstance(entry, str) for entry in names)):
+        raise DistilkitError(f"'{name}' has a config.json whose architectures are no list of names: correct it")
     if getattr(config, "quantization_config", None):
         raise DistilkitError(f"'{name}' is quantised (quantization_config): give the checkpoint in full precision")
 
@@ -207,7 +210,7 @@ def open_tokenizer(
     with library_errors(problem, remedy):
         tokenizer = load_tokenizer(name)
         tried = tokenizer("a b", "c")["input_ids"] if tokenizer.is_fast else []  # may fail although loading did not
-        size = max(vocabulary_size(tokenizer), *(1 + number for number in tried))
+        size = max([vocabulary_size(tokenizer), *(1 + number for number in tried)])
     if (fast and not tokenizer.is_fast) or len(tokenizer) < MIN_TOKENS:
         raise DistilkitError(
             f"'{name}' has no fast tokenizer: put its tokenizer.json (or vocab files) into the directory"

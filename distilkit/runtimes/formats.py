@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 PACKAGES = {  # that are imported, by format; the extra of the same name installs them
     "onnx": ("transformers.exporters", "onnx", "onnxscript", "onnxruntime"),
     "openvino": ("transformers.exporters", "openvino"),
-    "executorch": ("transformers.exporters", "executorch"),
 }
-MAX_BATCH = 64  # ExecuTorch plans its memory for the largest input
 
 
 def require_packages(form: str) -> None:
@@ -39,13 +37,8 @@ def export_config(form: str, inputs: Sequence[str], max_tokens: int | None, *, i
     """
     from transformers import exporters
 
-    configs: dict[str, type[DynamoConfig]] = {
-        "onnx": exporters.OnnxConfig,
-        "openvino": exporters.OpenVINOConfig,
-        "executorch": exporters.ExecutorchConfig,
-    }
-    batch = Dim("batch", max=MAX_BATCH) if form == "executorch" else Dim("batch")
-    shape = {0: batch, 1: Dim("length", min=1, max=max_tokens)}
+    configs: dict[str, type[DynamoConfig]] = {"onnx": exporters.OnnxConfig, "openvino": exporters.OpenVINOConfig}
+    shape = {0: Dim("batch"), 1: Dim("length", min=1, max=max_tokens)}
     quantizer = exporters.OnnxRuntimeQuantizer(exporters.OnnxRuntimeDynamicConfig(per_channel=True)) if int8 else None
     return configs[form](dynamic=True, dynamic_shapes=dict.fromkeys(inputs, shape), quantizer=quantizer)
 
@@ -59,4 +52,5 @@ def runner_options(form: str, threads: int) -> dict[str, Any]:
         session.intra_op_num_threads = threads
         session.log_severity_level = 3  # errors only
         return {"session_options": session}
-    return {"config": {"INFERENCE_NUM_THREADS": threads}} if form == "openvino" else {}
+    # OpenVINO would choose bf16 on CPUs that have it
+    return {"config": {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}}

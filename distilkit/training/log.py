@@ -158,14 +158,14 @@ def read_log(directory: Path) -> list[dict[str, Any]]:
 
 
 def parse_line(text: str) -> dict[str, Any] | None:
-    """Return a line's numbers, {} for an empty line, None if it is no line of a train.jsonl."""
+    """Return the numbers of a line, {} for one without step and tokens (a row of data), None if it is no object."""
     try:
         found = json.loads(text or "{}").items()
     except (ValueError, AttributeError, RecursionError):
         return None
     entry = {name: math.nan if value is None else value for name, value in found if value is None or is_number(value)}
     is_line = {"step", "tokens"} <= entry.keys() and isinstance(entry["step"], int)
-    return entry if is_line or not found else None
+    return entry if is_line else {}
 
 
 def check_tracker(name: str | None) -> None:

@@ -82,10 +82,14 @@ def test_a_used_output_directory_is_refused(chain: Path, tmp_path: Path) -> None
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
 
 
-def test_a_checkpoint_without_records_has_its_size(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    """The size of a checkpoint without records is counted from its weights."""
+def test_a_checkpoint_without_records_has_its_size(
+    make_checkpoint: Callable[..., Path], chain: Path, tmp_path: Path
+) -> None:
+    """Beside others, its size is counted from its weights; alone, there is nothing to report."""
     directory = make_checkpoint("bert", 2)
-    done = run(tmp_path / "out", directory)
+    with pytest.raises(DistilkitError, match="no records in"):
+        run(tmp_path / "out", directory)
+    done = run(tmp_path / "out", directory, chain)
     assert done.metrics["0/bytes"] == (directory / "model.safetensors").stat().st_size
     assert [entry.command for entry in read_biography(tmp_path / "out")] == ["report"]
 

@@ -83,3 +83,14 @@ def test_records_of_another_schema_are_read(tmp_path: Path) -> None:
     results = read([str(tmp_path / "old")])
     assert [step.command for step in steps(results)] == ["distilkit init --teacher t", "distilkit shrink --factor 2"]
     assert results.models[0].metrics["parameters"] == 5e6
+
+
+@pytest.mark.parametrize("home", ["/home/alice", "/Users/alice", "/root", str(Path.home())])
+def test_home_directories_become_a_tilde_that_a_shell_expands(home: str) -> None:
+    """A card names no user, and the command still works on the machine of the one who made it."""
+    config = {"teacher": f"{home}/my models/t", "output": "/data/o", "layers": 2}
+    line = reproduction_command(Record(command="init", config=config, metrics={}, environment={}), "/data")
+    assert line == "distilkit init ~/'my models/t' -o o --layers 2"
+    config["teacher"] = f"{home}/t"
+    line = reproduction_command(Record(command="init", config=config, metrics={}, environment={}), "/data")
+    assert line == "distilkit init ~/t -o o --layers 2"

@@ -7,7 +7,8 @@ import pytest
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import EvalOptions
 from distilkit.record import Record, record
-from distilkit.reporting.records import curve, eval_and_bench_records, metrics_of, models_by_prefix, same_model
+from distilkit.reporting.records import eval_and_bench_records, metrics_of, models_by_prefix, same_model
+from distilkit.training.log import read_log
 
 
 def test_unreadable_lines_of_train_jsonl_are_skipped_with_a_warning(
@@ -16,9 +17,9 @@ def test_unreadable_lines_of_train_jsonl_are_skipped_with_a_warning(
     """Half a line of a killed run and lines that are not JSON objects are counted; the others are used."""
     path = chain / "student/train.jsonl"
     path.write_text(path.read_text() + '{nonsense}\n[1, 2]\n\n{"text": "a row", "label": 1}\n{"step": 4, "lo')
-    assert [line["step"] for line in curve(path.parent)] == [1, 2, 2, 3, 3]
+    assert [line["step"] for line in read_log(path.parent)] == [1, 2, 2, 3, 3]
     assert f"'{path}' has 3 unreadable lines" in capsys.readouterr().err
-    assert curve(chain / "extracted") == []
+    assert read_log(chain / "extracted") == []
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:

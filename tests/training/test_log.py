@@ -1,11 +1,14 @@
 """--log-with: accelerate's trackers get the lines of train.jsonl."""
 
 import json
+import math
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate import tracking
+import torch
+from accelerate import Accelerator, tracking
 from accelerate.tracking import GeneralTracker
 from accelerate.utils import LoggerType
 from line import Line, batches, stop_at
@@ -16,6 +19,7 @@ from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.options.tasks import FinetuneOptions
 from distilkit.options.training import TrainOptions
+from distilkit.training.log import TrainingLog, read_log
 from distilkit.training.loop import train
 
 
@@ -121,3 +125,40 @@ def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
     assert [event.step for event in read.Scalars("loss")] == list(range(1, 10))
     assert [event.value for event in read.Scalars("loss")] == pytest.approx(list(losses.values()))
     assert [event.step for event in read.Scalars("heldout_loss")] == [0, 1, 2, 3, 4]
+
+
+def test_a_damaged_line_is_skipped_when_a_run_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half a line, other JSON and nesting are counted in a warning; objects that are no line are not used either."""
+    settings = {"lr": 0.1, "checkpoint_every": 2}
+    with pytest.raises(MemoryError):
+        train(Line(), batches(), TrainOptions(steps=6, **settings), tmp_path, evaluate=stop_at(5), evaluate_every=1)
+    lines = (tmp_path / "train.jsonl").read_text().splitlines()
+    damage = ['{"step": 1, "tok', "[1]", "7", '{"step": "x", "tokens": 1}', "[" * 99999, "", *lines]
+    (tmp_path / "train.jsonl").write_text("\n".join(damage))
+    train(Line(), batches(), TrainOptions(steps=6, resume=True, **settings), tmp_path)
+    found = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in found if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert "has 4 unreadable lines, which are skipped" in capsys.readouterr().err
+
+
+def test_a_log_does_not_grow_in_memory(tmp_path: Path) -> None:
+    """Lines are written, not held: after many updates it holds as little as after a few."""
+    log = TrainingLog(tmp_path, Accelerator(cpu=True), TrainOptions(), 0)
+    sizes = []
+    for step in range(1, 301):
+        log.update(step, 0.1, [{"loss": torch.tensor(1.0), "tokens": torch.tensor(2)}])
+        log.flush(tmp_path)
+        sizes.append(len(pickle.dumps({name: part for name, part in vars(log).items() if name != "accelerator"})))
+    assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 300
+    assert max(sizes[100:]) < max(sizes[:100]) + 100
+
+
+def test_a_loss_that_json_cannot_hold_is_null(tmp_path: Path) -> None:
+    """train.jsonl is JSON whatever the losses are, and is read again as NaN."""
+    (tmp_path / "train.jsonl").write_text(
+        '{"step": 1, "tokens": 2, "loss": null}\n{"step": 2, "tokens": 2, "loss": NaN}\n'
+    )
+    assert all(math.isnan(line["loss"]) for line in read_log(tmp_path))
+    log = TrainingLog(tmp_path, Accelerator(cpu=True), TrainOptions(), 0)
+    log.heldout({"heldout_loss": math.inf})
+    assert json.loads((tmp_path / "train.jsonl").read_text(), parse_constant=pytest.fail)["heldout_loss"] is None

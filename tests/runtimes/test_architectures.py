@@ -1,0 +1,19 @@
+"""Export a tiny checkpoint of every architecture that docs/reference/exports.md lists."""
+
+from pathlib import Path
+
+import pytest
+from exports import FORMATS, NAMES, try_export
+
+PAGE = (Path(__file__).parents[2] / "docs/reference/exports.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_each_architecture_is_exported_as_the_page_says(name: str, tmp_path: Path) -> None:
+    """Outputs equal the checkpoint's to 1e-4, or the export is refused with the page's reason."""
+    row = try_export(name, tmp_path)
+    (listed,) = (line.split("|")[2:-1] for line in PAGE.splitlines() if line.startswith(f"| {name} |"))
+    refused = [cell.strip().startswith("refused") for cell in listed]
+    assert refused == [isinstance(row.results[form], str) for form in FORMATS]
+    assert all(found < 1e-4 for found in row.results.values() if isinstance(found, float))
