@@ -36,6 +36,7 @@ def write_chain(root: Path) -> Path:
     biographies: dict[str, list[Record]] = {"teacher": []}
     for name, objective in (("student", "triple"), ("control", "mlm")):
         config = DistillOptions(
+            seq_length=128,
             student=str(root / "extracted"), corpus=str(root / "words.txt"), output=root / name, lr=1e-3,
             objective=objective, temperature=2.0 if objective == "mlm" else 3.0,
         )  # fmt: skip

@@ -38,7 +38,7 @@ def test_help_has_panels_defaults_and_examples() -> None:
     panels = [text.index(f"─ {name} ─") for name in ("Input and output", "Objective", "Training", "Teacher cache")]
 
     assert panels == sorted(panels)
-    assert all(words in text for words in ("[default: 0.0005]", "[required]", "Examples", "distilkit distill student0"))
+    assert all(words in text for words in ("[default: 0.05]", "[required]", "Examples", "distilkit distill student0"))
     assert "…" not in text.replace("N,N,…", "").replace("--alpha-…", "")
     assert "\x1b" not in text
 

@@ -158,7 +158,8 @@ def make_step(options: Any) -> tuple[Any, Any]:
 
     from distilkit.data.batches import Batches
     from distilkit.data.masking import make_collate
-    from distilkit.distillation.text_objective import WEIGHTS, Distillation
+    from distilkit.distillation.presets import WEIGHTS
+    from distilkit.distillation.text_objective import Distillation
     from distilkit.encoders import layers
     from distilkit.options.distill import DistillOptions
     from distilkit.training.devices import autocast_dtype, open_accelerator
@@ -182,7 +183,7 @@ def make_step(options: Any) -> tuple[Any, Any]:
     batches = Batches(rows, make_collate(tokenizer, 0.15), batch_size=options.batch, seed=0)
     numbers = iter(range(10**6))
     settings = DistillOptions(
-        student="student", corpus="corpus", output=Path(), precision=options.precision, compile=options.compile
+        student="student", corpus="corpus", output=Path(), precision=options.precision, compile=options.compile, lr=5e-4
     )
     # The plain step uses the allocator's defaults. distilkit changes them when it opens its accelerator.
     accelerator = (

@@ -44,6 +44,7 @@ def main() -> None:
             output=Path(directory) / "out",
             steps=arguments.updates,
             batch_size=arguments.batch,
+            lr=5e-4,
             seq_length=arguments.length,
             alpha_cos=0.0,
             ce_positions="masked",

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from distilkit.commands.distill import less_memory
+from distilkit.distillation.presets import ON_BLOCKS
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.options.training import TrainOptions
@@ -18,7 +19,8 @@ CPU = torch.device("cpu")
 
 
 def distill_options(**options: object) -> DistillOptions:
-    return DistillOptions(student="s", corpus="c", output=Path("o"), **options)  # type: ignore[arg-type]
+    """Return options of an objective on blocks, with its defaults filled in."""
+    return DistillOptions(student="s", corpus="c", output=Path("o"), **ON_BLOCKS | options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
