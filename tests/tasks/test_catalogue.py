@@ -9,13 +9,13 @@ from distilkit.errors import DistilkitError
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.record import record, write_biography
 from distilkit.tasks.catalogue import (
-    DISPLAY_NAMES,
     SPAN_OPTIONS,
     TASKS,
     resolve,
     with_task_defaults,
     with_training_settings,
 )
+from distilkit.wording import DISPLAY_NAMES
 
 SST2, IMDB = (TASKS[name] for name in ("sst2", "imdb"))
 CUSTOM = {"task": "custom", "text": ("title",), "label": "kind", "data": Path("data")}
