@@ -14,6 +14,7 @@ from distilkit.distillation.text_objective import WEIGHTS, Distillation, make_ob
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
+from distilkit.progress import waiting
 from distilkit.record import Record, read_biography, record, write_biography
 from distilkit.training.devices import claim_once, is_main_process, state, temporary_directory
 from distilkit.training.learning_curve import draw_run
@@ -39,7 +40,8 @@ def distill(options: DistillOptions) -> Record:
     The metric `heldout_loss` is the student's masked-LM loss on held-out text.
     """
     check_tracker(options.log_with)
-    models = open_models(options)
+    with waiting(f"opening {options.student}"):
+        models = open_models(options)
     return estimate_run(options, models) if options.plan else train_student(options, models)
 
 
