@@ -170,7 +170,7 @@ def describe(task: Any, *, with_rate: bool) -> str:
     count = f" {task.completed:.0f}" if task.total is None else f" {task.completed:.0f}/{task.total:.0f}"
     rate = task.fields["rate"] if with_rate or task.total is None else ""
     left = "-:--" if task.time_remaining is None else str(timedelta(seconds=int(task.time_remaining)))
-    parts = [count, task.fields["text"], "" if task.total is None else f"{left} left", rate]
+    parts = [count, "" if task.total is None else f"{left} left", task.fields["text"], rate]
     return ", ".join(part for part in parts if part)
 
 

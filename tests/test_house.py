@@ -15,6 +15,7 @@ FLOORS = [
         "formatting",
         "machine",
         "wording",
+        "preflight",
         "next_command",
         "progress",
         "files",

@@ -13,6 +13,7 @@ from distilkit.options.recipes import COMMANDS, read_recipe
 from distilkit.options.spec import base_type, fields_of, spec_of
 from distilkit.options.training import CommonOptions
 from distilkit.options.values import did_you_mean
+from distilkit.preflight import check_places
 from distilkit.progress import level, waiting
 from distilkit.record import Record
 
@@ -26,6 +27,7 @@ def run(command: str, options: CommonOptions) -> Record:
     """
     for gate in getattr(options, "require", ()):  # checked before the work, which may take hours
         parse_gate(gate)
+    check_places(command, options)
     name = MODULES.get(command, command)
     with level(quiet=options.quiet), waiting("loading PyTorch and transformers"):
         function = getattr(importlib.import_module(f"distilkit.commands.{name}"), name)
