@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from distilkit.errors import DistilkitError, UnwritableError
 
 BIOGRAPHY = "distilkit.json"
 LOCK = ".distilkit.lock"  # in an output directory, while a run writes to it; a killed run leaves it behind
+EXPORT_MANIFEST = "export.json"  # which transformers writes beside an exported model
 PARTIAL = ".partial"  # how the names of unfinished files and directories end
 MAX_JSON_BYTES = 2**26  # of a record or a manifest, which have a few thousand
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -33,7 +34,9 @@ def writing(place: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())[:120]  # NumPy gives no errno
-        remedy = "free some space or write elsewhere" if error.errno in NO_SPACE else "check it or write elsewhere"
+        remedy = (
+            "free some space or write elsewhere" if error.errno in (None, *NO_SPACE) else "check it or write elsewhere"
+        )
         shown = f"'{place}'" if isinstance(place, Path) else place
         raise UnwritableError(f"cannot write {shown} ({reason}): {remedy}") from error
 
@@ -44,23 +47,37 @@ def replacing(path: Path) -> Iterator[Path]:
 
     If `path` is a link, the link is replaced, not followed. Readers see the old file or the complete new one. If the
     block fails, the new file is removed.
-    Raises UnwritableError if the system refuses it.
     """
     import tempfile  # only writers need it, and every --help would pay for it
 
-    with writing(path):
-        descriptor, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=path.parent)  # with O_EXCL and O_NOFOLLOW
-        os.close(descriptor)
-        partial = Path(name)
-        try:
-            yield partial
-            readable_by_umask(partial)  # mkstemp's own mode lets nobody else read
-            sync(partial)
-            partial.replace(path)
-            note_made(path)
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink()
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=path.parent)  # with O_EXCL and O_NOFOLLOW
+    os.close(descriptor)
+    partial = Path(name)
+    try:
+        yield partial
+        readable_by_umask(partial)  # mkstemp's own mode lets nobody else read
+        sync(partial)
+        partial.replace(path)
+        note_made(path)
+    finally:
+        remove(partial, whole=False)
+
+
+@contextlib.contextmanager
+def staging(directory: Path) -> Iterator[Path]:
+    """Yield a new directory inside `directory`, for a library to write files to; then move them up, on disk."""
+    partial = directory / PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    with writing(directory):
+        for folder in reversed(make_directory(partial)):
+            note_made(folder, whole=folder == partial)
+        yield partial
+        for path in sorted(partial.iterdir()):
+            readable_by_umask(path)  # safetensors makes files that only their owner can read
+            sync(path)
+            path.replace(directory / path.name)
+            note_made(directory / path.name)
+        partial.rmdir()
 
 
 def readable_by_umask(path: Path) -> None:
@@ -71,8 +88,11 @@ def readable_by_umask(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file atomically, as UTF-8. What UTF-8 cannot hold (half of a surrogate pair) is written as an escape."""
-    with replacing(path) as partial:
+    """Write a file atomically, as UTF-8. What UTF-8 cannot hold (half of a surrogate pair) is written as an escape.
+
+    Raises UnwritableError if the system refuses it.
+    """
+    with writing(path), replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -104,6 +124,11 @@ def read_json(path: Path) -> Any:
         raise ValueError(error.strerror or str(error)) from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def is_exported(name: str | Path) -> bool:
+    """Say whether a directory holds an exported model."""
+    return (Path(name) / EXPORT_MANIFEST).is_file()
 
 
 def is_writable(folder: Path) -> bool:
@@ -140,13 +165,15 @@ def note_made(path: Path, *, whole: bool = False) -> None:
     _made[path.absolute()] = whole
 
 
-def remove_made(output: Path) -> None:
-    """Remove what this process made in a directory, newest first, and the directory if it made that and it is empty.
+def remove_made(output: Path, folders: Sequence[Path]) -> None:
+    """Remove what this process made in a directory, newest first, and then `folders` that are empty.
 
     What others put there stays. A link is removed, not followed. What cannot be removed stays too.
     """
-    for path in [path for path in reversed(_made) if output.absolute() in (path, *path.parents)]:
+    for path in [path for path in reversed(_made) if output.absolute() in path.parents]:
         remove(path, whole=_made.pop(path))
+    for folder in folders:
+        remove(folder, whole=False)
 
 
 def remove(path: Path, *, whole: bool) -> None:
@@ -233,12 +260,13 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None, replac
     for path in [path for path in _made if output.absolute() in path.parents]:
         del _made[path]  # of an earlier run of this process
     with writing(f"output directory '{output}'"):
-        for folder in reversed(make_directory(output)):
-            note_made(folder)
+        folders = make_directory(output)
+        for folder in reversed(folders):
+            note_made(folder)  # for a claim around this one
         try:
             descriptor = take_lock(lock, f"another run is writing to '{output}': wait for it, or choose another -o")
         except OSError:
-            remove_made(output)
+            remove_made(output, folders)
             raise
     new, lock_stays = False, unfinished
     try:
@@ -252,7 +280,7 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None, replac
         if new and not (keep and any(output.glob(keep))):
             lock_stays = False
             remove(lock, whole=False)
-            remove_made(output)
+            remove_made(output, folders)
         raise
     finally:
         if not lock_stays:

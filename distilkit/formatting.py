@@ -1,5 +1,7 @@
 """Format numbers for people: durations, sizes, counts and percentages; show control characters in texts."""
 
+import math
+
 
 def printable(text: str, *, newlines: bool = False) -> str:
     """Return text with escapes for control characters and other invisible ones; `newlines` leaves line breaks."""
@@ -10,6 +12,8 @@ def printable(text: str, *, newlines: bool = False) -> str:
 
 def format_duration(seconds: float) -> str:
     """Format a time in its two largest units: "36 min 12 s"."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
     whole = round(seconds)
     for name, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:

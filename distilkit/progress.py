@@ -20,6 +20,7 @@ _open: list[str] = []  # the work in progress, outermost first
 MAX_LINE = 1000  # characters of an error or a warning; a name in it may have thousands
 LIBRARIES = ("transformers", "datasets", "accelerate", "huggingface_hub")  # that report what they load
 _level = {"quiet": False}
+_said: set[str] = set()  # by say_once(), in this command
 
 
 @contextlib.contextmanager
@@ -29,6 +30,7 @@ def level(*, quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     Enter it after the libraries are imported, because importing them sets their own levels.
     """
     before, _level["quiet"] = _level["quiet"], quiet
+    _said.clear()
     try:
         with _library_reports() if verbose else contextlib.nullcontext():
             yield
@@ -135,6 +137,13 @@ def say(text: str) -> None:
     """Print a note; on a terminal it stands above the bar."""
     if is_first_process() and not _level["quiet"]:
         _print(printable(text, newlines=True))
+
+
+def say_once(text: str) -> None:
+    """Print a note that a command would otherwise repeat, for example for each seed."""
+    if text not in _said:
+        _said.add(text)
+        say(text)
 
 
 def aside(text: str) -> None:

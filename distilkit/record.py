@@ -176,14 +176,8 @@ def parse_record(entry: Any) -> Record:
     Raises ValueError with what is wrong if a value has another type than its option, or is no number.
     """
     found: dict[str, Any] = {"environment": {}, "given": {}, "schema": 1} | entry if isinstance(entry, dict) else {}
-    for name, kind in {
-        "command": str,
-        "config": dict,
-        "metrics": dict,
-        "environment": dict,
-        "given": dict,
-        "schema": int,
-    }.items():
+    kinds = {"command": str, "config": dict, "metrics": dict, "environment": dict, "given": dict, "schema": int}
+    for name, kind in kinds.items():
         if not isinstance(found.get(name), kind):
             raise ValueError(f"{name} is {_shown(found.get(name))}")  # noqa: TRY004 - as above
     return Record(

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
     PreTrainedTokenizerFast,
@@ -131,6 +132,24 @@ def make_sentence_encoder(make_checkpoint: Callable[..., Path]) -> Callable[...,
         return directory
 
     return make
+
+
+@pytest.fixture(scope="session")
+def classifier(make_checkpoint: Callable[..., Path]) -> Path:
+    """A tiny 1-layer RoBERTa for two classes, yes and no."""
+    labels = {0: "no", 1: "yes"}
+    return make_checkpoint("roberta", 1, AutoModelForSequenceClassification, id2label=labels, type_vocab_size=1)
+
+
+@pytest.fixture(scope="session")
+def exported(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The classifier as `export` writes it."""
+    from distilkit.commands.export import export
+    from distilkit.options.export import ExportOptions
+
+    directory = tmp_path_factory.mktemp("exports") / "classifier"
+    export(ExportOptions(model=str(classifier), output=directory))
+    return directory
 
 
 @pytest.fixture

@@ -11,23 +11,11 @@ import distilkit
 HOUSE = Path(distilkit.__file__).parent
 FLOORS = [
     {
-        "errors",
-        "formatting",
-        "machine",
-        "wording",
-        "preflight",
-        "next_command",
-        "progress",
-        "files",
-        "record",
-        "gates",
-        "screen",
-        "signals",
-        "options",
-        "__init__",
+        *("errors", "formatting", "machine", "wording", "next_command", "progress", "files", "record", "gates"),
+        *("screen", "signals", "special_tokens", "preflight", "options", "__init__"),
     },
     {"encoders", "data"},
-    {"training", "tasks", "export"},
+    {"training", "tasks", "runtimes"},
     {"distillation", "evaluation", "benchmark", "reporting"},
     {"commands"},
     {"cli"},
@@ -35,7 +23,7 @@ FLOORS = [
 ]
 LIGHT = {"rich", "tomli"}  # what the ground floor may import besides the standard library
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate", "numpy", "rich"}
-HELPERS = {"commands.finetune": {"commands.finetune_inputs"}}  # a command's own second file
+HELPERS = {f"commands.{name}": {f"commands.{name}_inputs"} for name in ("distill", "finetune")}  # their second files
 FILES = sorted(".".join(path.relative_to(HOUSE).with_suffix("").parts) for path in HOUSE.rglob("*.py"))
 WINGS = sorted(path.parent.name for path in HOUSE.glob("*/__init__.py"))
 
@@ -146,8 +134,9 @@ def test_typer_lives_in_the_command_line_alone() -> None:
 
 
 def test_models_and_tokenizers_are_opened_and_saved_in_one_place() -> None:
-    """Only encoders/checkpoint.py calls from_pretrained and save_pretrained, on whatever class."""
-    assert users({"from_pretrained", "save_pretrained"}) == {"encoders.checkpoint"}
+    """Only encoders/checkpoint.py, contents.py and runtimes/exported.py call from_pretrained and save_pretrained."""
+    places = {"encoders.checkpoint", "encoders.contents", "runtimes.exported"}
+    assert users({"from_pretrained", "save_pretrained"}) == places
 
 
 def test_nothing_else_prints() -> None:

@@ -16,6 +16,7 @@ from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
 from distilkit.progress import Advance
 from distilkit.record import BenchSetting
+from distilkit.training.memory import is_out_of_memory
 
 Seconds = npt.NDArray[np.float64]
 WARM_UP_PASSES = 3
@@ -46,15 +47,17 @@ def measure(
 ) -> dict[str, float]:
     """Return the metrics of all models in a setting. `speedup` is relative to the first model.
 
-    Raises DistilkitError if the GPU runs out of memory.
+    Raises DistilkitError if memory runs out.
     """
     try:
         models = [contender.timed.to(setting.device) for contender in contenders]
         inputs = random_inputs(contenders, setting, options.seed)
         seconds = time_interleaved(models, inputs, options.runs, advance, setting)
         peaks = [peak_memory(model, inputs, setting.device) for model in models]
-    except torch.cuda.OutOfMemoryError:
-        raise DistilkitError(f"{setting} does not fit in GPU memory: lower --batch-sizes or --seq-lengths") from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DistilkitError(f"{setting} does not fit in memory: lower --batch-sizes or --seq-lengths") from None
     metrics: dict[str, float] = {}
     for i, (own, peak) in enumerate(zip(seconds, peaks, strict=True)):
         values = {**summarise(own, setting), "peak_memory_bytes": float(peak)}

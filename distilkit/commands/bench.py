@@ -76,10 +76,11 @@ def available_devices(devices: Sequence[str]) -> list[str]:
 
 
 def open_contender(name: str) -> Contender:
-    """Open a checkpoint with the head that its config names."""
-    head = checkpoint.head_of(checkpoint.open_config(name))
-    model = checkpoint.open_model(name, head)
-    return Contender(name, model, model.base_model if head in ("masked-lm", "encoder") else model)
+    """Open a checkpoint with the head that its weights hold."""
+    model = checkpoint.open_model(name)
+    return Contender(
+        name, model, model.base_model if checkpoint.head_of_model(model) in ("masked-lm", "encoder") else model
+    )
 
 
 def check_lengths(contender: Contender, lengths: Sequence[int]) -> None:

@@ -92,11 +92,11 @@ def write_data(out: Path, seed: int) -> None:
     random.Random(seed).shuffle(paragraphs)  # noqa: S311 - not for cryptography
     heldout = int(HELDOUT_SHARE * len(paragraphs))
     for name, some in (("heldout.txt", paragraphs[:heldout]), ("corpus.txt", paragraphs[heldout:])):
-        (out / name).write_text("".join(text + "\n" for _, text in some), encoding="utf-8")
+        write_text(out / name, "".join(text + "\n" for _, text in some))
     rows = [{"text": text, "label": area} for area, text in paragraphs if area]
     validation = int(VALIDATION_SHARE * len(rows))
     for name, some_rows in (("validation.jsonl", rows[:validation]), ("train.jsonl", rows[validation:])):
-        (out / name).write_text("".join(json.dumps(row) + "\n" for row in some_rows), encoding="utf-8")
+        write_text(out / name, "".join(json.dumps(row) + "\n" for row in some_rows))
 
 
 def documentation() -> Iterator[tuple[str, str]]:

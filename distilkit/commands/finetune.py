@@ -14,7 +14,8 @@ from distilkit.commands.finetune_inputs import TrainingInputs, open_student, pre
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError, DivergedError
 from distilkit.evaluation.failures import failure_of, mark_failure
-from distilkit.evaluation.scoring import headline_metric, score
+from distilkit.evaluation.scoring import headline_metric, score, score_names
+from distilkit.gates import check_gates
 from distilkit.options.spec import flag
 from distilkit.options.tasks import FinetuneOptions, TaskName
 from distilkit.progress import say, waiting, warn
@@ -30,6 +31,11 @@ from distilkit.training.memory import explain_out_of_memory, memory_suggestions
 from distilkit.training.resume import CHANGEABLE, LEARNING_RATES, defaults, remove_run_checkpoints
 from distilkit.training.stopping import EarlyStopping, stop_signal
 
+TOTALS = (  # the metrics of a run beside its scores
+    *("updates", "loss", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes"),
+    *("kept_evaluation", "parameters"),
+)
+
 
 def finetune(options: FinetuneOptions) -> Record:
     """Train a checkpoint on a task, score it on the validation rows, and write it with its record.
@@ -38,6 +44,8 @@ def finetune(options: FinetuneOptions) -> Record:
     """
     check_tracker(options.log_with)
     chosen = resolve(options)
+    names = [*score_names(chosen), *TOTALS]
+    check_gates(options.require, [*names, *(f"{name}/{end}" for name in names for end in ("min", "max"))])
     if len(chosen) > 1:
         return finetune_all(chosen, options)
     return finetune_task(chosen[0], options)

@@ -94,7 +94,7 @@ def prepare(task: Task, options: FinetuneOptions) -> TrainingInputs:
     about = tasks_scored_on_test([task], options.data)  # the hub may be unreachable when the training is over
     # Opened here to check its weights before anything long starts. Each seed opens it again, with a head of its own.
     student = open_student(task, options)
-    tokenizer = checkpoint.open_tokenizer(options.model, student)
+    tokenizer = checkpoint.open_tokenizer(options.model, student, needs=["pad"])
     names = input_names(student)
     teacher = open_task_teacher(options.teacher, task, tokenizer) if options.teacher else None
     if teacher:
@@ -107,14 +107,18 @@ def prepare(task: Task, options: FinetuneOptions) -> TrainingInputs:
 
 
 def open_student(task: Task, options: FinetuneOptions) -> PreTrainedModel:
-    """Open the checkpoint with a head of the task's size, newly initialised unless the checkpoint has one."""
+    """Open the checkpoint with a head of the task's size.
+
+    A head that was trained on the same labels is kept, its outputs in the task's order; else it is newly initialised.
+    """
     names = task.labels or (("LABEL_0", "LABEL_1") if task.kind == "span" else ("LABEL_0",))
     changes: dict[str, Any] = {
         "id2label": dict(enumerate(names)),
         "label2id": {label: i for i, label in enumerate(names)},
         "problem_type": labels.PROBLEM_TYPES.get(task.kind),
     }
-    return checkpoint.open_model(options.model, HEADS[task.kind], new_head=True, **changes)
+    outputs = labels.find_order(task, checkpoint.open_config(options.model))
+    return checkpoint.open_model(options.model, HEADS[task.kind], new_head=True, outputs=outputs, **changes)
 
 
 def check_layer_losses(student: PreTrainedModel, teacher: TaskTeacher, options: FinetuneOptions) -> None:

@@ -20,11 +20,13 @@ from distilkit.encoders.sentence import wrap
 from distilkit.encoders.sentence_layout import Layout, read_layout
 from distilkit.encoders.sizes import compare_sizes
 from distilkit.encoders.surgery import reinitialise
-from distilkit.encoders.verify import TOLERANCE, max_embedding_difference, max_output_difference
+from distilkit.encoders.verify import TOLERANCE, check_values, max_embedding_difference, max_output_difference
+from distilkit.encoders.weights import read_tensors
 from distilkit.errors import DistilkitError
 from distilkit.files import claim
 from distilkit.options.init import InitOptions
 from distilkit.record import Record, read_biography, record, write_biography
+from distilkit.special_tokens import Special
 
 SEARCH_BLOCKS, SEARCH_BLOCK_TOKENS, SEARCH_BATCH_BLOCKS = 32, 128, 8  # 4,096 tokens in all
 MAX_SUGGESTIONS_TRIED = 60  # choices of layers to try for an error that suggests one
@@ -47,9 +49,18 @@ class Student(NamedTuple):
 
 def init(options: InitOptions) -> Record:
     """Extract a student from a teacher, save it, reload it, compare it with the teacher, and write its record."""
+    with nullcontext() if options.dry_run else claim(options.output):
+        return extract(options)
+
+
+def extract(options: InitOptions) -> Record:
+    """Extract the student, and write it to the output directory unless --dry-run is given."""
     teacher = checkpoint.open_as_saved(options.teacher, allow_pickle=options.allow_pickle)
     tokenises = options.strategy == "search" or options.vocabulary is not None
-    tokenizer = checkpoint.open_tokenizer(options.teacher, fast=tokenises)
+    if not options.no_verify:
+        check_values(teacher, read_tensors(options.teacher, allow_pickle=options.allow_pickle), options.teacher)
+    needs: list[Special] = ["cls", "sep", "mask"] if options.strategy == "search" else []
+    tokenizer = checkpoint.open_tokenizer(options.teacher, teacher, fast=tokenises, needs=needs)
     depth = len(find_stack(teacher).layers)
     refuse_shared(options, teacher)
     ranked = rank_strategies(options, teacher, tokenizer) if options.strategy == "search" else []
@@ -58,25 +69,23 @@ def init(options: InitOptions) -> Record:
         shorter = truncate_shared(teacher, kept)
     except DistilkitError as error:
         raise not_exact(str(error), teacher, kept) from None
-    student = convert_student(options, shorter, tokenizer)
-    with nullcontext(options.output) if options.dry_run else claim(options.output) as out:
-        written = student
-        if not options.dry_run:
-            student.save(out)
-            written = student if options.no_verify else reopen(student, out)
-        metrics = compare_sizes(teacher, student.model) | {
-            f"strategies/{candidate.strategy}/{name}": getattr(candidate, name)
-            for candidate in ranked
-            for name in ("loss", "agreement")
-        }
-        if not options.no_verify and not options.random:
-            metrics["max_difference"] = verify(options, teacher, written, shorter, kept)
-            metrics |= verify_embeddings(options, teacher, tokenizer, written, kept)
-        head = checkpoint.head_of(teacher.config)
-        layers = {"weights": "random"} if options.random else describe_layers(kept, depth, ranked)
-        done = record("init", options, metrics, head=head, **layers)
-        if not options.dry_run:
-            write_biography(out, [*read_biography(options.teacher), done])
+    student = written = convert_student(options, shorter, tokenizer)
+    if not options.dry_run:
+        student.save(options.output)
+        written = student if options.no_verify else reopen(student, options.output)
+    metrics = compare_sizes(teacher, student.model) | {
+        f"strategies/{candidate.strategy}/{name}": getattr(candidate, name)
+        for candidate in ranked
+        for name in ("loss", "agreement")
+    }
+    if not options.no_verify and not options.random:
+        metrics["max_difference"] = verify(options, teacher, written, shorter, kept)
+        metrics |= verify_embeddings(options, teacher, tokenizer, written, kept)
+    head = checkpoint.head_of_model(teacher)
+    layers = {"weights": "random"} if options.random else describe_layers(kept, depth, ranked)
+    done = record("init", options, metrics, head=head, **layers)
+    if not options.dry_run:
+        write_biography(options.output, [*read_biography(options.teacher), done])
     return done
 
 
@@ -94,7 +103,7 @@ def rank_strategies(
     options: InitOptions, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> list[Candidate]:
     """Evaluate the layers that each strategy chooses, and those found by the search, on --corpus; best first."""
-    if checkpoint.head_of(teacher.config) != "masked-lm":
+    if checkpoint.head_of_model(teacher) != "masked-lm":
         raise DistilkitError("--strategy search requires a masked-LM head: choose another --strategy")
     depth = len(find_stack(teacher).layers)
     documents = corpus.read_documents(str(options.corpus)).shuffle(seed=options.seed)
@@ -159,7 +168,7 @@ def prune_tokenizer(
     Raises DistilkitError if it would split the text of --vocabulary TEXT differently.
     """
     wanted = str(options.vocabulary)
-    max_tokens = int(wanted) if wanted.isdigit() else None
+    max_tokens = int(wanted) if wanted.isdecimal() else None
     documents = corpus.read_documents(wanted if max_tokens is None else str(options.corpus))
     counts = vocabulary.count_tokens(documents, tokenizer)
     kept = vocabulary.choose_tokens(counts, tokenizer, max_tokens)

@@ -1,6 +1,5 @@
 """`report`: a page, plots, tables and model cards from the records of the other commands."""
 
-from distilkit.errors import DistilkitError
 from distilkit.files import claim, write_text
 from distilkit.options.report import ReportOptions
 from distilkit.record import Record, record, write_biography
@@ -35,8 +34,5 @@ def report(options: ReportOptions) -> Record:
         done = record("report", options, metrics)
         write_biography(out, [done])
     for path, text in readmes.items():
-        try:
-            write_text(path, text)
-        except OSError as error:
-            raise DistilkitError(f"cannot write '{path}' ({error.strerror}): free space, or remove --card") from None
+        write_text(path, text)
     return done

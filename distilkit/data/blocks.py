@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
@@ -16,9 +16,13 @@ from distilkit.data.streaming import RowStream, StreamedBatches, split_stream
 from distilkit.data.token_store import Rows, store
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
-from distilkit.progress import track
+from distilkit.progress import track, warn
+from distilkit.special_tokens import special_id, vocabulary_size
 
 HELDOUT_SHARE, HELDOUT_BLOCKS = 0.02, 256  # of a corpus without --heldout: this share, but no more blocks than this
+SAMPLED_BLOCKS = 10_000  # whose tokens are checked
+UNKNOWN_SHARE = 0.05  # of tokens, above which a text hardly fits its tokenizer
+SEQ_LENGTH = 128  # tokens per block by default
 HELDOUT_BATCH_SIZE = 32  # fixed, so that the held-out loss does not depend on --batch-size
 
 
@@ -33,11 +37,12 @@ def read_batches(
     common = {"batch_size": options.batch_size, "seed": options.seed}
     heldout: Sequence[dict[str, Any]]
     if options.streaming:
-        packer = make_packer(tokenizer, options.seq_length, options.packing)
+        packer = make_packer(tokenizer, options.seq_length or SEQ_LENGTH, options.packing)
+        column = options.text or "text"
         if options.heldout is None:
-            stream, heldout = split_stream(options.corpus, packer, HELDOUT_BLOCKS)
+            stream, heldout = split_stream(options.corpus, packer, HELDOUT_BLOCKS, column)
         else:
-            stream, heldout = RowStream(options.corpus, packer), read_heldout(options, tokenizer)
+            stream, heldout = RowStream(options.corpus, packer, column=column), read_heldout(options, tokenizer)
         batches: Batches = StreamedBatches(stream, collate, **common)
     else:
         blocks = pack_corpus(options, options.corpus, tokenizer)
@@ -52,15 +57,9 @@ def read_batches(
 def pack_corpus(options: DistillOptions, source: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Read a text and pack it into blocks."""
     with corpus.corpus_errors(source):
-        documents, fingerprint = corpus.read_once(source)
-        return pack_documents(
-            documents,
-            tokenizer,
-            options.seq_length,
-            fingerprint=fingerprint,
-            packing=options.packing,
-            name=f"'{source}'",
-        )
+        documents = corpus.read_once(source, options.text or "text")
+        length = options.seq_length or SEQ_LENGTH
+        return pack_documents(documents, tokenizer, length, packing=options.packing, name=f"'{source}'")
 
 
 def read_heldout(options: DistillOptions, tokenizer: PreTrainedTokenizerBase) -> Sequence[dict[str, Any]]:
@@ -70,11 +69,10 @@ def read_heldout(options: DistillOptions, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def pack_documents(
-    documents: Dataset | IterableDataset,
+    documents: corpus.Documents,
     tokenizer: PreTrainedTokenizerBase,
     seq_length: int,
     *,
-    fingerprint: str = "",
     packing: str = "blocks",
     name: str = "the corpus",
 ) -> Dataset:
@@ -90,52 +88,66 @@ def pack_documents(
 
     def make() -> Iterator[list[Ids]]:
         with track("tokenize", total, unit="documents") as advance:
-            for texts in _groups(documents):
+            for texts in group_texts(corpus.texts(documents)):
                 yield packer.rows(packer.encoder(texts))
                 advance(len(texts))
 
-    fingerprint = fingerprint or documents._fingerprint  # noqa: SLF001 - datasets names its own cache files by it
-    packed = store(Hasher.hash((fingerprint, packer.key)), packer.encoder.dtype, make)
+    packed = store(Hasher.hash((corpus.fingerprint(documents), packer.key)), packer.encoder.dtype, make)
     if not len(packed):
         raise DistilkitError(
             f"{name} does not fill one block of {seq_length} tokens: give more text, or shorter blocks "
             "(--seq-length; eval: --max-length)"
         )
+    check_known_tokens(packed, tokenizer, name)
     return packed
 
 
-def _groups(documents: Dataset | IterableDataset) -> Iterator[list[str]]:
-    tables = documents.with_format("arrow").iter(1000)
-    return group_texts(text.as_py() for table in tables for text in table["text"])
+def check_known_tokens(packed: Dataset, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Warn if a text has many unknown tokens. Raises DistilkitError if it has no others."""
+    tokens = np.concatenate([row["input_ids"] for row, _ in zip(Rows(packed), range(SAMPLED_BLOCKS), strict=False)])
+    special = np.isin(tokens, [number for number in tokenizer.all_special_ids if number != tokenizer.unk_token_id])
+    if special.all():
+        raise DistilkitError(f"{name} has only special tokens: give another text")
+    share = (
+        float((tokens == tokenizer.unk_token_id).sum() / (~special).sum()) if tokenizer.unk_token is not None else 0.0
+    )
+    if share == 1:
+        raise DistilkitError(
+            f"{name} has only unknown tokens: give a text in the language and script of the model's tokenizer"
+        )
+    if share > UNKNOWN_SHARE:
+        warn(f"{share:.0%} of the tokens of {name} are unknown to the tokenizer: check its language and encoding")
 
 
 def make_packer(tokenizer: PreTrainedTokenizerBase, seq_length: int, packing: str) -> Packer:
     """Return the packer for a tokenizer.
 
-    Raises DistilkitError if the tokenizer lacks a special token that packing needs.
+    Raises DistilkitError if the tokenizer lacks a special token that packing or, with `masked`, masking needs.
     """
     if packing == "documents" and tokenizer.pad_token_id is None:
         raise DistilkitError("--packing documents needs a PAD token, which the tokenizer lacks: use --packing blocks")
-    encoder = Encoder(tokenizer.backend_tokenizer.to_str(), len(tokenizer))
-    return Packer(encoder, *special_ids(tokenizer), seq_length, packing)
-
-
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """Return the ids of CLS and SEP, which open and close a row."""
-    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or tokenizer.mask_token_id is None:
-        raise DistilkitError("the tokenizer lacks CLS, SEP or MASK: use the tokenizer of a masked-LM checkpoint")
-    return int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
+    cls, sep = special_id(tokenizer, "cls"), special_id(tokenizer, "sep")
+    if cls is None or sep is None:
+        raise DistilkitError("the tokenizer has no CLS or SEP token: use the tokenizer of a masked-LM checkpoint")
+    encoder = Encoder(tokenizer.backend_tokenizer.to_str(), vocabulary_size(tokenizer))
+    return Packer(encoder, cls, sep, seq_length, packing)
 
 
 def split_blocks(blocks: Dataset, seed: int) -> tuple[Rows, Rows]:
-    """Split blocks into training and held-out rows, drawn with the seed.
+    """Split blocks into training and held-out rows, drawn with the seed."""
+    training, heldout = split_numbers(len(blocks), seed, HELDOUT_BLOCKS)
+    return Rows(blocks, training), Rows(blocks, heldout)
 
-    Raises DistilkitError if there is only one block.
+
+def split_numbers(count: int, seed: int, limit: int) -> tuple[Ids, Ids]:
+    """Split the numbers of rows into those to train on and those to hold out: HELDOUT_SHARE, at most `limit`.
+
+    Raises DistilkitError if there is only one row.
     """
-    count = min(HELDOUT_BLOCKS, max(1, int(HELDOUT_SHARE * len(blocks))))
-    if len(blocks) < 2:
+    if count < 2:
         raise DistilkitError(
             "the corpus is too small to hold out a block: give more text, or held-out text with --heldout"
         )
-    order = np.random.default_rng(seed).permutation(len(blocks))
-    return Rows(blocks, order[count:].astype(np.uint32)), Rows(blocks, order[:count])
+    order = np.random.default_rng(seed).permutation(count)
+    heldout = min(limit, max(1, int(HELDOUT_SHARE * count)))
+    return order[heldout:].astype(np.uint32), order[:heldout]

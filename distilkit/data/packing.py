@@ -19,6 +19,7 @@ class Encoder:
         self.tokenizer = Tokenizer.from_str(definition)
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
+        self.tokenizer.encode_special_tokens = True  # a special token that a text spells out is text
 
     def __call__(self, texts: list[str]) -> list[Ids]:
         """Return the token ids of each text, without special tokens."""
@@ -50,7 +51,8 @@ class Packer:
         self.encoder, self.content_length, self.packing = encoder, seq_length - 2, packing
         self.cls, self.sep = np.array([[cls], [sep]], dtype=encoder.dtype)
         self.rest = self.cls[:0]
-        self.key = (encoder.tokenizer.to_str(), cls, sep, seq_length, packing)  # everything that the rows depend on
+        # Everything that the rows depend on. to_str() does not say how special tokens in the text are read.
+        self.key = (encoder.tokenizer.to_str(), "as text", cls, sep, seq_length, packing)
 
     def rows(self, documents: Iterable[Ids]) -> list[Ids]:
         """Return the rows that these documents complete."""

@@ -47,9 +47,9 @@ class RowStream:
     stores `position`; reading continues from there without tokenising the text before it.
     """
 
-    def __init__(self, source: str, packer: Packer, *, skipped_rows: int = 0) -> None:
+    def __init__(self, source: str, packer: Packer, *, skipped_rows: int = 0, column: str = "text") -> None:
         self.source, self.packer, self.skipped_rows = source, packer, skipped_rows
-        self.documents = corpus.stream_documents(source)
+        self.documents = corpus.stream_documents(source, column)
         self.position = START  # before the rows that were read last
         self.passes = 0  # completed passes over the text
         self._row_groups: Generator[RowGroup, None, None] | None = None
@@ -119,16 +119,18 @@ class RowStream:
                 state = None
 
 
-def split_stream(source: str, packer: Packer, heldout_blocks: int) -> tuple[RowStream, list[dict[str, Ids]]]:
+def split_stream(
+    source: str, packer: Packer, heldout_blocks: int, column: str = "text"
+) -> tuple[RowStream, list[dict[str, Ids]]]:
     """Split a stream: return (all further rows, the first rows), for training and for the held-out loss."""
-    first = RowStream(source, packer)
+    first = RowStream(source, packer, column=column)
     heldout = first.read(0, heldout_blocks)
     if first.passes:
         raise DistilkitError(
             f"corpus '{source}' is too short to reserve {heldout_blocks} held-out blocks: give --heldout, or "
             "remove --streaming"
         )
-    return RowStream(source, packer, skipped_rows=len(heldout)), [{"input_ids": row} for row in heldout]
+    return RowStream(source, packer, skipped_rows=len(heldout), column=column), [{"input_ids": row} for row in heldout]
 
 
 class StreamedBatches(Batches):

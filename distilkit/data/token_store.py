@@ -1,6 +1,5 @@
-"""Rows of token ids on disk: written once under a key, then memory-mapped."""
+"""Rows and token ids on disk: written once under a key, then memory-mapped."""
 
-import errno
 import fcntl
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,49 +12,66 @@ import datasets
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
+from datasets.table import MemoryMappedTable
 
 from distilkit.data.packing import Ids
-from distilkit.data.readers import no_space
-from distilkit.files import replacing, sync
+from distilkit.data.readers import cache_unwritable
+from distilkit.errors import UnwritableError
+from distilkit.files import NO_SPACE, replacing, sync, writing
+
+Batches = tuple[pa.Schema, Iterable[pa.RecordBatch]]
 
 
 def store(key: str, dtype: np.dtype[Any], make: Callable[[], Iterable[list[Ids]]]) -> Dataset:
-    """Return the data set (one column, `input_ids`) stored under this key in datasets' cache; write it first if needed.
+    """Return the rows of token ids stored under this key, in one column `input_ids`; write them first if needed.
+
+    See store_table().
+    """
+    schema = pa.schema({"input_ids": pa.list_(pa.from_numpy_dtype(dtype))})
+    return store_table(key, lambda: (schema, (_record_batch(rows, schema) for rows in make() if rows)))
+
+
+def store_table(key: str, make: Callable[[], Batches]) -> Dataset:
+    """Return the data set stored under this key in datasets' cache; write it first if needed.
 
     The file is written atomically, so an existing file is complete. Processes that want the same file wait for the
-    first.
-    Raises DistilkitError if the disk is full.
+    first. The key becomes the fingerprint of the data set, by which datasets names what it computes from it.
+    Raises DistilkitError if the disk is full, or if the cache may not be written.
     """
     path = Path(datasets.config.HF_DATASETS_CACHE) / "distilkit" / f"{key}.arrow"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_suffix(".lock")):
-        if not path.exists():
-            try:
+    try:
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_suffix(".lock")):
+            if not path.exists():
                 with replacing(path) as partial:
-                    _write(partial, dtype, make())
+                    _write(partial, *make())
                 sync(path.parent)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise no_space() from None
-    return Dataset.from_file(str(path))
+    except (OSError, UnwritableError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_SPACE:
+            raise
+        raise cache_unwritable(str(error)) from None
+    return Dataset(MemoryMappedTable.from_file(str(path)), fingerprint=key)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+    with writing(path):
+        file = path.open("w")
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _write(path: Path, dtype: np.dtype[Any], batches: Iterable[list[Ids]]) -> None:
-    schema = pa.schema({"input_ids": pa.list_(pa.from_numpy_dtype(dtype))})
+def _write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        for rows in batches:
-            if rows:
-                offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int32)
-                column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(rows)))
-                writer.write_batch(pa.record_batch([column], schema=schema))
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _record_batch(rows: list[Ids], schema: pa.Schema) -> pa.RecordBatch:
+    offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int32)
+    return pa.record_batch([pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(rows)))], schema=schema)
 
 
 class Rows(Sequence[dict[str, Ids]]):

@@ -57,6 +57,25 @@ def hidden(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(student.float(), teacher.float())
 
 
+def embedding(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean over texts of the squared distance of the normalised embeddings, (B, D) each.
+
+    It is 2 - 2 · cosine (Vujanic & Rueckstiess 2025, LEAF, arXiv 2509.12539; Reimers & Gurevych 2020).
+    """
+    ours, theirs = (F.normalize(vectors.float(), dim=-1) for vectors in (student, teacher))
+    return (ours - theirs).pow(2).sum(-1).mean()
+
+
+def similarity(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean over all pairs of texts of the squared difference of their cosines; (B, D) and (B, D').
+
+    0 for a single text. (Tung & Mori 2019, similarity-preserving distillation, with cosines.)
+    """
+    ours, theirs = (F.normalize(vectors.float(), dim=-1) for vectors in (student, teacher))
+    pairs = len(ours) * (len(ours) - 1)
+    return (ours @ ours.T - theirs @ theirs.T).fill_diagonal_(0).pow(2).sum() / max(pairs, 1)
+
+
 def relations(states: Tensor, heads: int) -> Tensor:
     """Return the scaled dot products of all token pairs in each of `heads` relation heads.
 

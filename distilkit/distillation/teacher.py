@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.encoders import checkpoint, vocabulary
+from distilkit.encoders.contents import Head
 from distilkit.encoders.forward import input_names
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
@@ -30,27 +31,43 @@ def teacher_name(options: DistillOptions) -> str:
 
 
 def open_teacher(
-    options: DistillOptions, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    options: DistillOptions,
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    head: Head = "masked-lm",
 ) -> PreTrainedModel:
-    """Open the teacher of a student that learns from text.
+    """Open the teacher of a student that learns from blocks of text.
 
     If the student's vocabulary was pruned, the teacher's is pruned to the same tokens.
     Raises DistilkitError if the teacher does not fit the student.
     """
     name = teacher_name(options)
-    teacher = checkpoint.open_model(name, "masked-lm")
-    theirs = checkpoint.open_tokenizer(name)
+    teacher = checkpoint.open_model(name, head)
+    theirs = checkpoint.open_tokenizer(name, teacher)
     teacher = vocabulary.to_vocabulary(teacher, theirs, tokenizer)
-    check_pair(student, teacher)
+    if student.config.vocab_size != teacher.config.vocab_size:
+        raise vocabulary.different_vocabularies()
+    check_different(student, teacher)
     check_length(teacher, options.seq_length)
     return teacher
 
 
-def check_pair(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-    """Raise DistilkitError if the vocabularies differ, or if student and teacher have the same weights."""
-    if student.config.vocab_size != teacher.config.vocab_size:
-        raise vocabulary.different_vocabularies()
-    mine, theirs = student.state_dict(), teacher.state_dict()
+def adapt_teacher(
+    teacher: PreTrainedModel, theirs: PreTrainedTokenizerBase, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return a teacher that reads whole texts, with the tokenizer that it reads them with.
+
+    That is the student's if the student's vocabulary was pruned from the teacher's, else the teacher's own.
+    """
+    if tokenizer.get_vocab().keys() < theirs.get_vocab().keys():
+        return vocabulary.to_vocabulary(teacher, theirs, tokenizer), tokenizer
+    return teacher, theirs
+
+
+def check_different(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Raise DistilkitError if student and teacher have the same weights."""
+    same = type(student) is type(teacher)
+    mine, theirs = ((model if same else model.base_model).state_dict() for model in (student, teacher))
     if mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine):
         raise DistilkitError(
             "teacher and student have identical weights, so there is nothing to learn: "
@@ -58,10 +75,10 @@ def check_pair(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         )
 
 
-def check_length(model: PreTrainedModel, seq_length: int) -> None:
-    """Raise DistilkitError if blocks of --seq-length have more tokens than the model has positions."""
+def check_length(model: PreTrainedModel, seq_length: int | None) -> None:
+    """Raise DistilkitError if --seq-length is given and exceeds the model's positions."""
     positions = checkpoint.max_tokens(model)
-    if positions is not None and seq_length > positions:
+    if positions is not None and seq_length is not None and seq_length > positions:
         raise DistilkitError(f"--seq-length {seq_length} is longer than the model's {positions} positions: lower it")
 
 
@@ -82,7 +99,7 @@ def open_task_teacher(name: str, task: Task, tokenizer: PreTrainedTokenizerBase)
     Raises DistilkitError if it has other labels or, for spans, another tokenizer than the student's.
     """
     model = checkpoint.open_model(name, HEADS[task.kind])
-    own = checkpoint.open_tokenizer(name, model)
+    own = checkpoint.open_tokenizer(name, model, needs=["pad"])
     order = labels.label_order(task, model.config, name)
     same = checkpoint.same_vocabulary(tokenizer, own)
     if task.kind == "span" and not same:

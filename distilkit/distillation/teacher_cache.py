@@ -34,7 +34,7 @@ from distilkit.distillation.heldout import HeldoutEvaluator
 from distilkit.distillation.teacher import open_teacher, teacher_name
 from distilkit.encoders.forward import masked_lm_logits
 from distilkit.errors import DistilkitError
-from distilkit.files import replacing
+from distilkit.files import replacing, writing
 from distilkit.options.distill import DistillOptions
 from distilkit.progress import say, track
 from distilkit.training.devices import autocast_dtype, device, is_main_process, keep_freed_memory, state
@@ -223,7 +223,7 @@ def make_generator(*numbers: int, device: torch.device | str = "cpu") -> torch.G
 
 def save_array(path: Path, array: Array) -> None:
     """Write a .npy file atomically, because several runs may fill the same cache."""
-    with replacing(path) as partial, partial.open("wb") as file:
+    with writing(path), replacing(path) as partial, partial.open("wb") as file:
         np.save(file, array)
 
 

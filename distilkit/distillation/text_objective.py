@@ -12,6 +12,7 @@ from distilkit.distillation import losses
 from distilkit.distillation.activations import Activations
 from distilkit.distillation.fused_loss import kl_and_mlm
 from distilkit.distillation.layer_matching import LayerMatching, check_equal_size, map_layers
+from distilkit.distillation.presets import LOSS_TERMS, loss_weights
 from distilkit.encoders.forward import (
     Batch,
     Head,
@@ -25,15 +26,6 @@ from distilkit.encoders.layers import truncate_shared
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.training.objective import Fractions, Objective
-
-WEIGHTS = {  # of the loss terms, by --objective
-    "triple": {"ce": 5.0, "mlm": 2.0, "cos": 1.0},  # Sanh et al. 2019; the weights are from transformers issue 2013
-    "mlm": {"mlm": 1.0},
-    "hidden": {"hidden": 1.0},
-    "attention": {"attention": 1.0, "hidden": 1.0},  # as in TinyBERT's general distillation
-    "minilm": {"relation": 1.0},
-}
-LOSS_TERMS = ("ce", "mlm", "cos", "hidden", "attention", "relation")
 
 
 class ForwardResult(NamedTuple):
@@ -210,18 +202,15 @@ def _prediction_losses(
 
 def make_objective(options: DistillOptions, student: PreTrainedModel, teacher: PreTrainedModel | None) -> Distillation:
     """Build the loss that --objective and the --alpha options describe."""
-    given = {term: getattr(options, f"alpha_{term}") for term in LOSS_TERMS}
-    weights = WEIGHTS[options.objective] | {term: weight for term, weight in given.items() if weight is not None}
-    used = {term for term, weight in weights.items() if weight}
-    if not used:
-        raise DistilkitError("all weights of the loss are 0: set an --alpha above 0")
-    if options.objective == "mlm" and used != {"mlm"}:
-        others = ", ".join(sorted(used - {"mlm"}))
-        raise DistilkitError(f"--objective mlm has no teacher for {others}: choose another --objective")
-    if options.ce_until < 1 and "mlm" not in used:
+    weights = loss_weights(options)
+    if options.mask_probability == 0 and ("mlm" in weights or options.ce_positions == "masked"):
+        raise DistilkitError(
+            "with --mask-probability 0 no token is masked: raise it, or set --alpha-mlm 0 and --ce-positions all"
+        )
+    if options.ce_until < 1 and "mlm" not in weights:
         raise DistilkitError("--ce-until requires a masked-LM loss: set --alpha-mlm above 0")
     if options.teacher_cache:
-        check_cacheable(used)
+        check_cacheable(weights)
         return CachedDistillation(student, weights, temperature=options.temperature, teacher_until=options.ce_until)
     return Distillation(
         student,

@@ -70,7 +70,7 @@ class LayerEvaluator:
     """Measures models with some of a teacher's layers on masked text, in fp32; remembers the results."""
 
     def __init__(self, teacher: PreTrainedModel, batches: Sequence[Batch]) -> None:
-        self.teacher = teacher if teacher.dtype == torch.float32 else copy.deepcopy(teacher).float()
+        self.teacher = teacher if _is_fp32(teacher) else copy.deepcopy(teacher).float()
         self.batches = batches
         self.measured: dict[tuple[int, ...], tuple[float, float]] = {}
         self.teacher_predictions = [masked_token_logits(self.teacher, batch)[0].argmax(-1) for batch in batches]
@@ -88,6 +88,10 @@ class LayerEvaluator:
                 count += len(labels)
             self.measured[key] = (loss / count, agreed / count)
         return self.measured[key]
+
+
+def _is_fp32(model: PreTrainedModel) -> bool:
+    return all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
 def search(evaluator: LayerEvaluator, depth: int, wanted: int) -> list[Candidate]:

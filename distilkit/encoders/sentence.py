@@ -12,8 +12,8 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.encoders import checkpoint
 from distilkit.encoders.forward import Batch, encoder_states, input_names
-from distilkit.encoders.sentence_layout import Layout, read_layout
-from distilkit.encoders.sentence_modules import SentenceHead, make_head
+from distilkit.encoders.sentence_layout import Layout, new_layout, read_layout
+from distilkit.encoders.sentence_modules import Pooling, SentenceHead, make_head
 from distilkit.progress import say
 
 NEIGHBOURS = 10
@@ -37,6 +37,24 @@ class SentenceEncoder(nn.Module):
         settings = layout.model_settings
         self.prompts: dict[str, str] = {name: text or "" for name, text in (settings.get("prompts") or {}).items()}
         self.default_prompt = self.prompts.get(settings.get("default_prompt_name") or "", "")
+
+    @property
+    def width(self) -> int:
+        """The number of components of an embedding."""
+        like = next(self.model.parameters())
+        states = torch.zeros(1, 1, self.model.config.hidden_size, device=like.device, dtype=like.dtype)
+        return int(self.head(states, torch.ones(1, 1, device=like.device)).shape[-1])
+
+    @property
+    def pooling(self) -> tuple[str, ...]:
+        """The modes of its Pooling."""
+        return cast(Pooling, self.head.parts[0]).modes
+
+    def with_dense(self, width: int) -> "SentenceEncoder":
+        """Return the encoder with a new Dense module that gives its embeddings this width."""
+        layout = self.layout.with_weights(self.head.weights())
+        layout = layout if layout.modules else new_layout(self.model.config.hidden_size, self.pooling, normalize=False)
+        return wrap("student", self.model, self.tokenizer, layout.with_dense(self.width, width))
 
     def tokenize(self, texts: Sequence[str], prompt: str | None = None) -> BatchEncoding:
         """Return the model's inputs for each text, cut at the encoder's maximum length and not padded."""

@@ -1,14 +1,15 @@
 """The files that sentence-transformers adds to a checkpoint: read them, and hand them on to a student."""
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.utils.hub import cached_file
 
 from distilkit.errors import DistilkitError
@@ -21,6 +22,15 @@ INPUT_SETTINGS = (  # of the Transformer module; all but the first are names of 
     *(f"sentence_{name}_config.json" for name in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta")),
     "sentence_xlnet_config.json",
 )
+
+POOLING_MODES = {  # by their switch in Pooling's config, in the order in which several are joined
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,32 @@ class Layout:
         ]
         return replace(self, modules=tuple(modules))
 
+    def with_dense(self, width_in: int, width_out: int) -> "Layout":
+        """Return the layout with a new linear Dense module at the end, before Normalize if that is the last."""
+        at = len(self.modules) - (self.modules[-1].kind == "Normalize")
+        config = {
+            "in_features": width_in,
+            "out_features": width_out,
+            "bias": True,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        }
+        weights = {f"linear.{name}": t for name, t in nn.Linear(width_in, width_out).state_dict().items()}
+        return self.with_module(at, "Dense", config, weights)
+
+    def with_module(
+        self, at: int, kind: str, config: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None
+    ) -> "Layout":
+        """Return the layout with another module at this place."""
+        taken = {module.entry["path"] for module in self.modules}
+        path = next(path for number in itertools.count(at) if (path := f"{number}_{kind}") not in taken)
+        new = ModuleFiles({"path": path, "type": f"sentence_transformers.models.{kind}"}, config, weights or {})
+        modules = [*self.modules[:at], new, *self.modules[at:]]
+        numbered = [
+            replace(module, entry={**module.entry, "idx": number, "name": str(number)})
+            for number, module in enumerate(modules)
+        ]
+        return replace(self, modules=tuple(numbered))
+
     def write(self, directory: Path) -> None:
         """Write the files into a checkpoint's directory."""
         write_json(directory / MODULES, [dict(module.entry) for module in self.modules])
@@ -70,6 +106,14 @@ class Layout:
             if module.weights:
                 with replacing(folder / "model.safetensors") as partial:
                     save_file({name: tensor.contiguous() for name, tensor in module.weights.items()}, partial)
+
+
+def new_layout(width: int, modes: Sequence[str], *, normalize: bool) -> Layout:
+    """Return the layout of an encoder of this width with Pooling in these modes and, by choice, Normalize."""
+    layout = Layout((ModuleFiles({"path": "", "type": "sentence_transformers.models.Transformer"}),))
+    pooling = {"word_embedding_dimension": width} | {switch: mode in modes for switch, mode in POOLING_MODES.items()}
+    layout = layout.with_module(1, "Pooling", pooling)
+    return layout.with_module(2, "Normalize", {}) if normalize else layout
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -7,17 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distilkit.encoders.sentence_layout import Layout, ModuleFiles
+from distilkit.encoders.sentence_layout import POOLING_MODES, Layout, ModuleFiles
 from distilkit.errors import DistilkitError
-
-LEGACY_MODES = {  # one switch for each mode, in the order in which their outputs are joined
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
 
 
 class Pooling(nn.Module):
@@ -88,9 +79,9 @@ class Normalize(nn.Module):
 
 
 def _make_pooling(config: Mapping[str, Any]) -> Pooling:
-    modes = config.get("pooling_mode") or [mode for key, mode in LEGACY_MODES.items() if config.get(key)] or "mean"
+    modes = config.get("pooling_mode") or [mode for key, mode in POOLING_MODES.items() if config.get(key)] or "mean"
     modes = [modes] if isinstance(modes, str) else list(modes)
-    if unknown := set(modes) - set(LEGACY_MODES.values()):
+    if unknown := set(modes) - set(POOLING_MODES.values()):
         raise ValueError(f"pooling mode '{min(unknown)}'")
     return Pooling(modes, include_prompt=config.get("include_prompt", True))
 

@@ -1,6 +1,6 @@
 """Check that a student computes what its truncated teacher computes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ INPUT_TOKENS = 192  # tokens; longer than the window of ModernBERT's local layer
 TOLERANCE = 1e-5  # relative to the largest output; allows for rounding if a factor was folded into weights
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def max_output_difference(
     teacher: PreTrainedModel, student: PreTrainedModel, kept: Sequence[int], kept_ids: Sequence[int] | None
 ) -> tuple[float, float]:
@@ -31,7 +31,7 @@ def max_output_difference(
     index = torch.tensor(kept_ids) if kept_ids else torch.arange(size)
     with skip_layers(teacher, kept):
         expected = run_model(teacher.float(), index[ids])
-    if checkpoint.head_of(teacher.config) == "masked-lm":
+    if checkpoint.head_of_model(teacher) == "masked-lm":
         expected["logits"] = expected["logits"][..., index]  # (B, T, V)
     found = run_model(student.float(), ids)  # DistilBERT has no pooler output
     if not found or any(name not in expected or expected[name].shape != found[name].shape for name in found):
@@ -41,7 +41,27 @@ def max_output_difference(
     return float(differences.max()), float(scale.max())  # torch's max() propagates nan; Python's may not
 
 
-@torch.inference_mode()
+def check_values(model: PreTrainedModel, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Raise DistilkitError unless each weight of an open model is in the tensors of its files, in the same precision.
+
+    The files are read without a model, so this does not depend on how the model was loaded. transformers renames old
+    names, and takes some tensors apart along their rows, so a weight may be any tensor, or a part of one.
+    """
+    for key, weight in model.state_dict().items():
+        candidates = [tensors[key]] if key in tensors else []
+        if weight.is_floating_point() and not any(_holds(whole, weight) for whole in [*candidates, *tensors.values()]):
+            raise DistilkitError(f"'{key}' is not what the files of '{name}' hold: please report this checkpoint")
+
+
+def _holds(whole: Tensor, part: Tensor) -> bool:
+    if whole.dtype != part.dtype or whole.shape[1:] != part.shape[1:] or whole.dim() != part.dim():
+        return False
+    if not part.dim() or not len(part) or len(whole) % len(part):
+        return torch.equal(whole, part)
+    return any(torch.equal(piece, part) for piece in whole.split(len(part)))
+
+
+@torch.no_grad()
 def max_embedding_difference(
     teacher: SentenceEncoder, student: SentenceEncoder, kept: Sequence[int], kept_ids: Sequence[int] | None
 ) -> tuple[float, float]:

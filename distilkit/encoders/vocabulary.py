@@ -169,8 +169,10 @@ def different_vocabularies() -> DistilkitError:
 
 def shared_ids(smaller: PreTrainedTokenizerBase, larger: PreTrainedTokenizerBase) -> list[int]:
     """Return the larger vocabulary's ids of the smaller one's tokens, in the smaller one's order."""
-    ids = larger.get_vocab()
-    return [ids[token] for token in smaller.convert_ids_to_tokens(list(range(len(smaller))))]
+    ids, tokens = larger.get_vocab(), {number: token for token, number in smaller.get_vocab().items()}
+    if sorted(tokens) != list(range(len(tokens))):
+        raise different_vocabularies()  # ids are left out: the rows of both cannot be paired
+    return [ids[tokens[number]] for number in range(len(tokens))]
 
 
 def prune(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distilkit.errors import DistilkitError
-from distilkit.files import replacing
+from distilkit.files import replacing, writing
 
 Array = npt.NDArray[np.float64]
 BINS = 15  # as in the tables of the paper
@@ -65,5 +65,5 @@ def draw_reliability(curves: dict[str, Sequence[Bin]], path: Path) -> None:
         areas = [10 + 300 * entry.size / total for entry in bins]
         axes.scatter(confidence, right, s=areas, color=line.get_color(), clip_on=False)
     axes.legend()
-    with replacing(path) as partial:
+    with writing(path), replacing(path) as partial:
         figure.savefig(partial, format=path.suffix[1:], dpi=150)

@@ -17,12 +17,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.data.batches import Batches
 from distilkit.encoders import checkpoint, vocabulary
-from distilkit.encoders.checkpoint import Head
+from distilkit.encoders.contents import Head
 from distilkit.encoders.forward import input_names, masked_token_logits, required_inputs
 from distilkit.errors import DistilkitError
 from distilkit.evaluation.slices import Slices, slice_texts, slice_tokens
 from distilkit.progress import track
 from distilkit.record import read_biography, remembered_teacher
+from distilkit.special_tokens import Special
 from distilkit.tasks.catalogue import TASKS
 from distilkit.training.devices import device
 
@@ -203,8 +204,10 @@ class Pair(NamedTuple):
     def open(self) -> tuple[Opened, Opened]:
         """Open both on the current device. A masked-LM teacher is pruned to the student's vocabulary."""
         models = [(name, checkpoint.open_model(name, self.head)) for name in (self.student, self.teacher)]
+        needs: list[Special] = ["cls", "sep", "mask"] if self.head == "masked-lm" else ["pad"]
         student, teacher = (
-            Opened(name, model.eval().to(device()), checkpoint.open_tokenizer(name, model)) for name, model in models
+            Opened(name, model.eval().to(device()), checkpoint.open_tokenizer(name, model, needs=needs))
+            for name, model in models
         )
         if self.head == "masked-lm":
             model = vocabulary.to_vocabulary(teacher.model, teacher.tokenizer, student.tokenizer)
@@ -220,7 +223,7 @@ def find_teacher(name: str, against: str | None) -> Pair:
     Raises DistilkitError if there is none, or if the outputs of the two cannot be compared.
     """
     mine = checkpoint.open_config(name)
-    head = checkpoint.head_of(mine)
+    head = checkpoint.head_of(name)
     if head not in ("masked-lm", "sequence-classification"):
         raise DistilkitError(
             f"'{name}' has the head {head}, but --agreement compares masked-LM models and classifiers: use --task"
@@ -233,7 +236,7 @@ def find_teacher(name: str, against: str | None) -> Pair:
     teacher = against or remembered_teacher(name, ("init", "distill") if head == "masked-lm" else ("finetune",))
     if teacher is None:
         raise DistilkitError(f"'{name}' has no recorded teacher: specify one with --against")
-    theirs = checkpoint.head_of(checkpoint.open_config(teacher))
+    theirs = checkpoint.head_of(teacher)
     if theirs != head:
         raise DistilkitError(
             f"'{name}' has the head {head}, but '{teacher}' has {theirs}: "

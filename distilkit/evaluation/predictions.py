@@ -89,12 +89,13 @@ class SpanPredictions:
         return len(texts) == 1 < len(final) and not all(texts <= set(golds or [""]) for golds in self.golds.values())
 
     def _compute(self, texts: dict[str, str], null_odds: dict[str, float]) -> dict[str, float]:
-        predictions: list[dict[str, Any]] = [{"id": key, "prediction_text": texts.get(key)} for key in self.golds]
+        golds = dict(sorted(self.golds.items(), key=lambda entry: entry[0] not in texts))  # evaluate wants a text first
+        predictions: list[dict[str, Any]] = [{"id": key, "prediction_text": texts.get(key)} for key in golds]
         if self.task.name == "squad_v2":
             predictions = [row | {metrics.NULL_ODDS: null_odds.get(row["id"])} for row in predictions]
         references = [
             {"id": key, "answers": {"text": answers, "answer_start": [0] * len(answers)}}
-            for key, answers in self.golds.items()
+            for key, answers in golds.items()
         ]
         return metrics.compute(self.task.name, predictions, references)
 
@@ -208,7 +209,7 @@ def _predict_spans(
     limits = {"n_best": options.n_best, "max_answer_length": options.max_answer_length}
     spans = torch.empty(len(windows), 4, dtype=torch.float64)  # (W, 4): first, last, score, null score
     contexts = torch.tensor(windows["context"][:])  # (W, 2)
-    cls = torch.tensor([ids.index(tokenizer.cls_token_id) for ids in windows["input_ids"]])  # (W,)
+    cls = torch.tensor([squad.no_answer_token(ids, tokenizer) for ids in windows["input_ids"]])  # (W,)
     for numbers, output in forward(model, tokenizer, windows, inputs, options.batch_size, task.name):
         start, end = output["start_logits"].float().cpu(), output["end_logits"].float().cpu()  # (B, T)
         _check_finite(name, start, end)

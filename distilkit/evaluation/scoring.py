@@ -11,9 +11,11 @@ from distilkit.encoders import checkpoint
 from distilkit.evaluation.agreement import AGREEMENT_METRICS
 from distilkit.evaluation.predictions import Predictions, SpanPredictions, predict, read_span_predictions
 from distilkit.evaluation.retention import Result
+from distilkit.files import is_exported
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.progress import is_first_process, warn
 from distilkit.record import COLLAPSED
+from distilkit.runtimes.exported import open_model
 from distilkit.tasks import encoding, labels
 from distilkit.tasks.catalogue import HEADS, METRICS, Task, averages, glue_average_tasks, with_training_settings
 from distilkit.tasks.rows import read_tests, read_validation
@@ -68,10 +70,11 @@ def metric_names(
 
     `models` and `baselines` are prefixes of metric names.
     """
-    prefixes = [(prefix, task) for task in chosen for prefix, _ in task.splits]
-    scores = [f"{prefix}/{metric}" for prefix, task in prefixes for metric in possible_metrics(task)]
-    scores += glue_average_tasks(chosen)
-    compared = [*(prefix for prefix, _ in prefixes), *(name.replace("/average", "") for name in scores)]
+    scores = score_names(chosen)
+    compared = [
+        *(prefix for task in chosen for prefix, _ in task.splits),
+        *(name.replace("/average", "") for name in scores),
+    ]
     others = [*(["teacher"] if options.against else []), *baselines]
     ours = [
         *scores,
@@ -83,6 +86,13 @@ def metric_names(
     names += [f"{other}/{name}" for other in others for name in scores]
     names += [f"{other}/retention/{name}" for other in baselines for name in compared]
     return names + [f"{name}/{end}" for name in names for end in ("low", "high")]
+
+
+def score_names(chosen: Sequence[Task]) -> list[str]:
+    """Return the names of the scores of some tasks, and of their averages."""
+    prefixes = [(prefix, task) for task in chosen for prefix, _ in task.splits]
+    scores = [f"{prefix}/{metric}" for prefix, task in prefixes for metric in possible_metrics(task)]
+    return [*scores, *glue_average_tasks(chosen)]
 
 
 def possible_metrics(task: Task) -> Iterable[str]:
@@ -126,9 +136,9 @@ class Opened(NamedTuple):
 
 
 def open_for_task(path: str, task: Task, options: EvalOptions) -> Opened:
-    """Open a checkpoint and check that it fits a task."""
-    model = checkpoint.open_model(path, HEADS[task.kind])
-    tokenizer = checkpoint.open_tokenizer(path, model)
+    """Open a checkpoint or an exported model and check that it fits a task."""
+    model = open_model(path, HEADS[task.kind])
+    tokenizer = checkpoint.open_tokenizer(path, None if is_exported(path) else model, needs=["pad"])
     labelled = labels.labels_from_model(task, model.config, options.kind) if task.name == "custom" else task
     order = labels.label_order(labelled, model.config, path)
     return Opened(model, tokenizer, labelled, order, with_training_settings(task, options, path))

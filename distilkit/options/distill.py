@@ -7,13 +7,22 @@ from typing import Literal
 
 from distilkit.options.spec import argument, option
 from distilkit.options.training import TeacherOptions, TrainOptions
+from distilkit.options.values import inside_text
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class DistillOptions(TeacherOptions, TrainOptions, panel="Objective"):
+class DistillOptions(
+    TeacherOptions,
+    TrainOptions,
+    panel="Objective",
+    defaults={"lr": None},
+    helps={"lr": "Peak learning rate (default: 5e-4; embedding and soft-targets: LR_TEXTS)."},
+):
     """Train a student on plain text, against its teacher.
 
-    The default objective is that of Sanh et al. 2019: soft targets, masked LM and a cosine loss.
+    The default objective depends on the checkpoint. With a masked-LM head it is that of Sanh et al. 2019: soft targets,
+    masked LM and a cosine loss. Sentence encoders and encoders without a head learn the teacher's embeddings,
+    classifiers and taggers its predictions.
     """
 
     usage = (
@@ -48,19 +57,38 @@ class DistillOptions(TeacherOptions, TrainOptions, panel="Objective"):
         is_path=True,
         panel="Input and output",
     )
-    objective: Literal["triple", "hidden", "attention", "minilm", "mlm"] = option(
-        "Training objective. triple: soft targets, masked LM and cosine. hidden: hidden states. attention: attention "
-        "maps and hidden states. minilm: query, key and value relations. mlm: masked LM, no teacher. Each is a preset "
-        "of loss weights; override any weight with --alpha-….",
-        "triple",
+    text: str | None = option(
+        "Column of --corpus and --heldout that holds the text (default: text).",
+        None,
+        metavar="COL",
+        panel="Input and output",
     )
-    alpha_ce: float | None = option("Weight of the soft-target loss (triple: 5).", None, min=0, max=1e9)
+    objective: Literal["triple", "embedding", "soft-targets", "hidden", "attention", "minilm", "mlm"] | None = option(
+        "Training objective. triple: soft targets, masked LM and cosine. embedding: sentence embeddings and hidden "
+        "states. soft-targets: outputs of the classification head and hidden states. hidden: hidden states. attention: "
+        "attention maps and hidden states. minilm: query, key and value relations. mlm: masked LM, no teacher. Each is "
+        "a preset of loss weights; override any weight with --alpha-… (default: triple, embedding or soft-targets, by "
+        "the head of the checkpoint).",
+        None,
+    )
+    alpha_ce: float | None = option(
+        "Weight of the soft-target loss (triple: 5, soft-targets: 1).", None, min=0, max=1e9
+    )
     alpha_mlm: float | None = option("Weight of the masked-LM loss (triple: 2, mlm: 1).", None, min=0, max=1e9)
     alpha_cos: float | None = option(
         "Weight of the cosine loss between last hidden states (triple: 1).", None, min=0, max=1e9
     )
+    alpha_embedding: float | None = option(
+        "Weight of the squared distance between normalised sentence embeddings (embedding: 1).", None, min=0, max=1e9
+    )
+    alpha_similarity: float | None = option(
+        "Weight of the squared difference between the cosines of all pairs of texts in a batch.", None, min=0, max=1e9
+    )
     alpha_hidden: float | None = option(
-        "Weight of the distance between hidden states (hidden: 1, attention: 1).", None, min=0, max=1e9
+        "Weight of the distance between hidden states (hidden, attention, embedding, soft-targets: 1).",
+        None,
+        min=0,
+        max=1e9,
     )
     alpha_attention: float | None = option(
         "Weight of the divergence between attention maps (attention: 1).", None, min=0, max=1e9
@@ -72,8 +100,26 @@ class DistillOptions(TeacherOptions, TrainOptions, panel="Objective"):
     ce_positions: Literal["all", "masked"] = option(
         "Tokens at which the soft-target loss is computed; masked is faster.", "all"
     )
-    mask_probability: float = option("Share of tokens to mask.", 0.15, min=0.01, max=0.9)
-    seq_length: int = option("Tokens per block.", 128, min=8, max=2**20)
+    mask_probability: float = option(
+        "Share of tokens to mask; 0 masks nothing (hidden, attention and minilm).", 0.15, min=0, max=0.9
+    )
+    seq_length: int | None = option(
+        "Tokens per block (default: 128). For embedding and soft-targets, the length at which texts are cut (default: "
+        "the encoder's maximum).",
+        None,
+        min=8,
+        max=2**20,
+    )
+    split: Literal["sentences", "lines", "documents"] | None = option(
+        "How to cut the corpus into texts, for embedding (default: sentences) and soft-targets (default: documents).",
+        None,
+    )
+    projection: Literal["save", "drop"] = option(
+        "How the student learns embeddings of another width than its own. save: by a Dense module that becomes a part "
+        "of it. drop: by a projection for the training only; it keeps its width.",
+        "save",
+        panel="Advanced",
+    )
     packing: Literal["blocks", "documents"] = option(
         "blocks: join documents end to end. documents: one document per block; longer ones are split, shorter ones "
         "padded.",
@@ -118,3 +164,6 @@ class DistillOptions(TeacherOptions, TrainOptions, panel="Objective"):
             yield "--teacher-cache stores predictions at masked tokens only: give --ce-positions masked"
         if self.teacher_cache and self.output.absolute() in (cache := self.teacher_cache.absolute(), *cache.parents):
             yield f"--teacher-cache '{cache}' is inside the output directory: give one outside -o"
+        yield from inside_text("-o", self.output, corpus=self.corpus, heldout=self.heldout)
+        if self.teacher_cache:
+            yield from inside_text("--teacher-cache", self.teacher_cache, corpus=self.corpus, heldout=self.heldout)

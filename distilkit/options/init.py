@@ -7,6 +7,7 @@ from typing import Literal
 
 from distilkit.options.spec import argument, option
 from distilkit.options.training import CommonOptions
+from distilkit.options.values import inside_text
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -66,5 +67,6 @@ class InitOptions(CommonOptions, panel="Student"):
             yield "--strategy search chooses the layers itself: remove --keep"
         if self.strategy == "search" and self.random:
             yield "--strategy search compares the teacher's layers, and --random keeps none: remove one of them"
-        if self.vocabulary and self.vocabulary.isdigit() and self.corpus is None:
+        if self.vocabulary and self.vocabulary.isdecimal() and self.corpus is None:
             yield "--vocabulary N counts tokens in a text: give it as --corpus"
+        yield from inside_text("-o", self.output, corpus=self.corpus, vocabulary=self.vocabulary)

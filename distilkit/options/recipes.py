@@ -8,6 +8,7 @@ from typing import Any
 from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
 from distilkit.options.distill import DistillOptions
+from distilkit.options.export import ExportOptions
 from distilkit.options.init import InitOptions
 from distilkit.options.report import DemoOptions, ReportOptions
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
@@ -63,6 +64,7 @@ COMMANDS: dict[str, type[CommonOptions]] = {
     "finetune": FinetuneOptions,
     "eval": EvalOptions,
     "bench": BenchOptions,
+    "export": ExportOptions,
     "report": ReportOptions,
     "demo": DemoOptions,
 }

@@ -13,6 +13,7 @@ PANELS = (  # of --help, in order of need
     "Input and output",
     "Task",
     "Student",
+    "Export",
     "Comparison",
     "Objective",
     "Training",

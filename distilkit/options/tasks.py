@@ -47,7 +47,8 @@ class TaskOptions(CommonOptions, panel="Task"):
         None,
     )
     stride: int = option(
-        "Tokens that neighbouring windows of a long context share " + AS_TRAINED.format(128),
+        "Tokens that neighbouring windows of a long context share "
+        + AS_TRAINED.format("128, at most a third of --max-length"),
         None,
         min=0,
         max=2**20,
@@ -63,6 +64,8 @@ class TaskOptions(CommonOptions, panel="Task"):
         "Predict no answer if the null score exceeds the best span's by more than this (SQuAD 2.0) "
         + AS_TRAINED.format(0),
         None,
+        min=-1e9,
+        max=1e9,
         panel="SQuAD",
     )
 

@@ -3,11 +3,12 @@
 import dataclasses
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from distilkit.errors import OptionError
-from distilkit.options.spec import Spec, base_type, bounds, is_list, spec_of, typed_name
+from distilkit.options.spec import Spec, base_type, bounds, flag, is_list, spec_of, typed_name
 
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4096  # of a file, and with all its folders
 
@@ -95,3 +96,11 @@ def _parse_one(kind: Any, text: Any) -> Any:
         return kind(text)
     except ValueError:
         raise ValueError({int: "a whole number", float: "a number"}[kind]) from None
+
+
+def inside_text(name: str, output: Path, **texts: str | None) -> Iterator[str]:
+    """Yield an error line for each folder of text that an output lies in: the text would change with the run."""
+    for text_name, text in texts.items():
+        folder = Path(text).resolve() if text and Path(text).is_dir() else None
+        if folder and output.resolve().is_relative_to(folder):
+            yield f"{name} '{output}' lies inside the text of {flag(text_name)} '{text}': choose a place outside it"

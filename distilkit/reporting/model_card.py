@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,6 +42,8 @@ def cards(results: Results, steps: list[Step], *, force: bool) -> dict[Path, str
         )
     written = {Path(model.location) / "README.md": card(results, model, steps) for model in models}
     for path in written:
+        if os.path.lexists(path) and not path.is_file():
+            raise DistilkitError(f"'{path}' is not a file: move it, so that --card can write one there")
         if path.exists() and not force and not is_ours(path.read_text(encoding="utf-8", errors="replace")):
             raise DistilkitError(
                 f"'{path}' was not written by distilkit, or was changed since: move it, or overwrite it with --force"

@@ -121,6 +121,8 @@ def read(directories: Sequence[str]) -> Results:
         )
         for i, (name, place) in enumerate(zip(labels(list(places)), places, strict=True))
     ]
+    if not measured and not any(model.biography or model.curve for model in models):
+        raise DistilkitError(f"no records in '{directories[0]}': give directories that distilkit wrote")
     for model in models:
         if model.given and not (model.biography or model.metrics or model.curve):
             raise DistilkitError(f"nothing to report in '{model.location}': give directories that distilkit wrote")
@@ -174,7 +176,8 @@ def collect_metrics(place: str, measured: Sequence[Record]) -> dict[str, float]:
 
 def prefixes(done: Record) -> list[str]:
     """Return the metric prefixes of a fine-tuning's scores."""
-    return [prefix for prefix, _ in TASKS[done.config["task"]].splits] if done.config["task"] in TASKS else []
+    task = done.config.get("task")
+    return [prefix for prefix, _ in TASKS[task].splits] if task in TASKS else []
 
 
 def differences(results: Results, model: Model) -> dict[tuple[str, str], tuple[float, float, float]]:

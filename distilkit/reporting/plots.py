@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distilkit.files import replacing
+from distilkit.files import replacing, writing
 from distilkit.formatting import format_percent
 from distilkit.record import FAILURES, MetricName
 from distilkit.reporting.models import Model, Results
@@ -65,9 +65,9 @@ def save(plot: Plot, directory: Path) -> None:
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        with replacing(directory / f"{plot.name}.png") as partial:
+        with writing(directory), replacing(directory / f"{plot.name}.png") as partial:
             plot.figure.savefig(partial, format="png", dpi=200)
-        with replacing(directory / f"{plot.name}.svg") as partial:
+        with writing(directory), replacing(directory / f"{plot.name}.svg") as partial:
             plot.figure.savefig(partial, format="svg", metadata={"Date": None})
 
 

@@ -1,6 +1,7 @@
 """How models were made: the commands of their records, each once, and the machines they ran on."""
 
 import os.path
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from distilkit.reporting.records import MEASUREMENTS
 from distilkit.reporting.tables import headline_metrics
 from distilkit.tasks.catalogue import SPAN_OPTIONS, TASKS
 
+HOME = re.compile(r"^(/home/[^/]+|/Users/[^/]+|/root)(?=/)")  # also that of another machine
+QUOTED_HOME = re.compile(r"'~/([^']*)'")
 MACHINE_FACTS = ("machine", "cpu", "gpu", "os", "python", *PACKAGES, "commit")
 
 
@@ -50,7 +53,7 @@ def base_of(records: Iterable[Record]) -> str:
 
 
 def reproduction_command(done: Record, base: str = "") -> str:
-    """Return the command line of a record, as typed in the directory `base`.
+    """Return the command line of a record, as typed in the directory `base`; home directories become ~.
 
     Options that this version does not know are dropped. If the rest is not valid, all options are written as they are.
     """
@@ -60,10 +63,11 @@ def reproduction_command(done: Record, base: str = "") -> str:
         if config_class is None:
             raise DistilkitError(f"no command '{done.command}'")
         known = {item.name for item, _ in fields_of(config_class)}
-        return command_line(done.command, build(config_class, {}, {k: v for k, v in config.items() if k in known}))
+        line = command_line(done.command, build(config_class, {}, {k: v for k, v in config.items() if k in known}))
     except (DistilkitError, TypeError):  # a record of another version
         words = [word for name, value in config.items() for word in (flag(name), str(value))]
-        return shlex.join(["distilkit", done.command, *words])
+        line = shlex.join(["distilkit", done.command, *words])
+    return QUOTED_HOME.sub(lambda quoted: f"~/{shlex.quote(quoted[1])}", line)  # a shell expands no quoted ~
 
 
 def typed_options(done: Record) -> dict[str, Any]:
@@ -84,14 +88,20 @@ def _relative(value: Any, base: str) -> Any:
         return [_relative(entry, base) for entry in value]
     if base and isinstance(value, str) and (value == base or value.startswith(base + os.path.sep)):
         return os.path.relpath(value, base)
-    return value
+    return hide_home(value) if isinstance(value, str) else value
+
+
+def hide_home(place: str) -> str:
+    """Return a path below a home directory with ~ in its place: a published card names no user."""
+    mine = str(Path.home())
+    return f"~{place.removeprefix(mine)}" if place.startswith(mine + os.path.sep) else HOME.sub("~", place)
 
 
 def title(done: Record) -> str:
     """Name a step by its command and its output."""
     output = done.config.get("output")
     parts = Path(output or "").parts
-    return f"{done.command}: {'/'.join(parts[-2 if parts[-1] in TASKS else -1 :])}" if output else done.command
+    return f"{done.command}: {'/'.join(parts[-2 if parts[-1] in TASKS else -1 :])}" if parts else done.command
 
 
 def outcome(done: Record) -> str:
@@ -108,7 +118,7 @@ def outcome(done: Record) -> str:
         facts.append(f"largest output difference {metrics['max_difference']:.2g}")
     facts += [f"{metrics[name]:,.0f} {name}" for name in ("updates", "tokens") if name in metrics]
     if "seconds" in metrics:
-        facts.append(format_duration(metrics["seconds"]) + (" per seed" if done.config.get("seeds", 1) > 1 else ""))
+        facts.append(format_duration(metrics["seconds"]) + (" per seed" if (done.config.get("seeds") or 1) > 1 else ""))
     if "tokens_per_second" in metrics:
         facts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
     if done.command in ("distill", "finetune"):

@@ -28,16 +28,23 @@ def same_model(place: str, named: str) -> bool:
 
 def eval_and_bench_records(directory: Path) -> list[Record]:
     """Return the eval and bench records of a directory: in its history, and saved there with --json."""
-    found = [step for step in read_biography(directory) if step.command in MEASUREMENTS and "models" in step.config]
+    found = [step for step in read_biography(directory) if _is_measurement(step)]
     for path in sorted((*directory.glob("eval*.json"), *directory.glob("bench*.json"))):
         try:
             found.append(parse_record(read_json(path)))
-            found[-1].config["models"]
-        except (OSError, ValueError, KeyError):
+            reason = "" if _is_measurement(found[-1]) else f"of {found[-1].command}"
+        except (OSError, ValueError) as error:
+            reason = str(error)
+        if reason:
             raise DistilkitError(
-                f"'{path}' is not a record of eval or bench: write it with --json > {path.name}"
-            ) from None
+                f"'{path}' is not a record of eval or bench ({reason}): write it with --json > {path.name}"
+            )
     return found
+
+
+def _is_measurement(done: Record) -> bool:
+    models = done.config.get("models")
+    return done.command in MEASUREMENTS and isinstance(models, list) and (bool(models) or done.command == "eval")
 
 
 def position(found: Record, place: str) -> int | None:

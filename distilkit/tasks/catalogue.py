@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from distilkit.encoders import checkpoint
+from distilkit.encoders.contents import Head
 from distilkit.errors import DistilkitError
 from distilkit.options.spec import flag
 from distilkit.options.tasks import EvalOptions, FinetuneOptions, TaskOptions
@@ -14,7 +14,7 @@ from distilkit.record import read_biography
 C = TypeVar("C", EvalOptions, FinetuneOptions)
 V = TypeVar("V", bound=Any)
 Kind = Literal["classification", "multi-label", "regression", "span"]
-HEADS: dict[Kind, checkpoint.Head] = {
+HEADS: dict[Kind, Head] = {
     "classification": "sequence-classification",
     "multi-label": "sequence-classification",
     "regression": "sequence-classification",
@@ -181,7 +181,7 @@ def with_training_settings(task: Task, options: EvalOptions, directory: str) -> 
     Raises DistilkitError as with_task_defaults() does.
     """
     records = [done.config for done in read_biography(directory) if done.command == "finetune"]
-    trained = records[-1] if records and records[-1]["task"] == task.name else {}
+    trained = records[-1] if records and records[-1].get("task") == task.name else {}
     return _fill_settings(task, options, trained)
 
 
@@ -189,6 +189,8 @@ def _fill_settings(task: Task, options: C, trained: dict[str, Any]) -> C:
     given = {name: getattr(options, name) for name in TASK_SETTINGS if hasattr(options, name)}
     defaults = {name: getattr(task, name) for name in given} | {k: v for k, v in trained.items() if v is not None}
     values = {name: defaults[name] if value is None else value for name, value in given.items()}
+    if task.kind == "span" and given["stride"] is None:
+        values["stride"] = min(values["stride"], values["max_length"] // 3)  # the published share: 128 of 384
     for name in SPAN_OPTIONS:
         if task.kind != "span" and given[name] is not None:
             raise DistilkitError(f"{flag(name)} requires --task squad or squad_v2, not {task.name}: remove it")

@@ -1,7 +1,7 @@
 """Check the columns, labels and SQuAD answers of a task's rows."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow.compute as pc
@@ -9,25 +9,26 @@ from datasets import ClassLabel, Dataset, List, Value
 
 from distilkit.errors import DistilkitError
 from distilkit.tasks.catalogue import Task
+from distilkit.tasks.columns import wrong_answers
 from distilkit.tasks.labels import describe_labels, label_to_target
 
 TEXT_DTYPES = ("string", "large_string")
-FLAG_VALUES = {0: False, 1: True, "0": False, "1": True}  # in a column for one of several labels; 0 == False
 
 
-def require_columns(columns: Iterable[str], rows: Dataset, task: Task, source: str) -> None:
-    """Raise DistilkitError if a column is missing."""
-    for column in columns:
-        if column not in rows.column_names:
-            hint = "check --text and --label" if task.name == "custom" else f"--task {task.name} requires it"
-            raise DistilkitError(f"no column '{column}' in '{source}' (it has {', '.join(rows.column_names)}): {hint}")
+def require_columns(columns: Iterable[str], names: Sequence[str], task: Task, source: str) -> None:
+    """Raise DistilkitError if a column is not among the names of a file's columns."""
+    missing = [column for column in columns if column not in names]
+    if missing:
+        hint = "check --text and --label" if task.name == "custom" else f"--task {task.name} requires it"
+        listed = ", ".join(f"'{column}'" for column in missing)
+        raise DistilkitError(f"no column {listed} in '{source}' (it has {', '.join(names)}): {hint}")
 
 
 def check_columns(rows: Dataset, task: Task, source: str, *, labelled: bool = True) -> None:
     """Raise DistilkitError if a column is missing, has empty cells or holds anything but text, numbers or classes."""
     label = (task.label,) if labelled else ()
     required = (*task.text, *label, *(("id",) if task.kind == "span" else ()))
-    require_columns(required, rows, task, source)
+    require_columns(required, rows.column_names, task, source)
     for column in required:
         if rows.data.column(column).null_count:
             number = next(n for n, value in enumerate(rows[column], 1) if value is None)
@@ -62,12 +63,7 @@ def check_questions(rows: Dataset, source: str) -> Dataset:
     parts = dict(answers) if isinstance(answers, dict) else {}
     dtypes = {name: parts[name].feature.dtype for name in parts if isinstance(parts[name], List)}
     if dtypes.get("text") not in TEXT_DTYPES or not str(dtypes.get("answer_start")).startswith("int"):
-        raise DistilkitError(
-            f"'{source}' has answers in another layout than SQuAD's, {{text: […], answer_start: […]}}: fix the file"
-        )
-    for column in ("question", "context"):
-        if getattr(rows.features[column], "dtype", None) not in TEXT_DTYPES:
-            raise DistilkitError(f"column '{column}' in '{source}' is not text: fix the file")
+        raise wrong_answers(source)
     _check_answers(rows, source)
     rows = rows if rows.features["id"] == Value("string") else rows.cast_column("id", Value("string"))
     [(most_common, times)] = Counter(rows["id"][:]).most_common(1)

@@ -11,6 +11,7 @@ from transformers import PretrainedConfig
 
 from distilkit.errors import DistilkitError
 from distilkit.tasks.catalogue import METRICS, Kind, Task
+from distilkit.tasks.columns import label_name
 
 PROBLEM_TYPES: dict[Kind, str] = {  # values of problem_type in a model's config
     "classification": "single_label_classification",
@@ -34,8 +35,8 @@ def infer_labels(task: Task, rows: Dataset, source: str, kind: Kind | None = Non
     if (kind == "multi-label") != isinstance(rows.features[task.label], List):
         expected = "lists of names, or a 0/1 column for each label" if kind == "multi-label" else "one value a row"
         raise DistilkitError(f"{option} does not fit --kind {kind} in '{source}': it requires {expected}")
-    all_numbers = all(isinstance(value, (int, float)) for value in values)
-    names = list(dict.fromkeys(map(_label_name, sorted(values) if all_numbers else sorted(values, key=str))))
+    flags = [name for name in rows.column_names if name not in (*task.text, task.label)]  # a column for each label
+    names = flags or _sorted_names({label_name(value) for value in values})
     if len(names) < 2:
         found = f"only one value, {next(iter(values))!r}," if values else "no value"
         raise DistilkitError(f"{option} has {found} in '{source}': at least two are needed")
@@ -43,10 +44,13 @@ def infer_labels(task: Task, rows: Dataset, source: str, kind: Kind | None = Non
         return task
     if any(isinstance(value, float) and not value.is_integer() for value in values):
         raise DistilkitError(f"{option} holds fractional numbers in '{source}': use --kind regression")
-    columns = task.label.split(",")
-    if len(columns) > 1 and set(columns) <= set(rows.column_names):
-        return replace(task, labels=tuple(columns))
     return replace(task, labels=tuple(names))
+
+
+def _sorted_names(names: set[str]) -> list[str]:
+    if all(_is_fractional(name) is not None for name in names):
+        return sorted(names, key=lambda name: (float(name), name))
+    return sorted(names)
 
 
 def infer_kind(rows: Dataset, label: str) -> Kind:
@@ -62,7 +66,7 @@ def infer_kind(rows: Dataset, label: str) -> Kind:
         raise DistilkitError(
             f"--label {label} holds numbers and also {min(words)!r}: fix that row, or use --kind classification"
         )
-    if any(isinstance(value, float) and _is_fractional(value) for value in values):
+    if any(_is_fractional(value) for value in values):
         return "regression"
     if len(values) > max(MANY_CLASSES, len(rows) / 2):
         raise DistilkitError(
@@ -86,10 +90,6 @@ def distinct_values(rows: Dataset, label: str) -> set[Any]:
     if isinstance(rows.features[label], List):
         return {entry for entries in rows[label] for entry in entries}
     return set(rows.unique(label))
-
-
-def _label_name(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
 def label_to_target(task: Task, value: Any) -> int | float | list[float] | None:
@@ -116,9 +116,12 @@ def _regression_target(task: Task, value: Any) -> float | None:
 
 def _label_id(task: Task, value: Any) -> int | None:
     """Return the id of a label, given by name. Tasks with a fixed list of labels also take ids, as the hub has them."""
-    name = _label_name(value)
-    if name in task.labels:
-        return task.labels.index(name)
+    name = label_name(value)
+    whole = re.sub(r"\.0+$", "", name)  # 1.0 in a csv file stands for the class 1
+    for known in (name, whole):
+        if known in task.labels:
+            return task.labels.index(known)
+    name = whole
     return int(name) if task.name != "custom" and name.isdecimal() and int(name) < len(task.labels) else None
 
 
@@ -146,25 +149,39 @@ def label_order(task: Task, config: PretrainedConfig, name: str) -> list[int]:
     Generic names (LABEL_0, 0) are taken to be in the task's order. `name` is the model's, for errors.
     Raises DistilkitError if the model has other labels, or was trained for another kind of task.
     """
-    if task.kind == "span":
-        return []
     problem_type = getattr(config, "problem_type", None)
-    if problem_type and problem_type != PROBLEM_TYPES[task.kind]:
-        trained_for = problem_type.replace("_", " ")
+    if not _fits_kind(task, config):
+        trained_for = str(problem_type).replace("_", " ")
         raise DistilkitError(
             f"'{name}' was trained for {trained_for}, but {task.name} is {task.kind}: choose another model"
         )
+    order = find_order(task, config)
+    if order is None:
+        expected = ", ".join(task.labels) or "one number"
+        raise DistilkitError(
+            f"'{name}' predicts {', '.join(output_names(config))}, but {task.name} has {expected}: "
+            f"choose a model trained on {task.name}"
+        )
+    return order
+
+
+def find_order(task: Task, config: PretrainedConfig) -> list[int] | None:
+    """Return the index of the model output for each of the task's labels, None if the model has other outputs.
+
+    The order is empty for spans, whose two outputs have no names.
+    """
+    if task.kind == "span":
+        return []
     outputs, labels = output_names(config), task.labels or ("LABEL_0",)
     order = match_names(outputs, labels)
     if order is None and len(outputs) == len(labels) and (are_generic_names(outputs) or task.kind == "regression"):
         order = list(range(len(labels)))
-    if order is None:
-        expected = ", ".join(task.labels) or "one number"
-        raise DistilkitError(
-            f"'{name}' predicts {', '.join(outputs)}, but {task.name} has {expected}: "
-            f"choose a model trained on {task.name}"
-        )
-    return order
+    return order if _fits_kind(task, config) else None
+
+
+def _fits_kind(task: Task, config: PretrainedConfig) -> bool:
+    problem_type = getattr(config, "problem_type", None)
+    return task.kind == "span" or not problem_type or problem_type == PROBLEM_TYPES[task.kind]
 
 
 def match_names(names: Sequence[str], wanted: Sequence[str]) -> list[int] | None:

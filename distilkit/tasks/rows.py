@@ -1,7 +1,5 @@
 """Read a task's rows from a folder or the hub, and check them before a long run starts."""
 
-import glob
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -9,23 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import ClassLabel, Dataset, List, Value
+from datasets import Dataset
+from datasets.fingerprint import Hasher
 
-from distilkit.data.readers import file_type, one_line_errors, open_file
+from distilkit.data.readers import content_hash, file_type, open_file
+from distilkit.data.tables import ENDINGS, Row, column_names, parse_json, read_table
+from distilkit.data.token_store import Batches, store_table
 from distilkit.errors import DistilkitError
 from distilkit.progress import warn
 from distilkit.tasks import squad
 from distilkit.tasks.catalogue import Task
-from distilkit.tasks.checks import FLAG_VALUES, check_columns, check_labels, check_questions, require_columns
+from distilkit.tasks.checks import check_columns, check_labels, check_questions, require_columns
+from distilkit.tasks.columns import to_table
+from distilkit.tasks.label_vectors import label_columns, with_label_names
 
-# GLUE's TSV files hold unbalanced quotes, and by default pandas reads the words NA and null as missing values.
-READERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "jsonl": ("json", {}),
-    "json": ("json", {}),
-    "tsv": ("csv", {"sep": "\t", "quoting": 3, "keep_default_na": False}),
-    "csv": ("csv", {"keep_default_na": False}),
-    "parquet": ("parquet", {}),
-}
+REMEDY = "fix the file or use another --data"
+VERSION = 1  # of the stored rows; a change in how they are read needs another
 SCORED_ON_TEST = "scored_on_test_rows"  # key in a record's environment: the names of these tasks
 
 datasets.disable_progress_bars()
@@ -44,8 +41,8 @@ def read_rows(task: Task, data: Path | None, split: str, *, labelled: bool = Tru
         rows, source = _read_hub(task, split), f"{task.dataset} ({split})"
     else:
         path = find_file(task, Path(str(data)), split)
-        rows, source = _read_file(task, path), str(path)
-    if task.name == "custom":
+        rows, source = _read_file(task, path, labelled=labelled), str(path)
+    if task.name == "custom" and labelled:
         rows = with_label_names(rows, task, source)
     if not labelled:
         rows = rows.remove_columns([column for column in (task.label,) if column in rows.column_names])
@@ -107,7 +104,7 @@ def _has_split(task: Task, data: Path | None, split: str) -> bool:
 
 
 def _split_files(task: Task, data: Path, split: str) -> list[Path]:
-    endings = [f".{name}{gz}" for name in READERS for gz in ("", ".gz") if name + gz != "parquet.gz"]
+    endings = [name + gz for name in ENDINGS for gz in ("", ".gz") if name + gz != ".parquet.gz"]
     found = [data / (split + ending) for ending in endings if (data / (split + ending)).is_file()]
     if task.kind == "span" and not found:  # SQuAD's own names: train-v1.1.json, dev-v2.0.json.gz, …
         stems = ("train",) if split == "train" else (split, "dev")
@@ -126,7 +123,7 @@ def find_file(task: Task, data: Path, split: str) -> Path:
         raise DistilkitError(f"no folder '{data}': use a folder with train.* and {task.splits[0][1]}.* as --data")
     found = _split_files(task, data, split)
     if not found:
-        expected = f"{split}.{{{','.join(READERS)}}}"
+        expected = f"{split}.{{{','.join(ending[1:] for ending in ENDINGS)}}}"
         raise DistilkitError(f"no {expected} (or .gz) for {task.name} in --data '{data}': add one")
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
@@ -136,7 +133,8 @@ def find_file(task: Task, data: Path, split: str) -> Path:
 
 def _read_hub(task: Task, split: str) -> Dataset:
     rows: Dataset = _call_hub(task, datasets.load_dataset, task.dataset, task.subset, split=split)
-    return rows
+    wanted = {*task.text, *label_columns(task, rows.column_names), "id", "idx"}
+    return rows.select_columns([name for name in rows.column_names if name in wanted])
 
 
 def _call_hub(task: Task, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -149,72 +147,46 @@ def _call_hub(task: Task, function: Callable[..., Any], *args: Any, **kwargs: An
         ) from None
 
 
-def _read_file(task: Task, path: Path) -> Dataset:
-    """Read one file; turn the errors of the readers of all four formats into one line."""
-    ending, source, remedy = file_type(path), f"'{path}'", "fix the file or use another --data"
-    builder, options = READERS[ending[1:]]
-    with open_file(path, source, remedy) as file:
-        nested = task.kind == "span" and ending == ".json" and _is_nested(file.read(4096))
-        file.seek(0)
-        if not file.read(64).strip():
-            raise DistilkitError(f"{source} is empty: {remedy}")
-        file.seek(0)
-        if nested:
-            return _flatten_squad(json.load(file), source, remedy)
-    with one_line_errors(source, remedy):
-        rows = datasets.load_dataset(builder, data_files=glob.escape(str(path)), split="train", **options)
-        rows.data.table.validate(full=True)  # otherwise invalid UTF-8 raises only when its row is used
-    return rows
+def _read_file(task: Task, path: Path, *, labelled: bool) -> Dataset:
+    """Read the columns of one file that a task needs, and store them by the content of the file."""
+    source = f"'{path}'"
+    with open_file(path, source, REMEDY) as file:
+        head = file.read(4096)
+        if not head.strip():
+            raise DistilkitError(f"{source} is empty: {REMEDY}")
+    nested = task.kind == "span" and file_type(path) == ".json" and _is_nested(head)
+    quoted = task.name == "custom"
+    names = list(squad.FEATURES) if nested else column_names(path, quoted=quoted)
+    if not names:
+        raise DistilkitError(f"{source} has no rows: {REMEDY}")
+    labels = label_columns(task, names) if labelled else []
+    keys = [name for name in ("id", "idx") if name in names and task.name != "custom" and name not in task.text]
+    require_columns([*task.text, *labels, *(["id"] if task.kind == "span" else [])], names, task, str(path))
+
+    def make() -> Batches:
+        wanted = [*task.text, *keys, *labels]
+        rows = _nested_rows(path) if nested else read_table(path, wanted, quoted=quoted)
+        table = to_table(rows, path, [*task.text, *keys], labels, spans=task.kind == "span")
+        if not len(table):
+            raise DistilkitError(f"{source} has no rows: {REMEDY}")
+        return table.schema, table.to_batches()
+
+    key = Hasher.hash((VERSION, content_hash([path], REMEDY), task.text, labels, keys, quoted))
+    return store_table(f"rows-{key}", make)
 
 
-def _flatten_squad(document: Any, source: str, remedy: str) -> Dataset:
+def _nested_rows(path: Path) -> list[Row]:
+    source = f"'{path}'"
+    with open_file(path, source, REMEDY) as file:
+        return _flatten_squad(parse_json(file.read()), source, REMEDY)
+
+
+def _flatten_squad(document: Any, source: str, remedy: str) -> list[Row]:
     try:
-        found = squad.flatten(document)
-    except (KeyError, TypeError) as error:
+        return squad.flatten(document)
+    except (KeyError, TypeError, AttributeError) as error:
         raise DistilkitError(f"{source} cannot be read (not SQuAD's layout: {error!r}): {remedy}") from None
-    if not found:
-        raise DistilkitError(f"{source} has no rows: {remedy}")
-    return Dataset.from_list(found, features=squad.FEATURES)
 
 
 def _is_nested(head: bytes) -> bool:
     return re.match(rb'\s*\{\s*"(data|version)"\s*:', head) is not None
-
-
-def with_label_names(rows: Dataset, task: Task, source: str) -> Dataset:
-    """Return a custom task's rows with label names in one column: ClassLabel ids become names, 0/1 columns lists.
-
-    Raises DistilkitError if one of several label columns is missing, or holds anything but 0 and 1.
-    """
-    columns = task.label.split(",")
-    if task.label in rows.column_names or len(columns) == 1:
-        return _with_class_names(rows, task.label)
-    require_columns(columns, rows, task, source)
-    for column in columns:
-        values = enumerate(rows[column], 1)
-        bad = next(((n, value) for n, value in values if isinstance(value, list) or value not in FLAG_VALUES), None)
-        if bad:
-            raise DistilkitError(
-                f"'{source}' has {column} {bad[1]!r} in row {bad[0]}: with a column for each label, use 0 and 1 only"
-            )
-    flags = zip(*(rows[column] for column in columns), strict=True)
-    lists = [[name for name, value in zip(columns, row, strict=True) if FLAG_VALUES[value]] for row in flags]
-    return rows.add_column(task.label, lists, feature=List(Value("string")))
-
-
-def _with_class_names(rows: Dataset, label: str) -> Dataset:
-    feature = rows.features.get(label)
-    is_list = isinstance(feature, List)
-    classes = feature.feature if is_list else feature
-    if not isinstance(classes, ClassLabel):
-        return rows
-
-    def name(value: int | None) -> str | None:
-        return str(value) if value is None or value < 0 else classes.int2str(value)  # -1: a hidden label of the hub
-
-    names = [
-        [name(entry) for entry in value or ()] if is_list else value if value is None else name(value)
-        for value in rows[label]
-    ]
-    new_feature = List(Value("string")) if is_list else Value("string")
-    return rows.remove_columns(label).add_column(label, names, feature=new_feature)

@@ -1,7 +1,7 @@
 """SQuAD 1.1 and 2.0: cut contexts into windows; turn logits into answers.
 
 Follows transformers' run_qa.py: a long context becomes overlapping windows, and a window without the answer has the
-CLS token as its target.
+CLS token (else BOS, else the first token) as its target.
 """
 
 from collections.abc import Sequence
@@ -90,11 +90,17 @@ def encode(
         for window, owner in enumerate(owners):
             answer = _answer_characters(batch, owner)
             offsets = np.array(encoded["offset_mapping"][window])
-            cls = encoded["input_ids"][window].index(tokenizer.cls_token_id)
+            cls = no_answer_token(encoded["input_ids"][window], tokenizer)
             spans.append(answer_tokens(answer, offsets, contexts[window]) or (cls, cls))
         return windows | {"start_positions": [span[0] for span in spans], "end_positions": [span[1] for span in spans]}
 
     return rows.map(cut, batched=True, with_indices=True, remove_columns=rows.column_names)
+
+
+def no_answer_token(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the position in a window that stands for "no answer": that of CLS, else of BOS, else the first."""
+    specials = (tokenizer.cls_token_id, tokenizer.bos_token_id)
+    return next((ids.index(special) for special in specials if special in ids), 0)
 
 
 def _shorten(questions: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from distilkit.files import replacing
+from distilkit.files import replacing, writing
 from distilkit.training.log import NON_LOSS_KEYS, read_log
 
 PICTURE = "learning-curve.svg"
@@ -23,7 +23,7 @@ def draw_run(out: Path) -> None:
     with mpl.rc_context({"svg.hashsalt": "distilkit", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
         figure = Figure(layout="constrained")
         draw_curve(figure, lines)
-        with replacing(out / PICTURE) as partial:
+        with writing(out / PICTURE), replacing(out / PICTURE) as partial:
             figure.savefig(partial, format="svg", metadata={"Date": None})
 
 

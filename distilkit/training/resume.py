@@ -1,7 +1,9 @@
 """Checkpoints of a run, and --resume."""
 
+import errno
 import json
 import logging
+import os
 import re
 import shutil
 import zlib
@@ -62,6 +64,8 @@ def save_run_checkpoint(accelerator: Accelerator, stateful: Sequence[Any], out: 
         note_made(final, whole=True)
     accelerator.wait_for_everyone()
     try:
+        if not out.is_dir():  # accelerate would make it again, without the files of the run
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         accelerator.save_state(str(partial))
         for number, item in enumerate(stateful if accelerator.is_main_process else ()):
             torch.save(item.state_dict(), partial / STATE_FILE.format(number))

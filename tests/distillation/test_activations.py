@@ -8,7 +8,8 @@ from padded_text import padded_batch
 from transformers import AlbertConfig, AlbertForMaskedLM, PreTrainedModel
 
 from distilkit.distillation.activations import record_activations, show_attention
-from distilkit.distillation.text_objective import WEIGHTS, Distillation
+from distilkit.distillation.presets import WEIGHTS
+from distilkit.distillation.text_objective import Distillation
 from distilkit.errors import DistilkitError
 
 Models = tuple[PreTrainedModel, PreTrainedModel]

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, PreTrainedModel
 
 from distilkit.distillation.layer_matching import map_layers
-from distilkit.distillation.text_objective import WEIGHTS, Distillation
+from distilkit.distillation.presets import WEIGHTS
+from distilkit.distillation.text_objective import Distillation
 from distilkit.errors import DistilkitError
 
 Models = tuple[PreTrainedModel, PreTrainedModel]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from distilkit.commands import distill as distillation
+from distilkit.commands import distill_inputs
 from distilkit.commands.distill import distill
 from distilkit.commands.init import init
 from distilkit.data import corpus as corpora
@@ -187,7 +187,7 @@ def test_an_interrupted_fill_continues(
 def test_a_complete_cache_needs_no_teacher(config: DistillOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run with another seed and batch size uses the same predictions and still reports heldout_agreement."""
     first = distill(config)
-    monkeypatch.setattr(distillation, "open_teacher", lambda *_: pytest.fail("the teacher was opened"))
+    monkeypatch.setattr(distill_inputs, "open_teacher", lambda *_: pytest.fail("the teacher was opened"))
     second = distill(replace(config, output=config.output.with_name("second"), seed=7, batch_size=4))
 
     assert 0 <= second.metrics["heldout_agreement"] <= 1

@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from distilkit.distillation import fused_loss
-from distilkit.distillation.text_objective import WEIGHTS, Distillation
+from distilkit.distillation.presets import WEIGHTS
+from distilkit.distillation.text_objective import Distillation
 from distilkit.encoders.layers import extract
 from distilkit.options.training import TrainOptions
 from distilkit.training.devices import open_accelerator

@@ -85,7 +85,7 @@ def test_typed_epochs_are_not_passed_over_for_a_recipe_s_steps() -> None:
         ({"lr": float("inf")}, r"'lr' is inf: give a number from 0"),
         ({"heldout": ""}, r"'heldout' is '': give a value that is not empty"),
         ({"resume": "yes"}, r"'resume' is 'yes': give true or false"),
-        ({"objective": "double"}, r"'objective' is 'double': give one of triple, hidden, attention, minilm, mlm"),
+        ({"objective": "double"}, r"'objective' is 'double': give one of triple, embedding, soft-targets, hidden"),
     ],
 )
 def test_a_wrong_recipe_is_told_what_is_right(table: dict[str, Any], message: str) -> None:

@@ -109,6 +109,13 @@ def test_spans_are_scored_as_trained(tmp_path: Path) -> None:
     assert (used.stride, used.n_best, used.max_answer_length, used.null_threshold) == (0, 3, 30, 0.0)
 
 
+@pytest.mark.parametrize(("max_length", "stride"), [(None, 128), (512, 128), (192, 64), (32, 10)])
+def test_neighbouring_windows_share_a_third_at_most(max_length: int | None, stride: int) -> None:
+    """The published 128 of 384 tokens; short windows share less, so that a question still fits. A given value wins."""
+    assert with_defaults("squad", max_length=max_length).stride == stride
+    assert with_defaults("squad", max_length=max_length, stride=7).stride == 7
+
+
 @pytest.mark.parametrize("name", SPAN_OPTIONS)
 def test_squad_options_are_refused_for_other_tasks(name: str) -> None:
     """An option that would have no effect is refused."""

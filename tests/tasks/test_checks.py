@@ -70,7 +70,7 @@ def test_numeric_ids_become_text(tmp_path: Path) -> None:
         ({"answers": {"text": ["Ann"], "answer_start": ["0"]}}, "answers in another layout"),
         ({"answers": {"text": ["Ann", "she"], "answer_start": [0]}}, "question '1'"),
         ({"answers": {"text": [None, "Ann"], "answer_start": [0, 0]}}, "question '1'"),
-        ({"question": 7}, "column 'question'"),
+        ({"question": ["who?"]}, "column 'question'"),
     ],
 )
 def test_questions_that_cannot_be_scored_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:

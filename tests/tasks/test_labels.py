@@ -48,7 +48,7 @@ def test_label_to_target(task: Task, value: object, expected: float | list[float
         (["b", "a", "b"], "classification", ("a", "b")),
         ([10, 9, 10], "classification", ("9", "10")),
         ([1.0, 0.0], "classification", ("0", "1")),
-        (["10", "9"], "classification", ("10", "9")),
+        (["10", "9"], "classification", ("9", "10")),
         ([True, False], "classification", ("False", "True")),
         ([0.5, 1.0], "regression", ()),
         ([["x"], [], ["y", "x"]], "multi-label", ("x", "y")),

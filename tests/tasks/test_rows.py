@@ -14,6 +14,7 @@ from distilkit.errors import DistilkitError
 from distilkit.options.tasks import EvalOptions
 from distilkit.tasks import rows as task_rows
 from distilkit.tasks.catalogue import TASKS, resolve
+from distilkit.tasks.labels import label_to_target
 from distilkit.tasks.rows import read_rows, read_validation
 
 SST2, MNLI, IMDB = (TASKS[name] for name in ("sst2", "mnli", "imdb"))
@@ -47,9 +48,11 @@ def write_as(path: Path, ending: str) -> None:
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "json", "tsv", "tsv.gz", "csv", "parquet"])
 def test_reads_every_format(tmp_path: Path, ending: str) -> None:
-    """Every format gives the same rows. Unbalanced quotes in TSV and the word NA are text."""
+    """Every format gives the same rows; labels of csv and tsv are text. Unbalanced quotes and the word NA are text."""
     write_as(tmp_path / f"train.{ending}", ending)
-    assert read_rows(SST2, tmp_path, "train").to_list() == ROWS
+    rows = read_rows(SST2, tmp_path, "train")
+    assert rows["sentence"][:] == [row["sentence"] for row in ROWS]
+    assert [label_to_target(SST2, value) for value in rows["label"]] == [row["label"] for row in ROWS]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_reads_every_format(tmp_path: Path, ending: str) -> None:
         (b"\n", "train.jsonl' is empty"),
         (b'{"sentence": "a"}\n', "'label'.*train.jsonl'.*sentence.*--task sst2"),
         (b'{"sentence": "a", "label": 1}\n{"sentence": \n', "train.jsonl' cannot be read"),
-        (b'{"sentence": "\xff\xfe", "label": 1}\n', "train.jsonl' cannot be read.*UTF8"),
+        (b'{"sentence": "\xff\xfe", "label": 1}\n', "train.jsonl' is not UTF-8"),
         (b'{"sentence": "a", "label": 1}\n{"sentence": "b", "label": 2}\n', "label 2 in row 2.*negative, positive"),
         (b'{"sentence": "a", "label": -1}\n', "label -1 in row 1.*split with labels"),
         (b'{"sentence": "a", "label": "good"}\n', "label 'good' in row 1"),
@@ -167,7 +170,7 @@ def test_labels_in_a_column_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("label", "cell", "message"),
     [
-        ("good,bad", "2", "train.csv' has bad 2 in row 1"),
+        ("good,bad", "2", "train.csv' has bad '2' in row 1"),
         ("good,ugly", "1", "column 'ugly'"),
     ],
 )

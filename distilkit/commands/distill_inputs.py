@@ -1,0 +1,260 @@
+"""What a run of `distill` starts from: student, teacher, loss and text, opened and checked first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distilkit.data.batches import Batches
+from distilkit.data.blocks import read_batches
+from distilkit.data.texts import Reader, read_text_batches
+from distilkit.distillation.cache_manifest import cache_seed
+from distilkit.distillation.heldout import HeldoutEvaluator, LossEvaluator, WholeTextEvaluator
+from distilkit.distillation.layer_matching import map_layers
+from distilkit.distillation.presets import PREDICTS_TOKENS, loss_weights
+from distilkit.distillation.teacher import (
+    TEACHER_PREFIX,
+    adapt_teacher,
+    check_different,
+    check_length,
+    open_teacher,
+    teacher_name,
+)
+from distilkit.distillation.text_objective import Distillation, make_objective
+from distilkit.distillation.whole_text_objective import (
+    EmbeddingDistillation,
+    OutputDistillation,
+    WholeTextDistillation,
+)
+from distilkit.encoders import checkpoint
+from distilkit.encoders.contents import Head
+from distilkit.encoders.sentence import LONGEST_TEXT, SentenceEncoder, wrap
+from distilkit.encoders.sentence_layout import Layout, new_layout, read_layout
+from distilkit.errors import DistilkitError
+from distilkit.options.distill import DistillOptions
+from distilkit.progress import say
+from distilkit.record import read_biography
+from distilkit.special_tokens import Special
+from distilkit.tasks.catalogue import TASKS
+from distilkit.tasks.labels import match_label_order
+from distilkit.training.devices import state
+from distilkit.training.objective import Objective
+
+LAYER_TERMS = ("hidden", "attention", "relation")
+
+
+class Evaluator(Protocol):
+    """Computes held-out metrics."""
+
+    def evaluate(self, student: PreTrainedModel) -> dict[str, float]:
+        """Return the metrics of a student by name."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a run starts from. The teacher is None if masked LM or a teacher cache replaces it."""
+
+    student: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    teacher: PreTrainedModel | None
+    objective: Objective
+    layout: Layout | None = None  # the student's modules of sentence-transformers, handed on
+    readers: tuple[Reader, ...] = ()  # of whole texts: the student, and a teacher that reads other tokens
+
+    def save(self, out: Path) -> None:
+        """Write the student."""
+        checkpoint.save(self.student, self.tokenizer, out)
+        if self.layout:
+            trained = self.objective.head.weights() if isinstance(self.objective, EmbeddingDistillation) else {}
+            self.layout.with_weights(trained).write(out)
+
+
+def open_models(options: DistillOptions) -> Models:
+    """Open the student and, if the objective needs it, its teacher.
+
+    Raises DistilkitError if they do not fit the objective, each other, or --seq-length.
+    """
+    if options.objective == "embedding":
+        return open_sentence_encoders(options)
+    if options.objective == "soft-targets":
+        return open_classifiers(options)
+    return open_encoders(options)
+
+
+def open_encoders(options: DistillOptions) -> Models:
+    """Open models that learn from blocks of text. Only losses on predicted tokens need a vocabulary head."""
+    own = checkpoint.head_of(options.student)
+    predicts = PREDICTS_TOKENS & loss_weights(options).keys() or options.new_head
+    head: Head = "masked-lm" if predicts else own
+    student = checkpoint.open_model(options.student, head, new_head=options.new_head)
+    needs: list[Special] = ["cls", "sep", "mask"] if options.mask_probability else ["cls", "sep"]
+    tokenizer = checkpoint.open_tokenizer(options.student, student, needs=needs)
+    check_length(student, options.seq_length)
+    check_languages(options.student, student)
+    without = options.objective == "mlm" or options.teacher_cache
+    theirs: Head = "masked-lm" if head == "masked-lm" else "encoder"
+    teacher = None if without else open_teacher(options, student, tokenizer, theirs)
+    objective = make_objective(options, student, teacher)
+    return Models(student, tokenizer, teacher, objective, read_layout(options.student))
+
+
+def open_sentence_encoders(options: DistillOptions) -> Models:
+    """Open models that are compared by their sentence embeddings.
+
+    A student without modules of its own gets the teacher's kind of pooling.
+    """
+    name = teacher_name(options)
+    teacher = open_encoder(name)
+    student = open_encoder(options.student, like=teacher)
+    adapted, tokenizer = adapt_teacher(teacher.model, teacher.tokenizer, student.tokenizer)
+    teacher = SentenceEncoder(adapted, tokenizer, teacher.head, teacher.layout)
+    check_different(student.model, teacher.model)
+    if student.width != teacher.width and options.projection == "save":
+        say(f"the student gets a Dense module from {student.width} to the teacher's {teacher.width} components")
+        student = student.with_dense(teacher.width)
+    readers = [
+        Reader(encoder.tokenizer, cut_length(options, encoder.model, encoder.max_length), encoder.default_prompt)
+        for encoder in (student, teacher)
+    ]
+    matched, weights = match_readers(options, readers, name)
+    objective = EmbeddingDistillation(
+        student, teacher, weights, **layer_options(options, student.model, teacher.model, matched)
+    )
+    layout = student.layout if student.layout.modules else None
+    return Models(student.model, student.tokenizer, teacher.model, objective, layout, matched)
+
+
+def open_encoder(name: str, like: SentenceEncoder | None = None) -> SentenceEncoder:
+    """Open a checkpoint with the head that it has, as a sentence encoder; without modules, one `like` another."""
+    model = checkpoint.open_model(name, checkpoint.head_of(name))
+    layout = read_layout(name)
+    if layout is None and like and like.layout.modules:
+        normalize = like.layout.modules[-1].kind == "Normalize"
+        layout = new_layout(model.config.hidden_size, like.pooling, normalize=normalize)
+    check_languages(name, model)
+    return wrap(name, model, checkpoint.open_tokenizer(name, model, needs=["pad"]), layout)
+
+
+def open_classifiers(options: DistillOptions) -> Models:
+    """Open classifiers or taggers of the same labels.
+
+    Raises DistilkitError for a classifier that was trained on pairs of texts.
+    """
+    head, name = checkpoint.head_of(options.student), teacher_name(options)
+    check_single_text(options.student)
+    student = checkpoint.open_model(options.student, head)
+    tokenizer = checkpoint.open_tokenizer(options.student, student, needs=["pad"])
+    check_languages(options.student, student)
+    teacher = checkpoint.open_model(name, head)
+    teacher, theirs = adapt_teacher(teacher, checkpoint.open_tokenizer(name, teacher), tokenizer)
+    check_different(student, teacher)
+    order = match_label_order(student.config, teacher.config, name)
+    readers = [
+        Reader(reads, cut_length(options, model, trained_length(options.student)))
+        for model, reads in ((student, tokenizer), (teacher, theirs))
+    ]
+    kind = output_kind(student)
+    matched, weights = match_readers(options, readers, name, tokens=kind == "tokens")
+    objective = OutputDistillation(
+        student,
+        teacher,
+        weights,
+        kind=kind,
+        order=order,
+        temperature=options.temperature,
+        **layer_options(options, student, teacher, matched),
+    )
+    return Models(student, tokenizer, teacher, objective, read_layout(options.student), matched)
+
+
+def output_kind(model: PreTrainedModel) -> str:
+    """Return what the outputs of a classifier or tagger are, as OutputDistillation names it."""
+    if checkpoint.head_of_model(model) == "token-classification":
+        return "tokens"
+    kinds = {"multi_label_classification": "multi-label", "regression": "regression"}
+    problem = getattr(model.config, "problem_type", None)
+    return kinds.get(
+        str(problem), "regression" if problem is None and model.config.num_labels == 1 else "classification"
+    )
+
+
+def check_single_text(name: str) -> None:
+    """Raise DistilkitError if a checkpoint was fine-tuned on rows of two texts."""
+    for entry in read_biography(name):
+        task = entry.config.get("task")
+        columns = TASKS[task].text if task in TASKS else entry.config.get("text") or ()
+        if entry.command == "finetune" and len(columns) > 1:
+            raise DistilkitError(
+                f"'{name}' was trained on pairs of texts ({task}), and --corpus has single texts: give --objective "
+                "hidden, or finetune with --teacher"
+            )
+
+
+def trained_length(name: str) -> int | None:
+    """Return the tokens at which a checkpoint's last fine-tuning cut its rows, None if it is not known."""
+    lengths = [entry.config.get("max_length") for entry in read_biography(name) if entry.command == "finetune"]
+    return next((int(length) for length in reversed(lengths) if length), None)
+
+
+def check_languages(name: str, student: PreTrainedModel) -> None:
+    """Raise DistilkitError for a student whose adapter depends on the language of a text."""
+    if getattr(student.config, "default_language", "") is None:
+        raise DistilkitError(f"'{name}' has one adapter per language: set default_language in config.json")
+
+
+def cut_length(options: DistillOptions, model: PreTrainedModel, usual: int | None) -> int:
+    """Return the number of tokens at which texts are cut: --seq-length, else the usual length or the model's maximum.
+
+    Raises DistilkitError if --seq-length exceeds the model's positions.
+    """
+    check_length(model, options.seq_length)
+    return options.seq_length or usual or checkpoint.max_tokens(model) or LONGEST_TEXT
+
+
+def match_readers(
+    options: DistillOptions, readers: Sequence[Reader], teacher: str, *, tokens: bool = False
+) -> tuple[tuple[Reader, ...], dict[str, float]]:
+    """Return the readers of a text and the loss weights.
+
+    If student and teacher read the same tokens, one reader serves both. Otherwise the teacher's columns have a prefix,
+    and nothing is compared token by token.
+    Raises DistilkitError if --alpha options or the outputs (`tokens`) need the same tokens.
+    """
+    weights = loss_weights(options)
+    if readers[0].same_tokens(readers[1]):
+        return (readers[0],), weights
+    given = [term for term in LAYER_TERMS if getattr(options, f"alpha_{term}")]
+    if given or tokens:
+        what = f"--alpha-{given[0]} compares" if given else "taggers are compared"
+        raise DistilkitError(f"{what} token by token, and '{teacher}' reads other tokens: give another --teacher")
+    if dropped := [term for term in LAYER_TERMS if term in weights]:
+        say(f"'{teacher}' reads other tokens than the student: {' and '.join(dropped)} states are not compared")
+    weights = {term: weight for term, weight in weights.items() if term not in LAYER_TERMS}
+    return (readers[0], readers[1]._replace(prefix=TEACHER_PREFIX)), weights
+
+
+def layer_options(
+    options: DistillOptions, student: PreTrainedModel, teacher: PreTrainedModel, readers: Sequence[Reader]
+) -> dict[str, Any]:
+    """Return the arguments of a loss on whole texts about the teacher's tokens and layers."""
+    return {
+        "prefix": readers[-1].prefix,
+        "layer_map": map_layers(options.layer_map, student, teacher),
+        "hidden_loss": options.hidden_loss,
+    }
+
+
+def read_text(options: DistillOptions, models: Models) -> tuple[Batches, Evaluator]:
+    """Return the training batches, and an evaluator on the held-out text."""
+    with state().main_process_first():  # the other processes then find the text in the cache
+        if models.readers:
+            batches, heldout = read_text_batches(options, models.readers, options.seed)
+        else:
+            batches, heldout = read_batches(options, models.tokenizer, cache_seed(options))
+    if isinstance(models.objective, WholeTextDistillation):
+        return batches, WholeTextEvaluator(heldout, models.objective)
+    if checkpoint.head_of_model(models.student) == "masked-lm" and options.mask_probability:
+        return batches, HeldoutEvaluator(heldout, models.teacher)
+    return batches, LossEvaluator(heldout, cast(Distillation, models.objective), options.precision)

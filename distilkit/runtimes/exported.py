@@ -1,0 +1,90 @@
+"""Open an exported model and call it like the checkpoint that it came from."""
+
+import json
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from distilkit.encoders import checkpoint
+from distilkit.encoders.contents import Head, named_head
+from distilkit.errors import DistilkitError, library_errors
+from distilkit.files import EXPORT_MANIFEST, is_exported, staging
+from distilkit.runtimes.formats import require_packages, runner_options
+
+if TYPE_CHECKING:
+    from transformers.exporters import ExportedModel
+
+
+class RuntimeModel(PreTrainedModel):
+    """An exported model with the interface of the checkpoint that it came from. It has no weights of its own."""
+
+    def __init__(self, program: "ExportedModel") -> None:
+        super().__init__(cast(PretrainedConfig, program.config))
+        self.program = program
+
+    @property
+    def device(self) -> torch.device:
+        return self.program.device
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Any:
+        """Return what the checkpoint returns for inputs (B, T)."""
+        given: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return self.program(**given if token_type_ids is None else given | {"token_type_ids": token_type_ids})
+
+
+def open_exported(name: str, threads: int | None = None) -> RuntimeModel:
+    """Open an exported model on the CPU, with torch's number of threads unless another is given.
+
+    Raises DistilkitError if its packages are not installed, or if its files are damaged.
+    """
+    form = format_of(name)
+    require_packages(form)
+    from transformers.exporters import ExportedModel
+
+    tokenizer = checkpoint.open_tokenizer(name)
+    options = runner_options(form, threads or torch.get_num_threads())
+    with unreadable(name):
+        model = RuntimeModel(ExportedModel.from_pretrained(name, local_files_only=True, **options))
+    model.config.max_position_embeddings = tokenizer.model_max_length  # RoBERTa's config counts two too many
+    return model
+
+
+def save_exported(program: "ExportedModel", tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Save an exported model with its tokenizer."""
+    with staging(directory) as partial:
+        program.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+
+
+def format_of(name: str) -> str:
+    """Return the format of an exported model."""
+    with unreadable(name):
+        return str(json.loads((Path(name) / EXPORT_MANIFEST).read_text(encoding="utf-8"))["export_format"])
+
+
+def unreadable(name: str) -> AbstractContextManager[None]:
+    """Context manager: turn whatever a runtime raises on damaged files into one line."""
+    return library_errors(f"exported model '{name}' cannot be read", "export it again")
+
+
+def open_model(name: str, head: Head) -> PreTrainedModel:
+    """Open a checkpoint or an exported model that has this head.
+
+    Raises DistilkitError if an exported model has another one.
+    """
+    if not is_exported(name):
+        return checkpoint.open_model(name, head)
+    found = named_head(checkpoint.open_config(name).architectures)
+    if found != head:
+        raise DistilkitError(f"'{name}' was exported with a {found} head, and this takes a {head} head: export another")
+    return open_exported(name)
+
+
+def program_bytes(name: str | Path) -> int:
+    """Return the size of an exported model's graph and weights in bytes."""
+    entries = json.loads((Path(name) / EXPORT_MANIFEST).read_text(encoding="utf-8"))["components"].values()
+    return sum(file.stat().st_size for entry in entries for file in Path(name).glob(f"{Path(entry['file']).stem}.*"))

@@ -1,0 +1,208 @@
+"""export: what it writes, what it proves, and what it refuses before it writes anything."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
+
+from distilkit.commands.distill import distill
+from distilkit.commands.evaluate import evaluate
+from distilkit.commands.export import export
+from distilkit.commands.finetune import finetune
+from distilkit.commands.init import init
+from distilkit.encoders import sentence_layout
+from distilkit.errors import DistilkitError
+from distilkit.options.distill import DistillOptions
+from distilkit.options.export import ExportOptions
+from distilkit.options.init import InitOptions
+from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit.record import read_biography
+from distilkit.runtimes import formats
+
+HEADS = {
+    "masked-lm": AutoModelForMaskedLM,
+    "question-answering": AutoModelForQuestionAnswering,
+    "token-classification": AutoModelForTokenClassification,
+    "encoder": AutoModel,
+}
+
+
+TASK = {"task": "custom", "text": ("text",), "label": "label"}
+
+
+def tickets(folder: Path, prose: list[str]) -> Path:
+    """Write a folder of labelled rows; a third of the labels is yes."""
+    folder.mkdir()
+    rows = [{"text": line, "label": "no" if number % 3 else "yes"} for number, line in enumerate(prose[:60])]
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_the_program_runs_without_torch_on_any_batch(classifier: Path, exported: Path) -> None:
+    """onnxruntime and tokenizers give the logits of the checkpoint, for a batch size and a length of the user's own."""
+    texts = ["encode the object", "return a random element from the non-empty sequence", "wrap"]
+    core = Tokenizer.from_file(str(exported / "tokenizer.json"))
+    core.enable_padding(pad_id=0, pad_token="[PAD]")
+    encoded = core.encode_batch(texts)
+    session = onnxruntime.InferenceSession(exported / "model.onnx")
+    feeds = {"input_ids": [row.ids for row in encoded], "attention_mask": [row.attention_mask for row in encoded]}
+    (logits,) = session.run(["logits"], {name: np.array(rows) for name, rows in feeds.items()})
+
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(classifier),
+        AutoModelForSequenceClassification.from_pretrained(classifier),
+    )
+    with torch.no_grad():
+        expected = model.eval()(
+            **tokenizer(texts, return_tensors="pt", padding=True, return_token_type_ids=False)
+        ).logits
+    assert np.allclose(logits, expected.numpy(), atol=1e-4)
+
+
+def test_what_a_reader_needs_lies_beside_it(classifier: Path, exported: Path) -> None:
+    """Label names, the number of tokens that the model takes (RoBERTa reserves positions), and the record."""
+    (done,) = read_biography(exported)
+    sizes = [(exported / name).stat().st_size for name in ("model.onnx", "model.onnx.data")]
+
+    assert AutoConfig.from_pretrained(exported).id2label == {0: "no", 1: "yes"}
+    assert json.loads((exported / "tokenizer_config.json").read_text())["model_max_length"] == 96
+    assert done.command == "export"
+    assert done.metrics["bytes"] == sum(sizes)
+    assert done.metrics["max_difference"] < 1e-4
+    assert done.environment["head"] == "sequence-classification"
+
+
+def test_eval_takes_an_export(classifier: Path, exported: Path, prose: list[str], tmp_path: Path) -> None:
+    """It scores what its checkpoint scores, row by row."""
+    options = TASK | {"data": tickets(tmp_path / "tickets", prose)}
+    found = evaluate(EvalOptions(models=(str(exported),), against=str(classifier), **options)).metrics  # type: ignore[arg-type]
+
+    assert found["custom/accuracy"] == found["teacher/custom/accuracy"]
+    assert found["retention/custom/low"] == found["retention/custom/high"] == 1.0
+    with pytest.raises(DistilkitError, match="sequence-classification head, and this takes a question-answering head"):
+        evaluate(EvalOptions(models=(str(exported),), task="squad"))
+
+
+def test_an_export_is_no_checkpoint(exported: Path, corpus: Path, prose: list[str], tmp_path: Path) -> None:
+    """Every command that trains or changes weights says so in one line."""
+    model, out = str(exported), tmp_path / "out"
+    task = TASK | {"data": tickets(tmp_path / "tickets", prose)}
+    calls: list[Callable[[], object]] = [
+        lambda: init(InitOptions(teacher=model, output=out)),
+        lambda: distill(DistillOptions(student=model, teacher=model, corpus=str(corpus), output=out)),
+        lambda: finetune(FinetuneOptions(model=model, output=out, **task)),  # type: ignore[arg-type]
+        lambda: export(ExportOptions(model=model, output=out)),
+    ]
+    for call in calls:
+        with pytest.raises(DistilkitError, match=r"is an exported model: give the checkpoint"):
+            call()
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "model.onnx.data", "export.json", "config.json"])
+def test_damaged_exports_are_one_line(exported: Path, file: str, tmp_path: Path) -> None:
+    """A file of an export that is cut in half, or is not there, is named with its directory."""
+    for content in (b"", (exported / file).read_bytes()[:-200]):
+        directory = tmp_path / f"broken-{len(content)}"
+        shutil.copytree(exported, directory)
+        (directory / file).write_bytes(content)
+        with pytest.raises(DistilkitError, match=r"broken-\d+' (cannot be read|has a config.json)") as caught:
+            evaluate(EvalOptions(models=(str(directory),), task="sst2"))
+        assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_exported_is_refused_first(
+    classifier: Path, make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A format whose packages are missing, a head that has no export, options without effect, a directory in use."""
+    out = tmp_path / "out"
+    choices = make_checkpoint("bert", 1, AutoModelForMultipleChoice)
+    wrong: list[tuple[dict[str, object], str]] = [
+        ({"model": str(choices)}, "multiple-choice head"),
+        ({"format": "onnxx"}, "--format"),
+        ({"max_drop": 0.5}, "--max-drop requires --task"),
+        ({"int8": True, "format": "openvino"}, "--int8 requires --format onnx"),
+        ({"task": "glue"}, "give one task"),
+        ({"output": classifier}, "not empty"),
+    ]
+    for changes, message in wrong:
+        with pytest.raises(DistilkitError, match=message):
+            export(ExportOptions(**({"model": str(classifier), "output": out} | changes)))  # type: ignore[arg-type]
+    monkeypatch.setitem(formats.PACKAGES, "onnx", ("onnx", "onnx_not_here"))
+    with pytest.raises(DistilkitError, match=r"onnx requires onnx_not_here: pip install 'distilkit\[onnx\]'"):
+        export(ExportOptions(model=str(classifier), output=out))
+    assert not out.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_every_head(family: str, head: str, make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """Each has the outputs of its checkpoint, to 1e-4."""
+    done = export(ExportOptions(model=str(make_checkpoint(family, 2, HEADS[head])), output=tmp_path / "out"))
+    assert done.metrics["max_difference"] < 1e-4
+    assert done.environment["head"] == head
+
+
+@pytest.mark.slow
+def test_a_sentence_encoder_has_its_pooling_inside(
+    make_checkpoint: Callable[..., Path], prose: list[str], tmp_path: Path
+) -> None:
+    """The program gives the embeddings that the sentence-transformers library computes, and lies in its layout."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules as library
+
+    bare = make_checkpoint("bert", 2, AutoModel)
+    parts = [library.Transformer(str(bare), max_seq_length=24), library.Pooling(32, "mean"), library.Normalize()]
+    model = SentenceTransformer(modules=parts, device="cpu").eval()
+    model.save(str(tmp_path / "model"), create_model_card=False)
+    done = export(ExportOptions(model=str(tmp_path / "model"), output=tmp_path / "out"))
+    core = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
+    length = json.loads((tmp_path / "out/tokenizer_config.json").read_text())["model_max_length"]
+    core.enable_truncation(length)
+    core.enable_padding(pad_id=0, pad_token="[PAD]")
+    encoded = core.encode_batch(prose[:5])
+    feeds = {
+        "input_ids": np.array([row.ids for row in encoded]),
+        "attention_mask": np.array([row.attention_mask for row in encoded]),
+        "token_type_ids": np.array([row.type_ids for row in encoded]),
+    }
+    (vectors,) = onnxruntime.InferenceSession(tmp_path / "out/model.onnx").run(["sentence_embedding"], feeds)
+
+    assert length == 24
+    assert done.environment["head"] == "sentence"
+    assert np.allclose(vectors, model.encode(prose[:5]), atol=1e-5)
+    assert sentence_layout.read_layout(str(tmp_path / "out")) is not None
+
+
+@pytest.mark.slow
+def test_int8_is_measured_and_refused_above_max_drop(classifier: Path, prose: list[str], tmp_path: Path) -> None:
+    """The loss is the checkpoint's score minus the export's. Above --max-drop nothing is left behind."""
+    task = TASK | {"data": tickets(tmp_path / "tickets", prose)}
+    trained = tmp_path / "trained"
+    finetune(FinetuneOptions(model=str(classifier), output=trained, steps=20, lr=1e-3, **task))  # type: ignore[arg-type]
+    options = {"model": str(trained), "int8": True, "max_drop": 1.0} | task
+    done = export(ExportOptions(output=tmp_path / "int8", **options))  # type: ignore[arg-type]
+    loss = done.metrics["teacher/custom/accuracy"] - done.metrics["custom/accuracy"]
+
+    assert done.metrics["difference/custom/teacher"] == pytest.approx(-loss)
+    assert done.metrics["max_difference"] > 1e-4
+    assert done.metrics["bytes"] < 0.5 * sum(path.stat().st_size for path in trained.glob("*.safetensors"))
+    assert [entry.command for entry in read_biography(tmp_path / "int8")] == ["finetune", "export"]
