@@ -10,6 +10,7 @@ from distilkit.files import LOCK, refuse_used
 from distilkit.options.declare import Options
 from distilkit.options.spec import fields_of, typed_name
 from distilkit.options.values import did_you_mean
+from distilkit.record import is_output_of
 
 CHECKPOINTS = ("model", "student", "teacher", "models", "against", "control")
 TEXTS = ("corpus", "heldout", "data", "agreement", "predictions", "null_odds", "baseline", "directories")
@@ -63,12 +64,8 @@ def used_output(command: str, options: Any) -> Iterator[str]:
         return
     nested = getattr(options, "seeds", 1) > 1 or getattr(options, "task", None) == "glue"
     keep = ("*/*" if nested else "*") if hasattr(options, "resume") else None
+    replace = command == "report" and is_output_of(output, command)
     try:
-        refuse_used(output, resume=bool(getattr(options, "resume", False)), keep=keep, replace=replaces(command))
+        refuse_used(output, resume=bool(getattr(options, "resume", False)), keep=keep, replace=replace)
     except DistilkitError as error:
         yield str(error)
-
-
-def replaces(command: str) -> str:
-    """Return the command whose output a command writes over, "" for most."""
-    return command if command == "report" else ""

@@ -240,6 +240,14 @@ def _shown(value: Any) -> str:
     return f"{value!r}"[:60]
 
 
+def is_output_of(directory: Path, command: str) -> bool:
+    """Say whether all records of a directory are of one command."""
+    try:
+        return {done.command for done in read_biography(directory)} == {command}
+    except DistilkitError:
+        return False
+
+
 def write_biography(directory: Path, records: list[Record]) -> None:
     """Write distilkit.json atomically. It is written last: if it exists, the directory is finished."""
     write_text(directory / BIOGRAPHY, json_text([entry.to_json() for entry in records]) + "\n")
