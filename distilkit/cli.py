@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 from distilkit import __version__, progress
 from distilkit.errors import DistilkitError, OptionError
 from distilkit.files import writing
-from distilkit.formatting import printable
+from distilkit.formatting import printable, shorten
 from distilkit.gates import unmet_gates
 from distilkit.options.declare import build, missing
 from distilkit.options.recipes import COMMANDS, read_recipe, recipe_names, recipe_text
@@ -142,7 +142,7 @@ def execute(name: str, options_class: type[CommonOptions], typed: dict[str, Any]
             raise OptionError(f"missing option '{lacking[0]}'")
         options = build(options_class, given, table)
     except OptionError as error:
-        raise typer.BadParameter(printable(str(error))[: progress.MAX_LINE]) from None
+        raise typer.BadParameter(shorten(printable(str(error)))) from None
     from distilkit.commands.call import run
 
     with contextlib.redirect_stdout(sys.stderr):  # what libraries print is not data

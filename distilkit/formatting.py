@@ -10,6 +10,11 @@ def printable(text: str, *, newlines: bool = False) -> str:
     )
 
 
+def shorten(text: str, length: int = 1000) -> str:
+    """Return a text without its middle if it is longer: a name in it may have thousands of letters."""
+    return text if len(text) <= length else f"{text[: length // 2]}…{text[-length // 2 :]}"
+
+
 def format_duration(seconds: float) -> str:
     """Format a time in its two largest units: "36 min 12 s"."""
     if not math.isfinite(seconds):

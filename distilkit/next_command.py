@@ -26,7 +26,7 @@ def after_init(done: Record) -> str:
     student, teacher = done.config["output"], done.config.get("teacher")
     if tuned := last(teacher, "finetune"):
         return line("finetune", model=student, **task_of(tuned), teacher=teacher, output=free(student, "tuned"))
-    if done.environment.get("head", "masked-lm") == "masked-lm":
+    if done.environment.get("head", "masked-lm") in ("masked-lm", "sentence-encoder", "encoder"):
         return line("distill", student=student, corpus="TEXT", output=free(student, "distilled"))
     return on_some_task(student)
 

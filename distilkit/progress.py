@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from distilkit.formatting import printable
+from distilkit.formatting import printable, shorten
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -17,7 +17,6 @@ LINE_SECONDS = 60.0  # between two lines of a piped run
 WIDE, BAR = 120, 20  # columns of a terminal that has room for a bar, and of the bar
 COLORS = {"error": "31", "gate not met": "31", "warning": "33", "interrupted": "33"}
 _open: list[str] = []  # the work in progress, outermost first
-MAX_LINE = 1000  # characters of an error or a warning; a name in it may have thousands
 LIBRARIES = ("transformers", "datasets", "accelerate", "huggingface_hub")  # that report what they load
 _level = {"quiet": False}
 _said: set[str] = set()  # by say_once(), in this command
@@ -123,8 +122,7 @@ def complain(kind: str, text: str) -> None:
     if is_first_process():
         colored = kind in COLORS and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         shown = f"\x1b[{COLORS[kind]}m{kind}\x1b[0m" if colored else kind
-        line = printable(text)
-        _print(f"distilkit: {shown}: {line if len(line) <= MAX_LINE else line[:MAX_LINE] + '…'}")
+        _print(f"distilkit: {shown}: {shorten(printable(text))}")
 
 
 def _print(text: str) -> None:

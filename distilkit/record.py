@@ -17,7 +17,7 @@ from distilkit.options.spec import fields_of, spec_of
 from distilkit.options.values import is_path_text
 
 MODEL_PREFIX = re.compile(r"(\d+|teacher|student|control(-\d+)?|baseline)/")
-BENCH_SETTING = re.compile(r"(\w+)/(\w+)/b(\d{1,9})/l(\d{1,9})")
+BENCH_SETTING = re.compile(r"(\w+)/(\w+)/b(\d{1,9})/(?:l(\d{1,9})|data)")
 COMPARISONS = ("retention", "difference")
 DETAILS = ("low", "high", "min", "max", "count")
 
@@ -76,16 +76,17 @@ class BenchSetting(NamedTuple):
     device: str
     precision: str
     batch_size: int
-    length: int  # tokens
+    length: int  # tokens; 0: those of the rows of --task or --data
 
     @classmethod
     def parse(cls, subject: str) -> "BenchSetting | None":
         """Take a subject apart, like cpu/fp32/b1/l128; None if it is no setting of bench."""
         match = BENCH_SETTING.fullmatch(subject)
-        return cls(match[1], match[2], int(match[3]), int(match[4])) if match else None
+        return cls(match[1], match[2], int(match[3]), int(match[4] or 0)) if match else None
 
     def __str__(self) -> str:
-        return f"{self.device}/{self.precision}/b{self.batch_size}/l{self.length}"
+        length = f"l{self.length}" if self.length else "data"
+        return f"{self.device}/{self.precision}/b{self.batch_size}/{length}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,12 +254,11 @@ def write_biography(directory: Path, records: list[Record]) -> None:
     write_text(directory / BIOGRAPHY, json_text([entry.to_json() for entry in records]) + "\n")
 
 
-def keep_record(done: Record, places: Iterable[str]) -> list[Path]:
-    """Write the record of an eval or bench beside each checkpoint that distilkit made, for `report`; return the files.
+def keep_record(done: Record, places: Iterable[str]) -> None:
+    """Write the record of an eval or bench beside each checkpoint that distilkit made, for `report`.
 
     The name has the date, so that later ones are kept too. A directory that cannot be written is skipped.
     """
-    written = []
     stamp = re.sub(r"[^\dT]", "", done.environment["date"].partition("+")[0])
     for place in dict.fromkeys(Path(name) for name in places):
         if (place / BIOGRAPHY).is_file():
@@ -266,8 +266,6 @@ def keep_record(done: Record, places: Iterable[str]) -> list[Path]:
             path = next(path for path in free if not path.exists())
             with contextlib.suppress(UnwritableError):
                 write_text(path, json_text(done.to_json()) + "\n")
-                written.append(path)
-    return written
 
 
 def json_text(document: Any, *, indent: int | None = 2) -> str:

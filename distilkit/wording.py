@@ -18,12 +18,28 @@ METRIC_NAMES = {
     "bytes": "size", "latency_ms_p50": "latency, median", "latency_ms_p95": "latency, 95th percentile",
     "throughput_sequences_per_second": "throughput", "tokens_per_second": "tokens per second",
     "peak_memory_bytes": "peak memory", "speedup": "speed-up", "heldout_loss": "held-out loss",
-    "heldout_agreement": "agreement with the teacher, held-out text", "seconds": "training time",
+    "heldout_agreement": "agreement with the teacher, held-out text",
+    "heldout_cosine": "cosine to the teacher, held-out text",
+    "heldout_neighbours": "same 10 neighbours as the teacher, held-out text",
+    "heldout_kl": "divergence from the teacher, held-out text",
+    "heldout_difference": "difference from the teacher, held-out text", "seconds": "training time",
     "loss": "last training loss", "max_difference": "largest output difference",
+    "max_embedding_difference": "largest embedding difference",
     "kept_evaluation": "weights kept of evaluation", "low": "95 % from", "high": "to",
     "min": "lowest seed", "max": "highest seed",
 }  # fmt: skip
-PERCENT = ("accuracy", "f1", "f1_macro", "f1_micro", "exact_match", "agreement", "heldout_agreement", "retention")
+PERCENT = (
+    "accuracy",
+    "f1",
+    "f1_macro",
+    "f1_micro",
+    "exact_match",
+    "agreement",
+    "heldout_agreement",
+    "retention",
+    "heldout_neighbours",
+)
+LESS = ("loss", "heldout_loss", "heldout_kl", "heldout_difference")
 COUNTS = ("updates", "tokens", "count", "kept_evaluation", "layers", "vocabulary", *FAILURES)
 
 
@@ -44,8 +60,9 @@ def describe(name: str, data: str = "") -> Shown:
         return describe(metric)._replace(words=f"{metric_name(metric)}: {describe_setting(setting)}{end}")
     words = metric_name(metric)
     if parsed.comparison:
-        than = "" if key == "retention" else f" to the {metric}" if metric else ""
-        words = f"{task_name(parsed.task, data)} {key}{than}"
+        score, _, other = f"/{metric}".rpartition("/") if key == "difference" else (metric, "", "")
+        than = f" to the {other}" if other else ""
+        words = " ".join(filter(None, (task_name(parsed.task, data), metric_name(score.strip("/")), key))) + than
     elif subject:
         words = f"{task_name(subject, data)} {words}"
     return Shown(words + end, writer(key, subject), direction(key))
@@ -82,10 +99,14 @@ WRITERS: tuple[tuple[Callable[[str], bool], Callable[[float], str]], ...] = (  #
 
 def direction(metric: str) -> int:
     """Return 1 if more of a metric is better, -1 if less is, 0 if neither."""
-    if metric in PERCENT or metric.endswith(("_per_second", "speedup")) or metric in ("pearson", "spearmanr"):
+    if (
+        metric in PERCENT
+        or metric.endswith(("_per_second", "speedup"))
+        or metric in ("pearson", "spearmanr", "heldout_cosine")
+    ):
         return 1
     more = metric in ("matthews_correlation", "average", "average_without_wnli")
-    less = metric.endswith("bytes") or "latency_ms" in metric or metric in ("loss", "heldout_loss")
+    less = metric.endswith("bytes") or "latency_ms" in metric or metric in LESS
     return int(more) - int(less)
 
 
@@ -102,4 +123,5 @@ def task_name(prefix: str, data: str = "") -> str:
 def describe_setting(setting: BenchSetting) -> str:
     """Describe a setting of bench in words."""
     device = "CPU" if setting.device == "cpu" else "GPU"
-    return f"{device} {setting.precision}, batch {setting.batch_size}, {setting.length} tokens"
+    length = f"{setting.length} tokens" if setting.length else "real lengths"
+    return f"{device} {setting.precision}, batch {setting.batch_size}, {length}"

@@ -11,7 +11,7 @@ def write_modules(directory: Path, pooling: str, dense: int) -> None:
     """Write the files of sentence-transformers beside a checkpoint of width 32; dense 0 leaves Dense out."""
     torch.manual_seed(1)
     modules = {
-        "Pooling": {"embedding_dimension": 32, "pooling_mode": pooling},
+        "Pooling": {"pooling_mode": pooling},
         "Dense": {"in_features": 32, "out_features": dense, "activation_function": "torch.nn.modules.activation.Tanh"},
         "Normalize": {},
     }

@@ -29,7 +29,7 @@ CUT = {
     "finetune": "--steps 1 --batch-size 2 --max-length 32",
     "bench": "--runs 2 --batch-sizes 1 --seq-lengths 16",
 }
-CUT_IF_GIVEN = {"--seeds": "2", "--vocabulary 8000": "200"}  # only where the page has the option
+CUT_IF_GIVEN = {"--seeds": "2", "--vocabulary 8000": "200", "--max-drop": "1"}  # only where the page has the option
 CUT_SQUAD = "--max-length 64 --stride 16"  # a window must be longer than its stride
 
 # Commands that cannot run here, by how they begin or by an option, with the reason.
@@ -98,6 +98,8 @@ def cut(words: list[str]) -> list[str]:
         words += CUT_SQUAD.split()
     for option, value in CUT_IF_GIVEN.items():
         words += [option.split()[0], value] if option in text else []
+    if command == "bench" and ("--task" in words or "--data" in words):
+        words = [*words[: words.index("--seq-lengths")], "--rows", "4"]
     if "--task" in words and "--data" not in words:
         task = words[words.index("--task") + 1]
         words += ["--data", "rows" if task == "glue" else f"rows/{task}"]
@@ -200,7 +202,12 @@ def furnish(directory: Path, prose: list[str], rows: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[..., Path], prose: list[str]) -> Path:
+def shared(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_checkpoint: Callable[..., Path],
+    make_sentence_encoder: Callable[..., Path],
+    prose: list[str],
+) -> Path:
     """The models that the pages name, or take for granted because another page made them."""
     directory = tmp_path_factory.mktemp("shared")
     models = {
@@ -209,7 +216,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[.
         "distilbert-base-uncased": make_checkpoint("distilbert", 4),
         "xlm-roberta-base": make_checkpoint("roberta", 4),
         "bare-encoder": make_checkpoint("bert", 4, auto=AutoModel),
-        "all-MiniLM-L6-v2": make_checkpoint("bert", 6, auto=AutoModel),
+        "all-MiniLM-L6-v2": make_sentence_encoder(6, pooling="mean", dense=0),
+        "bge-large": make_sentence_encoder(4, pooling="cls", dense=0, hidden_size=64),
     }
     for name, path in models.items():
         shutil.copytree(path, directory / name)

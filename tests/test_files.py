@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from distilkit.errors import DistilkitError
-from distilkit.files import LOCK, claim, claim_files, locked, note_made, read_json, replacing, write_text, writing
+from distilkit.files import LOCK, claim, claim_files, note_made, read_json, replacing, write_text, writing
+from distilkit.locks import locked
 from distilkit.record import write_biography
 
 

@@ -11,7 +11,18 @@ import distilkit
 HOUSE = Path(distilkit.__file__).parent
 FLOORS = [
     {
-        *("errors", "formatting", "machine", "wording", "next_command", "progress", "files", "record", "gates"),
+        *(
+            "errors",
+            "formatting",
+            "machine",
+            "wording",
+            "next_command",
+            "progress",
+            "files",
+            "locks",
+            "record",
+            "gates",
+        ),
         *("screen", "signals", "special_tokens", "preflight", "options", "__init__"),
     },
     {"encoders", "data"},

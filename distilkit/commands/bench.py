@@ -1,67 +1,80 @@
-"""`bench`: measure size, speed and memory of checkpoints, in alternation so that drift cancels."""
+"""`bench`: measure size, speed and memory of models, in alternation so that drift cancels."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from itertools import product
 from statistics import median
 
 import torch
 
-from distilkit.benchmark.timing import Contender, cpu_threads, measure
+from distilkit.benchmark.contenders import Contender, open_contenders
+from distilkit.benchmark.inputs import Texts, read_texts
+from distilkit.benchmark.timing import OtherProcesses, cpu_threads, measure
 from distilkit.encoders import checkpoint
-from distilkit.encoders.sizes import model_sizes
 from distilkit.errors import DistilkitError
 from distilkit.gates import check_gates
 from distilkit.options.bench import BenchOptions
-from distilkit.progress import track
+from distilkit.progress import track, warn
 from distilkit.record import BenchSetting, Record, keep_record, record
-from distilkit.training.devices import DTYPES
+from distilkit.runtimes.exported import RuntimeModel
+from distilkit.runtimes.loading import measure_loading
 
-SIZES = ("parameters", "encoder_parameters", "bytes")  # from model_sizes()
+SIZES = (  # from costs()
+    *("parameters", "encoder_parameters", "parameters_embeddings", "parameters_layers", "parameters_head"),
+    *("parameters_other", "bytes", "load_seconds", "process_peak_bytes"),
+)
 MEASURED = (  # from measure()
-    "latency_ms_p50", "latency_ms_p95", "throughput_sequences_per_second", "tokens_per_second", "peak_memory_bytes",
-)  # fmt: skip
+    *("latency_ms_p50", "latency_ms_p95", "latency_ms_p99", "throughput_sequences_per_second", "tokens_per_second"),
+    "peak_memory_bytes",
+)
+BUSY = 0.1  # share of the CPU time; if other processes use more, it is worth a warning
 
 
 def bench(options: BenchOptions) -> Record:
-    """Measure parameters, size, latency, throughput, memory and speed-up of checkpoints, side by side.
+    """Measure parameters, size, latency, throughput, memory and speed-up of models, side by side.
 
     A classifier or question-answering model is timed as a whole. Any other checkpoint is timed as its encoder, because
-    a masked-LM head is used in pre-training only. The input is random token ids without padding. Speed-ups are relative
-    to the first model: per setting the median ratio over runs, overall the median over settings. For memory see
-    peak_memory().
+    a masked-LM head is used in pre-training only; an export is timed as it is. The input is random token ids without
+    padding, or the rows of --task or --data. Speed-ups are relative to the first model: see measure(), overall the
+    median over settings. With several --runtimes, the models in the record are named `MODEL [RUNTIME]`.
     Raises DistilkitError if a device is absent, or if --seq-lengths exceed a model's positions.
     """
     devices = available_devices(options.devices)
-    contenders = [open_contender(name) for name in options.models]
-    for contender in contenders:
-        check_lengths(contender, options.seq_lengths)
-    grid = product(devices, [options.precision], options.batch_sizes, options.seq_lengths)
-    settings = [BenchSetting(*values) for values in grid]
-    check_gates(options.require, metric_names(len(contenders), settings))
-    metrics = {
-        f"{i}/{name}": size
-        for i, entry in enumerate(contenders)
-        for name, size in model_sizes(entry.model, entry.name).items()
+    texts = read_texts(options) if options.task or options.data else []
+    with ExitStack() as stack:
+        used = stack.enter_context(cpu_threads(options.threads))
+        contenders = list(open_contenders(options, stack))
+        settings = choose_settings(options, contenders, devices, texts)
+        check_gates(options.require, metric_names(len(contenders), settings))
+        sizes = {f"{i}/{name}": size for i, one in enumerate(contenders) for name, size in costs(one, options).items()}
+        others = OtherProcesses()
+        measured = measure_all(contenders, settings, options, texts)
+        busy = others.share()
+    if busy > BUSY:
+        warn(f"other processes used {busy:.0%} of the CPU time: trust the ratios more than the times")
+    overall = {
+        f"{i}/speedup": median(measured[f"{i}/{setting}/speedup"] for setting in settings)
+        for i in range(1, len(contenders))
     }
-    for contender in contenders:
-        contender.timed.to(DTYPES[options.precision])
-    with cpu_threads(options.threads) as used, track("bench", len(settings) * options.runs, unit="runs") as advance:
-        for setting in settings:
-            metrics |= measure(contenders, setting, options, advance)
-    for i in range(1, len(contenders)):
-        metrics[f"{i}/speedup"] = median(metrics[f"{i}/{setting}/speedup"] for setting in settings)
-    timed = ", ".join(type(contender.timed).__name__ for contender in contenders)
-    gpu = {"gpu": torch.cuda.get_device_name()} if "cuda" in devices else {}
-    done = record("bench", options, metrics, threads=str(used), padding="none", timed=timed, **gpu)
+    ratios = {name: value for name, value in measured.items() if "/speedup" in name}
+    environment = {
+        "threads": str(used),
+        "padding": "to the longest text of a batch" if texts else "none",
+        "timed": ", ".join(type(contender.timed).__name__ for contender in contenders),
+        "other_processes": f"{busy:.0%} of the CPU time",
+    } | ({"gpu": torch.cuda.get_device_name()} if settings[-1].device == "cuda" else {})
+    named = replace(options, models=tuple(contender.name for contender in contenders))
+    done = record("bench", named, overall | ratios | sizes | measured, **environment)
     keep_record(done, options.models)
     return done
 
 
 def metric_names(models: int, settings: Sequence[BenchSetting]) -> list[str]:
-    """Return the names of the metrics that a bench of some models returns."""
+    """Return the names of the metrics that a bench of some models may return."""
     measured = [f"{setting}/{name}" for setting in settings for name in MEASURED]
-    speedups = ["speedup", *(f"{setting}/speedup" for setting in settings)]
-    return [f"{i}/{name}" for i in range(models) for name in (*SIZES, *measured, *(speedups if i else ()))]
+    ratios = [f"{setting}/speedup{end}" for setting in settings for end in ("", "/low", "/high")]
+    return [f"{i}/{name}" for i in range(models) for name in (*SIZES, *measured, *(["speedup", *ratios] if i else ()))]
 
 
 def available_devices(devices: Sequence[str]) -> list[str]:
@@ -75,12 +88,21 @@ def available_devices(devices: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(devices)) or ["cpu", "cuda"][: 1 + torch.cuda.is_available()]
 
 
-def open_contender(name: str) -> Contender:
-    """Open a checkpoint with the head that its weights hold."""
-    model = checkpoint.open_model(name)
-    return Contender(
-        name, model, model.base_model if checkpoint.head_of_model(model) in ("masked-lm", "encoder") else model
-    )
+def choose_settings(
+    options: BenchOptions, contenders: Sequence[Contender], devices: Sequence[str], texts: Texts
+) -> list[BenchSetting]:
+    """Return the settings to measure in.
+
+    Raises DistilkitError for a length that a model does not take, and for a device that a runtime does not use.
+    """
+    if any(isinstance(contender.timed, RuntimeModel) for contender in contenders):
+        if "cuda" in options.devices:
+            raise DistilkitError("--devices cuda is for checkpoints in torch: remove cuda, or the exports")
+        devices = ["cpu"]
+    lengths = (0,) if texts else options.seq_lengths
+    for contender in contenders:
+        check_lengths(contender, lengths)
+    return [BenchSetting(*each) for each in product(devices, [options.precision], options.batch_sizes, lengths)]
 
 
 def check_lengths(contender: Contender, lengths: Sequence[int]) -> None:
@@ -90,3 +112,25 @@ def check_lengths(contender: Contender, lengths: Sequence[int]) -> None:
         raise DistilkitError(
             f"--seq-lengths {max(lengths)} is longer than the {positions} positions of '{contender.name}': lower it"
         )
+
+
+def costs(contender: Contender, options: BenchOptions) -> dict[str, float]:
+    """Return a model's sizes and, with --load, what it takes to load it; in torch that needs weights in a file."""
+    loaded: dict[str, float] = {}
+    if options.load and contender.files:
+        loaded = measure_loading(contender.files, exported=True)
+    elif options.load and contender.in_torch and not options.random_weights:
+        loaded = measure_loading(contender.source, exported=False)
+    return contender.sizes() | loaded
+
+
+def measure_all(
+    contenders: Sequence[Contender], settings: Sequence[BenchSetting], options: BenchOptions, texts: Texts
+) -> dict[str, float]:
+    """Return the metrics of all models in all settings."""
+    passes = sum(-(-len(texts) // setting.batch_size) if texts else options.runs for setting in settings)
+    metrics: dict[str, float] = {}
+    with track("bench", passes, unit="runs") as advance:
+        for setting in settings:
+            metrics |= measure(contenders, setting, options, advance, texts)
+    return metrics

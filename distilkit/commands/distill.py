@@ -1,13 +1,15 @@
 """`distill`: train a student on text, with its teacher or by masked LM alone."""
 
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 
 from distilkit.commands.distill_inputs import Evaluator, Models, open_models, read_text
 from distilkit.distillation.heldout import HeldoutEvaluator
-from distilkit.distillation.presets import ON_TEXTS, loss_weights, with_objective
+from distilkit.distillation.presets import ON_TEXTS, kind_of, loss_weights, with_objective
 from distilkit.distillation.teacher_cache import CachedBatches, fill_cache
+from distilkit.encoders import checkpoint
 from distilkit.options.distill import DistillOptions
 from distilkit.progress import waiting
 from distilkit.record import Record, read_biography, record, write_biography
@@ -20,16 +22,16 @@ from distilkit.training.plan import calibrate
 from distilkit.training.resume import remove_run_checkpoints
 
 
-def distill(options: DistillOptions) -> Record:
+def distill(given: DistillOptions) -> Record:
     """Train a student on a corpus and write it with its record; with --plan, only estimate what the run would take.
 
     The metric `heldout_loss` is the student's masked-LM loss on held-out text.
     """
-    check_tracker(options.log_with)
-    options = with_objective(options)
+    check_tracker(given.log_with)
+    options = with_objective(given)
     torch.manual_seed(options.seed)  # of new weights: projections, a new head
     with waiting(f"opening {options.student}"):
-        models = open_models(options)
+        models = replace(open_models(options), given=given)
     return estimate_run(options, models) if options.plan else train_student(options, models)
 
 
@@ -76,7 +78,9 @@ def evaluation(options: DistillOptions, models: Models, evaluator: Evaluator) ->
 
 def make_record(options: DistillOptions, models: Models, metrics: dict[str, float]) -> Record:
     """Return the record of the run or of its estimate."""
-    return record("distill", options, metrics | {"parameters": float(models.student.num_parameters())})
+    metrics = metrics | {"parameters": float(models.student.num_parameters())}
+    kind = kind_of(models.layout, checkpoint.head_of_model(models.student))
+    return record("distill", options, metrics, given=models.given, head=kind)
 
 
 def less_memory(options: DistillOptions) -> list[str]:

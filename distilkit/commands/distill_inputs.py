@@ -62,6 +62,7 @@ class Models:
     objective: Objective
     layout: Layout | None = None  # the student's modules of sentence-transformers, handed on
     readers: tuple[Reader, ...] = ()  # of whole texts: the student, and a teacher that reads other tokens
+    given: DistillOptions | None = None  # the options before defaults were filled in
 
     def save(self, out: Path) -> None:
         """Write the student."""

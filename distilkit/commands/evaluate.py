@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
-from distilkit.evaluation.agreement import SLICE_WORDS, measure_agreement
+from distilkit.evaluation.agreement import SLICE_WORDS, check_files, measure_agreement
 from distilkit.evaluation.retention import TEACHER, Result, compare
 from distilkit.evaluation.scoring import check_checkpoints, metric_names, score_checkpoint, score_file
 from distilkit.files import claim_files, read_json
@@ -119,7 +119,11 @@ def check_kinds(names: Sequence[str], task: Task, options: EvalOptions) -> None:
 
 
 def claim_outputs(options: EvalOptions, chosen: Sequence[Task]) -> AbstractContextManager[None]:
-    """Lock the files that an eval writes; see claim_files()."""
+    """Lock the files that an eval writes; see claim_files().
+
+    Raises DistilkitError if --examples or --plot cannot be written.
+    """
+    check_files(options)
     files = {path: flag for flag, path in (("--examples", options.examples), ("--plot", options.plot)) if path}
     if options.write_predictions:
         names = [file for task in chosen for file in task.files]

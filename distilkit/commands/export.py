@@ -16,7 +16,7 @@ from distilkit.runtimes.exported import program_bytes, save_exported
 from distilkit.runtimes.exporting import export_model, open_whole, sentence_layout
 from distilkit.runtimes.formats import require_packages
 from distilkit.runtimes.verify import verify
-from distilkit.tasks.catalogue import Task, resolve, with_training_settings
+from distilkit.tasks.catalogue import Task, resolve
 
 
 def export(options: ExportOptions) -> Record:
@@ -55,9 +55,8 @@ def score_both(options: ExportOptions, task: Task, out: Path) -> dict[str, float
     """
     shared = {item.name: getattr(options, item.name) for item in fields(TaskOptions)}
     settings = EvalOptions(**shared, models=(str(out),), against=options.model, batch_size=options.batch_size)
-    settings = with_training_settings(task, settings, options.model)
     results = {
-        "": score_checkpoint(str(out), [task], settings),
+        "": score_checkpoint(str(out), [task], settings, trained=options.model),
         TEACHER: score_checkpoint(options.model, [task], settings),
     }
     metric = headline_metric(task)

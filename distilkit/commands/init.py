@@ -13,6 +13,7 @@ from distilkit.data import corpus
 from distilkit.data.batches import Batches
 from distilkit.data.blocks import pack_documents
 from distilkit.data.masking import make_collate
+from distilkit.distillation.presets import kind_of
 from distilkit.encoders import checkpoint, distilbert, vocabulary
 from distilkit.encoders.layer_selection import STRATEGIES, Candidate, LayerEvaluator, neighbouring_choices, search
 from distilkit.encoders.layers import find_stack, format_layers, is_shared, truncate_shared
@@ -81,7 +82,7 @@ def extract(options: InitOptions) -> Record:
     if not options.no_verify and not options.random:
         metrics["max_difference"] = verify(options, teacher, written, shorter, kept)
         metrics |= verify_embeddings(options, teacher, tokenizer, written, kept)
-    head = checkpoint.head_of_model(teacher)
+    head = kind_of(student.layout, checkpoint.head_of_model(teacher))
     layers = {"weights": "random"} if options.random else describe_layers(kept, depth, ranked)
     done = record("init", options, metrics, head=head, **layers)
     if not options.dry_run:

@@ -122,7 +122,7 @@ def check_known_tokens(packed: Dataset, tokenizer: PreTrainedTokenizerBase, name
 def make_packer(tokenizer: PreTrainedTokenizerBase, seq_length: int, packing: str) -> Packer:
     """Return the packer for a tokenizer.
 
-    Raises DistilkitError if the tokenizer lacks a special token that packing or, with `masked`, masking needs.
+    Raises DistilkitError if the tokenizer lacks a special token that packing needs.
     """
     if packing == "documents" and tokenizer.pad_token_id is None:
         raise DistilkitError("--packing documents needs a PAD token, which the tokenizer lacks: use --packing blocks")

@@ -17,7 +17,8 @@ from transformers import PreTrainedTokenizerBase
 import distilkit
 from distilkit.encoders.checkpoint import weights_hash
 from distilkit.errors import DistilkitError
-from distilkit.files import LOCK, locked, make_directory, read_json, write_text, writing
+from distilkit.files import LOCK, make_directory, read_json, write_text, writing
+from distilkit.locks import locked
 from distilkit.options.distill import DistillOptions
 from distilkit.options.spec import flag
 from distilkit.record import is_number, json_text

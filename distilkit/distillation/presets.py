@@ -6,13 +6,13 @@ from typing import Any, Literal, cast
 from distilkit.data.blocks import SEQ_LENGTH
 from distilkit.encoders import checkpoint
 from distilkit.encoders.contents import Head
-from distilkit.encoders.sentence_layout import read_layout
+from distilkit.encoders.sentence_layout import Layout, read_layout
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
 from distilkit.options.spec import flag
 from distilkit.progress import say
 
-Kind = Literal["sentence encoder"] | Head
+Kind = Literal["sentence-encoder"] | Head
 LOSS_TERMS = ("ce", "mlm", "cos", "embedding", "similarity", "hidden", "attention", "relation")
 PREDICTS_TOKENS = {"ce", "mlm"}  # loss terms that need a vocabulary head, in objectives on blocks of text
 WEIGHTS = {  # of the loss terms, by --objective
@@ -24,14 +24,14 @@ WEIGHTS = {  # of the loss terms, by --objective
     "embedding": {"embedding": 1.0, "hidden": 1.0},
     "soft-targets": {"ce": 1.0, "hidden": 1.0},
 }
-ON_BLOCKS: dict[str, Any] = {"lr": 5e-4, "seq_length": SEQ_LENGTH}  # of options that are not given
+ON_BLOCKS: dict[str, Any] = {"lr": 5e-4, "batch_size": 32, "seq_length": SEQ_LENGTH}  # of options that are not given
 ON_TEXTS: dict[str, dict[str, Any]] = {  # likewise, for objectives whose rows are whole texts, with nothing masked
-    "embedding": {"lr": 3e-4, "split": "sentences"},
-    "soft-targets": {"lr": 3e-4, "split": "documents"},
+    "embedding": {"lr": 3e-4, "batch_size": 16, "split": "sentences"},
+    "soft-targets": {"lr": 3e-4, "batch_size": 16, "split": "documents"},
 }
 BY_KIND: dict[Kind, tuple[str, str]] = {  # the default objective, and what a line calls such a checkpoint
     "masked-lm": ("triple", "has a masked-LM head"),
-    "sentence encoder": ("embedding", "is a sentence encoder"),
+    "sentence-encoder": ("embedding", "is a sentence encoder"),
     "encoder": ("embedding", "has no head"),
     "sequence-classification": ("soft-targets", "is a classifier"),
     "token-classification": ("soft-targets", "is a tagger"),
@@ -50,12 +50,9 @@ WITHOUT_EFFECT = {  # options, by --objective
 }
 
 
-def kind_of(name: str) -> Kind:
+def kind_of(layout: Layout | None, head: Head) -> Kind:
     """Return what a checkpoint is: a sentence encoder if sentence-transformers wrote it, else by its head."""
-    layout = read_layout(name)
-    if layout and layout.is_sentence_encoder:
-        return "sentence encoder"
-    return checkpoint.head_of(name)
+    return "sentence-encoder" if layout and layout.is_sentence_encoder else head
 
 
 def with_objective(options: DistillOptions) -> DistillOptions:
@@ -63,7 +60,8 @@ def with_objective(options: DistillOptions) -> DistillOptions:
 
     Raises DistilkitError if an option has no effect with the objective, or if the student lacks the head for it.
     """
-    kind, objective = kind_of(options.student), options.objective
+    objective = options.objective
+    kind = kind_of(read_layout(options.student), checkpoint.head_of(options.student))
     default, reason = BY_KIND[kind]
     if objective is None:
         objective = cast(Any, default)

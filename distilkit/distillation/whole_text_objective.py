@@ -22,6 +22,7 @@ BY_ROWS = ("ce", "embedding", "similarity")  # terms that are means over texts; 
 class WholeTextDistillation(Objective):
     """A weighted sum of loss terms: what the two models make of a text, and their layers.
 
+    The student trains without dropout: what it should say of a text is exact, and with dropout it gets there later.
     `prefix` begins the names of the teacher's inputs in a batch if it reads the text in other tokens. Its layers cannot
     be compared with the student's then.
     """
@@ -63,6 +64,12 @@ class WholeTextDistillation(Objective):
     def by_rows(self) -> tuple[str, ...]:
         """The loss terms that are means over texts."""
         return BY_ROWS
+
+    def train(self, mode: bool = True) -> "WholeTextDistillation":
+        """Set the training mode, but of nothing that has dropout."""
+        super().train(mode)
+        self.student.eval()
+        return self
 
     def prepare(self, batch: Batch) -> Batch:
         """Add `tokens` (N,), the rows of the flattened batch that are not padding, if there is padding."""
@@ -106,10 +113,11 @@ class EmbeddingDistillation(WholeTextDistillation):
     ) -> None:
         super().__init__(student.model, teacher.model, weights, **options)
         self.head = student.head
+        self.modules_to_save = "Dense" if any(True for _ in self.head.parameters()) else ""
         self.__dict__["teacher_head"] = teacher.head.requires_grad_(False)  # like the teacher, not a submodule
         self.prompt_tokens = (student.prompt_tokens(), teacher.prompt_tokens())
         widths = student.width, teacher.width
-        self.projection = nn.Linear(*widths, bias=False) if widths[0] != widths[1] else nn.Identity()
+        self.projection: nn.Module = nn.Linear(*widths, bias=False) if widths[0] != widths[1] else nn.Identity()
 
     def outputs(self, side: int, batch: Batch) -> Tensor:
         """Return the embeddings (B, D)."""
@@ -128,11 +136,16 @@ class EmbeddingDistillation(WholeTextDistillation):
 
     def readings(self, ours: Tensor, theirs: Tensor) -> dict[str, float]:
         """Return the mean cosine to the teacher's embeddings, and the overlap of the 10 nearest neighbours."""
-        projected = self.projection(ours)
         return {
-            "heldout_cosine": mean_cosine(projected, theirs),
+            "heldout_cosine": mean_cosine(self.projection(ours).detach(), theirs),
             "heldout_neighbours": neighbour_overlap(ours, theirs),
         }
+
+    def train(self, mode: bool = True) -> "EmbeddingDistillation":
+        """Set the training mode, but of nothing that has dropout."""
+        super().train(mode)
+        self.head.eval()
+        return self
 
     def place_teacher(self, device: torch.device, dtype: torch.dtype | None, *, whole: bool = False) -> None:
         """Move the teacher and its modules to a device."""

@@ -77,6 +77,9 @@ def check_kind(name: str, config: PretrainedConfig) -> None:
         kind = "a vision-language model, not a masked-LM encoder of text alone"
     if kind:
         raise DistilkitError(f"'{name}' is a {config.model_type} checkpoint, {kind}: give a BERT-like one")
+    names: Any = config.architectures
+    if names is not None and not (isinstance(names, list) and all(isinstance(entry, str) for entry in names)):
+        raise DistilkitError(f"'{name}' has a config.json whose architectures are no list of names: correct it")
     if getattr(config, "quantization_config", None):
         raise DistilkitError(f"'{name}' is quantised (quantization_config): give the checkpoint in full precision")
 

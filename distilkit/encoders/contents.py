@@ -202,7 +202,7 @@ def _head_part(name: str) -> str:
 
 def _is_copy(name: str, tensors: Mapping[str, Tensor], placement: Placement) -> bool:
     tensor = tensors.get(name)
-    if tensor is None:
+    if tensor is None or torch.equal(tensor, tensor.flatten()[:1].expand_as(tensor)):  # constants equal each other
         return False
     return any(
         other.shape == tensor.shape and other.dtype == tensor.dtype and torch.equal(other, tensor)

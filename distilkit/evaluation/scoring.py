@@ -33,16 +33,19 @@ def score_file(task: Task, options: EvalOptions) -> dict[str, float]:
     return {f"{task.name}/{name}": value for name, value in predictions.score().items() if name != COLLAPSED}
 
 
-def score_checkpoint(name: str, chosen: Sequence[Task], options: EvalOptions, out: Path | None = None) -> Result:
+def score_checkpoint(
+    name: str, chosen: Sequence[Task], options: EvalOptions, out: Path | None = None, trained: str | None = None
+) -> Result:
     """Score a checkpoint on a task. For several tasks, score the directories name/<task> and compute averages.
 
-    Prediction files are written to the directory `out`, if given.
+    Prediction files are written to the directory `out`, if given. The settings of the training are those of `trained`,
+    if given, instead of the checkpoint's.
     """
     predictions: dict[str, Predictions] = {}
     scores: dict[str, float] = {}
     for task in chosen:
         path, data = places(name, task, chosen, options)
-        model, tokenizer, labelled, order, used = open_for_task(path, task, options)
+        model, tokenizer, labelled, order, used = open_for_task(path, task, options, trained)
         splits = read_validation(labelled, data)
         tests = read_tests(task, data) if out else {}
         encoding.warn_if_shortened(task, used, encoding.window_length(task, used, model))
@@ -135,13 +138,16 @@ class Opened(NamedTuple):
     options: EvalOptions  # with the settings of its training
 
 
-def open_for_task(path: str, task: Task, options: EvalOptions) -> Opened:
-    """Open a checkpoint or an exported model and check that it fits a task."""
+def open_for_task(path: str, task: Task, options: EvalOptions, trained: str | None = None) -> Opened:
+    """Open a checkpoint or an exported model and check that it fits a task.
+
+    The settings of the training are those of `trained`, if given, instead of the checkpoint's.
+    """
     model = open_model(path, HEADS[task.kind])
     tokenizer = checkpoint.open_tokenizer(path, None if is_exported(path) else model, needs=["pad"])
     labelled = labels.labels_from_model(task, model.config, options.kind) if task.name == "custom" else task
     order = labels.label_order(labelled, model.config, path)
-    return Opened(model, tokenizer, labelled, order, with_training_settings(task, options, path))
+    return Opened(model, tokenizer, labelled, order, with_training_settings(task, options, trained or path))
 
 
 def write_predictions(out: Path, task: Task, predictions: Mapping[str, Predictions]) -> None:

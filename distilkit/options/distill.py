@@ -15,8 +15,11 @@ class DistillOptions(
     TeacherOptions,
     TrainOptions,
     panel="Objective",
-    defaults={"lr": None},
-    helps={"lr": "Peak learning rate (default: 5e-4; embedding and soft-targets: LR_TEXTS)."},
+    defaults={"lr": None, "batch_size": None},
+    helps={
+        "lr": "Peak learning rate (default: 5e-4; embedding and soft-targets: 3e-4).",
+        "batch_size": "Sequences per device and forward pass (default: 32; embedding and soft-targets: 16).",
+    },
 ):
     """Train a student on plain text, against its teacher.
 

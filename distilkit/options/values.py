@@ -38,7 +38,7 @@ def _check_one(spec: Spec, kind: Any, value: Any) -> Any:
         return value
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise ValueError({int: "a whole number", float: "a number"}[kind])
-    if not math.isfinite(value) or not _lies_between(spec, value):
+    if (type(value) is float and not math.isfinite(value)) or not _lies_between(spec, value):
         raise ValueError(f"a number{bounds(spec)}")
     return kind(value)
 
@@ -77,16 +77,22 @@ def did_you_mean(value: Any, names: Any) -> str:
 def parse(item: dataclasses.Field[Any], kind: Any, text: Any) -> Any:
     """Turn what was typed into an option's own type. Raises OptionError."""
     try:
-        if get_origin(kind) is not tuple:
-            value = _parse_one(kind, text)
-        else:
-            texts = text.split(",") if is_list(item, kind) else text
-            value = tuple(_parse_one(get_args(kind)[0], entry.strip()) for entry in texts)
-        return check(item, kind, value)
+        return check(item, kind, _parse(item, kind, text))
     except ValueError as error:
-        expected = "a list like 1,2,3" if is_list(item, kind) and get_args(kind)[0] is int else error
         shown = ",".join(text) if isinstance(text, (list, tuple)) else text
-        raise OptionError(f"{typed_name(item)} '{shown}': give {expected}") from None
+        raise OptionError(f"{typed_name(item)} '{shown}': give {error}") from None
+
+
+def _parse(item: dataclasses.Field[Any], kind: Any, text: Any) -> Any:
+    if get_origin(kind) is not tuple:
+        return _parse_one(kind, text)
+    (entry_kind, *_) = get_args(kind)
+    if not is_list(item, kind):
+        return tuple(_parse_one(entry_kind, entry.strip()) for entry in text)
+    try:
+        return tuple(_parse_one(entry_kind, entry.strip()) for entry in text.split(","))
+    except ValueError:
+        raise ValueError("a list like 1,2,3") from None
 
 
 def _parse_one(kind: Any, text: Any) -> Any:

@@ -85,6 +85,18 @@ def card(results: Results, model: Model, steps: list[Step]) -> str:
     return signed(str(ModelCard(f"---\n{metadata(model).to_yaml()}\n---\n\n{text}\n")))
 
 
+PIPELINES = {  # the hub's names of tasks, by head
+    "masked-lm": "fill-mask",
+    "sentence-encoder": "sentence-similarity",
+    "encoder": "feature-extraction",
+    "sequence-classification": "text-classification",
+    "token-classification": "token-classification",
+    "question-answering": "question-answering",
+    "multiple-choice": "multiple-choice",
+}
+LIBRARIES: dict[str | None, str] = {"sentence-similarity": "sentence-transformers"}
+
+
 def metadata(model: Model) -> ModelCardData:
     """Return what the hub reads: base model, data sets, and the scores as a model index."""
     tasks = [TASKS[name] for name in dict.fromkeys(name for name, _ in sort_by_task(scores_of(model))) if name in TASKS]
@@ -96,7 +108,7 @@ def metadata(model: Model) -> ModelCardData:
         license_name="to-be-filled-in",
         base_model=base_model(model),
         datasets=list(datasets) or None,
-        library_name="transformers",
+        library_name=LIBRARIES.get(pipeline(model), "transformers"),
         pipeline_tag=pipeline(model),
         tags=["distilkit", "knowledge-distillation"],
         model_name=Path(model.location).name,
@@ -158,10 +170,10 @@ def base_model(model: Model) -> str | None:
 def pipeline(model: Model) -> str | None:
     """Return the hub's name of the model's task."""
     last = next((step for step in reversed(model.biography) if step.command in ("init", "distill", "finetune")), None)
-    if last is None or (last.command == "init" and last.environment.get("head", "masked-lm") != "masked-lm"):
+    if last is None:
         return None
     if last.command != "finetune":
-        return "fill-mask"
+        return PIPELINES.get(last.environment.get("head", "masked-lm"))
     task = TASKS.get(str(last.config.get("task")))
     return HUB_TASKS[task.kind] if task else "text-classification"
 

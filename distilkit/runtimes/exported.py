@@ -45,19 +45,22 @@ def open_exported(name: str, threads: int | None = None) -> RuntimeModel:
     require_packages(form)
     from transformers.exporters import ExportedModel
 
-    tokenizer = checkpoint.open_tokenizer(name)
     options = runner_options(form, threads or torch.get_num_threads())
     with unreadable(name):
         model = RuntimeModel(ExportedModel.from_pretrained(name, local_files_only=True, **options))
-    model.config.max_position_embeddings = tokenizer.model_max_length  # RoBERTa's config counts two too many
+    settings = Path(name) / "tokenizer_config.json"
+    if settings.is_file():  # RoBERTa's config counts two positions too many
+        with unreadable(name):
+            model.config.max_position_embeddings = json.loads(settings.read_text("utf-8"))["model_max_length"]
     return model
 
 
-def save_exported(program: "ExportedModel", tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Save an exported model with its tokenizer."""
+def save_exported(program: "ExportedModel", tokenizer: PreTrainedTokenizerBase | None, directory: Path) -> None:
+    """Save an exported model, with its tokenizer if there is one."""
     with staging(directory) as partial:
         program.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
 
 
 def format_of(name: str) -> str:

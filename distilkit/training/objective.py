@@ -18,6 +18,7 @@ class Objective(nn.Module):
     """
 
     teacher: PreTrainedModel | None
+    modules_to_save = ""  # what is saved with the student and trained beside it
 
     def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel | None = None) -> None:
         super().__init__()

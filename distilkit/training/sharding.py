@@ -30,6 +30,10 @@ class Sharding:
         self.student, self.device = objective.student, accelerator.device
         if parse_flag_from_env("ACCELERATE_USE_FSDP") and not self.is_on:
             warn("FSDP requires several GPUs: every process trains all weights")
+        if self.is_on and objective.modules_to_save:
+            raise DistilkitError(
+                f"FSDP and DeepSpeed train no {objective.modules_to_save} module: train on one GPU or with DDP"
+            )
         if self.is_on:
             objective.student = copy.deepcopy(self.student)
         if self.kind == DistributedType.FSDP:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from distilkit.benchmark import timing
-from distilkit.benchmark.timing import Contender, measure, random_inputs, summarise
+from distilkit.benchmark.contenders import Contender
+from distilkit.benchmark.inputs import random_inputs
+from distilkit.benchmark.timing import OtherProcesses, measure, speedup, summarise
 from distilkit.options.bench import BenchOptions
 from distilkit.record import BenchSetting
 
@@ -64,15 +66,40 @@ def test_models_run_in_alternation_after_a_warm_up(monkeypatch: pytest.MonkeyPat
 
 def test_latency_and_throughput_by_hand() -> None:
     """Passes of 0.1, 0.1 and 0.4 s of 4 x 16 tokens: median 100 ms, 12 sequences in 0.6 s."""
-    found = summarise(np.array([0.1, 0.4, 0.1]), SETTING)
+    found = summarise(np.array([0.1, 0.4, 0.1]), 12, 192)
     assert found == pytest.approx(
         {
             "latency_ms_p50": 100.0,
             "latency_ms_p95": 370.0,  # nine tenths of the way from 100 to 400
+            "latency_ms_p99": 394.0,
             "throughput_sequences_per_second": 20.0,
             "tokens_per_second": 320.0,
         }
     )
+
+
+def test_speedup_by_hand() -> None:
+    """Ratios of 1, 2 and 4: their median; over texts the ratio of the totals, 7 of 3 seconds."""
+    first, own = np.array([1.0, 2.0, 4.0]), np.array([1.0, 1.0, 1.0])
+    assert speedup(first, own, total=False) == pytest.approx({"speedup": 2, "speedup/low": 1.05, "speedup/high": 3.9})
+    assert speedup(first, own, total=True)["speedup"] == pytest.approx(7 / 3)
+
+
+def test_the_share_of_other_processes_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20 s of CPU time, 5 were idle and 9 were this process's: 6 s, 30 %, were others'."""
+    times = iter([[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0], [12.0, 0.0, 3.0, 4.0, 1.0, 0.0, 0.0, 0.0, 9.0]])
+    own = iter([(1.0, 0.0), (9.0, 1.0)])
+
+    class Totals(list):
+        idle, iowait = property(lambda self: self[3]), property(lambda self: self[4])
+
+    process = SimpleNamespace(
+        cpu_times=lambda: SimpleNamespace(**dict(zip(("user", "system"), next(own), strict=True)))
+    )
+    monkeypatch.setattr(
+        timing, "psutil", SimpleNamespace(cpu_times=lambda: Totals(next(times)), Process=lambda: process)
+    )
+    assert OtherProcesses().share() == pytest.approx(0.3)
 
 
 def test_inputs_are_in_every_vocabulary_and_are_not_padding() -> None:

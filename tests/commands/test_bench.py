@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer
 
 from distilkit.commands.bench import available_devices, bench
 from distilkit.errors import DistilkitError
@@ -16,9 +16,11 @@ V, P, H, FF, LAYERS = 400, 96, 32, 64, 4
 BERT_LAYER = 4 * (H * H + H) + (H * FF + FF) + (FF * H + H) + 2 * 2 * H
 BERT_ENCODER = (V + P + 2) * H + 2 * H + LAYERS * BERT_LAYER
 BERT_HEAD = (H * H + H) + 2 * H + V  # transform, norm, output bias; the output matrix is the word embeddings
+PARTS = ("embeddings", "layers", "head", "other")
 SETTING_METRICS = {
     "latency_ms_p50",
     "latency_ms_p95",
+    "latency_ms_p99",
     "throughput_sequences_per_second",
     "tokens_per_second",
     "peak_memory_bytes",
@@ -43,11 +45,12 @@ def test_the_metric_names_are_those_of_the_contract(teacher: Path, make_checkpoi
     """Two models, two batch sizes and two lengths give four settings per model, and speed-ups for the second model."""
     done = bench(quick(teacher, make_checkpoint("bert", 2), batch_sizes=(1, 2), seq_lengths=(8, 16)))
     settings = [f"cpu/fp32/b{batch}/l{length}" for batch in (1, 2) for length in (8, 16)]
-    sizes = {"parameters", "encoder_parameters", "bytes"}
+    sizes = {"parameters", "encoder_parameters", "bytes", *(f"parameters_{part}" for part in PARTS)}
     expected = {f"{i}/{name}" for i in (0, 1) for name in sizes}
     expected |= {f"{i}/{setting}/{name}" for i in (0, 1) for setting in settings for name in SETTING_METRICS}
-    expected |= {f"1/{setting}/speedup" for setting in settings} | {"1/speedup"}
-    assert set(done.metrics) == expected
+    expected |= {f"1/{setting}/{name}" for setting in settings for name in ("speedup", "speedup/low", "speedup/high")}
+    assert set(done.metrics) == expected | {"1/speedup"}
+    assert next(iter(done.metrics)) == "1/speedup"
     assert all(value > 0 for value in done.metrics.values())
     assert done.metrics["1/speedup"] == np.median([done.metrics[f"1/{setting}/speedup"] for setting in settings])
 
@@ -72,7 +75,8 @@ def test_task_heads_are_timed_and_vocabulary_heads_are_not(
 def test_the_profiler_does_not_write_to_stderr(teacher: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The command's stderr has its progress lines only."""
     bench(quick(teacher))
-    assert all(line.startswith("bench: ") for line in capfd.readouterr().err.splitlines())
+    lines = capfd.readouterr().err.splitlines()
+    assert all(line.startswith(("bench: ", "distilkit: warning: other processes")) for line in lines)
 
 
 @pytest.mark.parametrize(("family", "positions"), [("bert", 96), ("roberta", 97), ("distilbert", 96)])
@@ -128,6 +132,66 @@ def test_lower_precision_halves_the_weights_in_memory(teacher: Path) -> None:
     saved = full["0/cpu/fp32/b2/l16/peak_memory_bytes"] - half["0/cpu/bf16/b2/l16/peak_memory_bytes"]
     assert saved >= 2 * BERT_ENCODER
     assert full["0/bytes"] == half["0/bytes"]
+
+
+def test_exports_and_checkpoints_in_one_comparison(classifier: Path, exported: Path) -> None:
+    """An export is timed beside its checkpoint. Its bytes are those of its graph and weights."""
+    done = bench(quick(classifier, exported))
+    assert done.environment["timed"] == "RobertaForSequenceClassification, RuntimeModel"
+    assert done.metrics["1/bytes"] == sum(path.stat().st_size for path in exported.glob("model.onnx*"))
+    assert done.metrics["1/cpu/fp32/b2/l16/speedup"] > 0
+    with pytest.raises(DistilkitError, match=f"--seq-lengths 97 .*96 positions of '{exported}'"):
+        bench(quick(exported, seq_lengths=(97,)))
+
+
+def test_int8_in_torch_is_made_on_the_fly(classifier: Path) -> None:
+    """Each checkpoint is measured in each runtime; the record names both."""
+    done = bench(quick(classifier, runtimes=("torch", "torch-int8")))
+    assert done.config["models"] == [f"{classifier} [torch]", f"{classifier} [torch-int8]"]
+    assert done.metrics["0/parameters"] == done.metrics["1/parameters"]
+
+
+@pytest.mark.slow
+def test_onnx_is_made_on_the_fly(classifier: Path) -> None:
+    """int8 is smaller, and its process is loaded without torch."""
+    done = bench(quick(classifier, runtimes=("torch", "onnx", "onnx-int8"), load=True))
+    torch_peak, onnx_peak = (done.metrics[f"{i}/process_peak_bytes"] for i in (0, 1))
+    assert done.metrics["2/bytes"] < 0.7 * done.metrics["1/bytes"]
+    assert onnx_peak < 0.7 * torch_peak
+    assert all(done.metrics[f"{i}/load_seconds"] > 0 for i in range(3))
+
+
+def test_a_text_is_passed_over_once_with_its_own_lengths(classifier: Path, corpus: Path, teacher: Path) -> None:
+    """Tokens per second count the text's tokens, cut at the model's positions, and no padding."""
+    done = bench(quick(classifier, teacher, data=str(corpus), rows=7, batch_sizes=(3,)))
+    texts = corpus.read_text().splitlines()[:7]
+    tokens = sum(len(ids) for ids in AutoTokenizer.from_pretrained(teacher)(texts, truncation=True)["input_ids"])
+    for i in (0, 1):
+        per_token = done.metrics[f"{i}/cpu/fp32/b3/data/tokens_per_second"] / tokens
+        assert per_token == pytest.approx(done.metrics[f"{i}/cpu/fp32/b3/data/throughput_sequences_per_second"] / 7)
+    assert done.environment["padding"] == "to the longest text of a batch"
+
+
+def test_random_weights_need_a_config_alone(teacher: Path, tmp_path: Path) -> None:
+    """The encoder that it describes is measured."""
+    (tmp_path / "config.json").write_bytes((teacher / "config.json").read_bytes())
+    found = bench(quick(tmp_path, random_weights=True)).metrics
+    assert found["0/encoder_parameters"] == BERT_ENCODER + H * H + H  # with a pooler
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rows": 5}, "--rows requires"),
+        ({"task": "glue"}, "--task glue names no rows"),
+        ({"precision": "bf16", "runtimes": ("torch", "onnx")}, "--precision bf16 requires --runtimes torch"),
+        ({"runtimes": ("tensorrt",)}, "--runtimes"),
+    ],
+)
+def test_options_without_effect_are_refused(options: dict[str, object], message: str, teacher: Path) -> None:
+    """The flag to change is named."""
+    with pytest.raises(DistilkitError, match=message):
+        bench(quick(teacher, **options))
 
 
 @pytest.mark.gpu

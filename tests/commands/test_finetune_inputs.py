@@ -19,7 +19,7 @@ from transformers import (
 
 from distilkit.commands.evaluate import evaluate
 from distilkit.commands.finetune import complete_options, finetune
-from distilkit.commands.finetune_inputs import prepare
+from distilkit.commands.finetune_inputs import open_student, prepare
 from distilkit.errors import DistilkitError
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.tasks.catalogue import resolve
@@ -231,3 +231,49 @@ def test_hidden_states_of_a_wider_task_teacher(
         with pytest.raises(DistilkitError, match=message):
             finetune(replace(learner, output=options.output.with_name("refused"), **changes))
         assert not options.output.with_name("refused").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        (("POSITIVE", "NEGATIVE"), [1, 0]),
+        (("negative", "positive"), [0, 1]),
+        (("LABEL_0", "LABEL_1"), [0, 1]),
+        (("entailment", "not_entailment"), None),
+    ],
+)
+def test_a_trained_head_is_kept_by_label_name(
+    make_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    names: tuple[str, str],
+    order: list[int] | None,
+) -> None:
+    """SST-2's outputs are negative, positive: rows of the head follow their names; a head of other labels is new."""
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    directory = make_checkpoint("bert", 1, auto=CLASSIFIER, **labels)
+    options = FinetuneOptions(model=str(directory), task="sst2", output=tmp_path / "out")
+    (task,) = resolve(options)
+    found = open_student(task, options).classifier
+    before = CLASSIFIER.from_pretrained(directory).classifier
+    said = capsys.readouterr().err
+
+    if order is None:
+        assert not torch.isclose(found.weight, before.weight).any(dim=1).all()
+        assert "its head for entailment, not_entailment is replaced by a new one" in said
+    else:
+        assert torch.equal(found.weight, before.weight[order])
+        assert torch.equal(found.bias, before.bias[order])
+        assert ("order" in said) == (order == [1, 0])
+
+
+def test_a_head_for_another_kind_of_task_is_new(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A multi-label head of the same width and names is no classifier of one label."""
+    labels = {"id2label": {0: "negative", 1: "positive"}, "problem_type": "multi_label_classification"}
+    directory = make_checkpoint("bert", 1, auto=CLASSIFIER, **labels)
+    options = FinetuneOptions(model=str(directory), task="sst2", output=tmp_path / "out")
+    open_student(resolve(options)[0], options)
+
+    assert "replaced by a new one" in capsys.readouterr().err

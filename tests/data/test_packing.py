@@ -77,3 +77,11 @@ def test_groups_are_bounded_whatever_the_documents(monkeypatch: pytest.MonkeyPat
         assert [text for texts_of_group in groups for text in texts_of_group] == texts
         assert max(sum(map(len, texts_of_group)) for texts_of_group in groups) < 6400 + max(length, 1)
         assert max(map(len, groups)) <= 6400 // 64
+
+
+def test_a_special_token_that_a_text_spells_out_is_text(encoder: Encoder) -> None:
+    """[SEP] and [MASK] in a document never become the ids that structure a row."""
+    found = encoder(["the [SEP] value [MASK] of it [CLS]"])[0].tolist()
+
+    assert not set(found) & {CLS, SEP, 4}
+    assert len(found) > 7  # brackets and letters instead

@@ -1,6 +1,9 @@
 """SQuAD: windows compared with the characters they cover, spans with an exhaustive search."""
 
+from collections.abc import Callable
 from itertools import pairwise, product
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
+from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.tasks import squad
 
@@ -163,3 +167,33 @@ def test_bad_strides_and_answers_are_refused(tokenizer: PreTrainedTokenizerFast)
         squad.encode(Dataset.from_list([row]), tokenizer, INPUTS, 32, 32, training=True)
     with pytest.raises(DistilkitError, match="'Bob' of question 'q7'"):
         squad.encode(Dataset.from_list([row]), tokenizer, INPUTS, 32, 8, training=True)
+
+
+@pytest.mark.parametrize(
+    ("cls", "bos", "ids", "position"),
+    [
+        (7, 1, [1, 7, 5], 1),
+        (7, 1, [1, 5, 6], 0),
+        (None, 1, [5, 1, 6], 1),
+        (None, None, [5, 6], 0),
+        (7, None, [5, 6], 0),
+    ],
+)
+def test_no_answer_is_at_cls_else_at_bos_else_at_the_first_token(
+    cls: int | None, bos: int | None, ids: list[int], position: int
+) -> None:
+    """As transformers' run_qa.py does."""
+    tokenizer = SimpleNamespace(cls_token_id=cls, bos_token_id=bos)
+    assert squad.no_answer_token(ids, tokenizer) == position  # type: ignore[arg-type]
+
+
+def test_special_tokens_in_a_context_are_text(
+    rows: Dataset, tokenizer: PreTrainedTokenizerFast, make_checkpoint: Callable[..., Path]
+) -> None:
+    """A window has one CLS and two SEP, whatever the context spells out."""
+    opened = checkpoint.open_tokenizer(str(make_checkpoint("bert", 1)))
+    spelled = rows.map(lambda row: {"context": row["context"] + " [CLS] old [SEP] [MASK]"})
+    windows = squad.encode(spelled, opened, INPUTS, 64, 16, training=False)
+
+    assert windows
+    assert all(ids.count(2) == 1 and ids.count(3) == 2 and 4 not in ids for ids in windows["input_ids"])
