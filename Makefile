@@ -8,6 +8,7 @@ PACKAGED := pyproject.toml constraints.txt LICENSE README.md $(shell find distil
 
 demo: .venv/.installed
 	$(BIN)/distilkit demo
+	@echo "To type these commands yourself: . $(BIN)/activate"
 
 test: .venv/.installed-dev
 	$(BIN)/ruff format --check
@@ -40,7 +41,7 @@ format: .venv/.installed-dev
 	touch $@
 
 .venv/.installed: .venv/.made $(PACKAGED)
-	$(PIP) .
+	$(PIP:--quiet=) .
 	touch $@
 
 .venv/.installed-dev: .venv/.made $(PACKAGED)

@@ -89,20 +89,19 @@ def claim_files(files: Mapping[Path, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def claim(output: Path, *, resume: bool = False, keep: str | None = None, replace: str = "") -> Iterator[Path]:
+def claim(output: Path, *, resume: bool = False, keep: str | None = None, replace: bool = False) -> Iterator[Path]:
     """Create the output directory and lock it, refuse one that is in use, and clean up if the command fails.
 
     `keep` is a pattern of files worth keeping (a run's checkpoints): if one exists, a failed directory stays, so that
-    --resume can continue. `replace` names a command whose own finished output is written over, file by file.
+    --resume can continue. With `replace`, the files of a finished output are written over.
     Raises DistilkitError if another run writes to the directory, or if it is not empty, is a file, or cannot be
     written.
     """
     lock = output / LOCK
     unfinished = os.path.lexists(lock)  # what a killed run left behind, or the lock of one that still runs
     if not unfinished:
-        refuse_used(
-            output, resume=resume, keep=keep, replace=replace
-        )  # before anything is written to somebody else's directory
+        # before anything is written to somebody else's directory
+        refuse_used(output, resume=resume, keep=keep, replace=replace)
     with writing(f"output directory '{output}'"):
         folders = make_directory(output)
         try:
@@ -142,13 +141,15 @@ def is_output_of(output: Path, command: str) -> bool:
         return False
 
 
-def refuse_used(output: Path, *, resume: bool, keep: str | None, replace: str = "", unfinished: bool = False) -> None:
+def refuse_used(
+    output: Path, *, resume: bool, keep: str | None, replace: bool = False, unfinished: bool = False
+) -> None:
     """Raise DistilkitError if a run cannot start in a directory, or with `resume` continue there."""
     signs = NESTED if keep and "/" in keep else ("run.json",)
     unfinished = unfinished or any(found for sign in signs for found in output.glob(sign))
     if resume and (output / BIOGRAPHY).exists():
         raise DistilkitError(f"'{output}' is already finished: there is nothing to resume, choose another -o")
-    if is_claimable(output) or (resume and unfinished) or (replace and is_output_of(output, replace)):
+    if is_claimable(output) or (resume and unfinished) or replace:
         return
     if resume:
         raise DistilkitError(f"'{output}' does not contain an interrupted run: choose another -o")

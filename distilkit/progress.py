@@ -100,6 +100,18 @@ def _shown(label: str, total: int | None, done: int, unit: str, *, quiet: bool) 
         yield line_printer(label, total, done, unit)
 
 
+@contextlib.contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Context manager: on a terminal, show a spinner with what is being waited for."""
+    if _level["quiet"] or not is_first_process() or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{text} …"):
+        yield
+
+
 def warn(text: str) -> None:
     """Report a problem that does not stop the work."""
     complain("warning", text)
@@ -165,7 +177,7 @@ def describe(task: Any, *, with_rate: bool) -> str:
     count = f" {task.completed:.0f}" if task.total is None else f" {task.completed:.0f}/{task.total:.0f}"
     rate = task.fields["rate"] if with_rate or task.total is None else ""
     left = "-:--" if task.time_remaining is None else str(timedelta(seconds=int(task.time_remaining)))
-    parts = [count, rate, "" if task.total is None else f"{left} left", task.fields["text"]]
+    parts = [count, "" if task.total is None else f"{left} left", task.fields["text"], rate]
     return ", ".join(part for part in parts if part)
 
 

@@ -241,17 +241,24 @@ def _shown(value: Any) -> str:
     return f"{value!r}"[:60]
 
 
+def is_output_of(directory: Path, command: str) -> bool:
+    """Say whether all records of a directory are of one command."""
+    try:
+        return {done.command for done in read_biography(directory)} == {command}
+    except DistilkitError:
+        return False
+
+
 def write_biography(directory: Path, records: list[Record]) -> None:
     """Write distilkit.json atomically. It is written last: if it exists, the directory is finished."""
     write_text(directory / BIOGRAPHY, json_text([entry.to_json() for entry in records]) + "\n")
 
 
-def keep_record(done: Record, places: Iterable[str]) -> list[Path]:
-    """Write the record of an eval or bench beside each checkpoint that distilkit made, for `report`; return the files.
+def keep_record(done: Record, places: Iterable[str]) -> None:
+    """Write the record of an eval or bench beside each checkpoint that distilkit made, for `report`.
 
     The name has the date, so that later ones are kept too. A directory that cannot be written is skipped.
     """
-    written = []
     stamp = re.sub(r"[^\dT]", "", done.environment["date"].partition("+")[0])
     for place in dict.fromkeys(Path(name) for name in places):
         if (place / BIOGRAPHY).is_file():
@@ -259,8 +266,6 @@ def keep_record(done: Record, places: Iterable[str]) -> list[Path]:
             path = next(path for path in free if not path.exists())
             with contextlib.suppress(UnwritableError):
                 write_text(path, json_text(done.to_json()) + "\n")
-                written.append(path)
-    return written
 
 
 def json_text(document: Any, *, indent: int | None = 2) -> str:

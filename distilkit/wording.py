@@ -62,8 +62,9 @@ def describe(name: str, data: str = "") -> Shown:
         return describe(metric)._replace(words=f"{metric_name(metric)}: {describe_setting(setting)}{end}")
     words = metric_name(metric)
     if parsed.comparison:
-        than = "" if key == "retention" else f" to the {metric}" if metric else ""
-        words = f"{task_name(parsed.task, data)} {key}{than}"
+        score, _, other = f"/{metric}".rpartition("/") if key == "difference" else (metric, "", "")
+        than = f" to the {other}" if other else ""
+        words = " ".join(filter(None, (task_name(parsed.task, data), metric_name(score.strip("/")), key))) + than
     elif subject:
         words = f"{task_name(subject, data)} {words}"
     return Shown(words + end, writer(key, subject), direction(key))

@@ -23,7 +23,7 @@ FLOORS = [
             "record",
             "gates",
         ),
-        *("screen", "signals", "special_tokens", "options", "__init__"),
+        *("screen", "signals", "special_tokens", "preflight", "options", "__init__"),
     },
     {"encoders", "data"},
     {"training", "tasks", "runtimes"},

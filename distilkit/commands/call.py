@@ -13,7 +13,8 @@ from distilkit.options.recipes import COMMANDS, read_recipe
 from distilkit.options.spec import base_type, fields_of, spec_of
 from distilkit.options.training import CommonOptions
 from distilkit.options.values import did_you_mean
-from distilkit.progress import level
+from distilkit.preflight import check_places
+from distilkit.progress import level, waiting
 from distilkit.record import Record
 
 MODULES = {"eval": "evaluate"}  # commands whose file has another name
@@ -26,8 +27,10 @@ def run(command: str, options: CommonOptions) -> Record:
     """
     for gate in getattr(options, "require", ()):  # checked before the work, which may take hours
         parse_gate(gate)
+    check_places(command, options)
     name = MODULES.get(command, command)
-    function = getattr(importlib.import_module(f"distilkit.commands.{name}"), name)
+    with level(quiet=options.quiet), waiting("loading PyTorch and transformers"):
+        function = getattr(importlib.import_module(f"distilkit.commands.{name}"), name)
     with level(quiet=options.quiet, verbose=options.verbose):
         try:
             done: Record = function(options)

@@ -4,8 +4,10 @@ import ast
 import inspect
 import json
 import random
+import re
 import sysconfig
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,6 @@ from pydoc_data.topics import topics
 from typing import Any
 
 import torch
-from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, PreTrainedTokenizerBase
 
 from distilkit.claims import claim
@@ -22,6 +23,7 @@ from distilkit.commands.distill import distill
 from distilkit.commands.evaluate import evaluate
 from distilkit.commands.finetune import finetune
 from distilkit.commands.init import init
+from distilkit.commands.report import report
 from distilkit.encoders import checkpoint
 from distilkit.encoders.sizes import weights_bytes
 from distilkit.files import write_text
@@ -29,7 +31,7 @@ from distilkit.options.bench import BenchOptions
 from distilkit.options.declare import command_line
 from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions
-from distilkit.options.report import DemoOptions
+from distilkit.options.report import DemoOptions, ReportOptions
 from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.options.training import CommonOptions
 from distilkit.progress import say
@@ -46,7 +48,7 @@ AREAS = {
 }
 SKIPPED = {"test", "tests", "site-packages", "idlelib", "lib2to3", "turtledemo"}
 MIN_WORDS = 8
-VOCABULARY_TOKENS = 4000
+VOCABULARY_TOKENS, LONGEST_END = 4000, 6
 HELDOUT_SHARE, VALIDATION_SHARE = 0.05, 0.15
 MODELS = ("teacher", "student", "control")
 PURPOSES = {
@@ -57,6 +59,7 @@ PURPOSES = {
     "teacher-tuned": "Fine-tune all three on a task: which area of the library a paragraph documents.",
     "eval": "Compare student and baseline with the teacher.",
     "bench": "Measure size and speed.",
+    "report": "Put everything on one page.",
 }
 
 
@@ -77,7 +80,8 @@ def demo(options: DemoOptions, say: Callable[[str], None] = say) -> Record:
             done[name] = command(step)
             if name in ("eval", "bench"):  # these commands write no checkpoint that could hold their record
                 write_text(out / f"{name}.json", json_text(done[name].to_json()))
-        say(f"\nAll files are in {out}: {', '.join(sorted(path.name for path in out.iterdir()))}\n")
+        say("\n" + "\n".join(sentences(done)))
+        say(f"\nAll files are in {out}; the page is {out / 'report' / 'report.html'}\n")
         summary = record("demo", replace(options, output=out), summarise(out, done))
         write_biography(out, [summary])
     return summary
@@ -129,10 +133,9 @@ def paragraphs_of(text: str) -> Iterator[str]:
 
 
 def write_untrained(out: Path) -> None:
-    """Train a WordPiece tokenizer on the corpus, and write it with a small, randomly initialised BERT."""
-    trainer = BertWordPieceTokenizer(lowercase=True)
-    trainer.train([str(out / "corpus.txt")], vocab_size=VOCABULARY_TOKENS, show_progress=False)
-    tokenizer: PreTrainedTokenizerBase = BertTokenizer(vocab=trainer.get_vocab(), model_max_length=128)
+    """Make a WordPiece tokenizer of the corpus, and write it with a small, randomly initialised BERT."""
+    vocabulary = {token: number for number, token in enumerate(wordpieces((out / "corpus.txt").read_text("utf-8")))}
+    tokenizer: PreTrainedTokenizerBase = BertTokenizer(vocab=vocabulary, model_max_length=128)
     torch.manual_seed(0)
     model = BertForMaskedLM(
         BertConfig(
@@ -147,6 +150,25 @@ def write_untrained(out: Path) -> None:
         )
     )
     checkpoint.save(model, tokenizer, out / "untrained")
+
+
+def wordpieces(text: str) -> list[str]:
+    """Return a WordPiece vocabulary: characters, then the most frequent words and ends of the other words.
+
+    The trainers of the tokenizers library break ties by chance, so no two of their vocabularies are the same.
+    """
+    words = Counter(re.findall(r"\w+|[^\w\s]", text.lower()))
+    letters = sorted({letter for word in words for letter in word})
+    frequent = [word for word, _ in sorted(words.items(), key=lambda entry: (-entry[1], entry[0])) if len(word) > 1]
+    whole, rest = frequent[: VOCABULARY_TOKENS // 2], frequent[VOCABULARY_TOKENS // 2 :]
+    ends = Counter[str]()
+    for word in rest:
+        for length in range(2, min(len(word), LONGEST_END + 1)):
+            ends[f"##{word[-length:]}"] += words[word]
+    common = [end for end, _ in sorted(ends.items(), key=lambda entry: (-entry[1], entry[0]))]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokens = [*special, *letters, *(f"##{letter}" for letter in letters), *whole, *common]
+    return list(dict.fromkeys(tokens))[:VOCABULARY_TOKENS]
 
 
 def steps(out: Path, seed: int) -> Iterator[tuple[str, Callable[[Any], Record], CommonOptions]]:
@@ -170,11 +192,35 @@ def steps(out: Path, seed: int) -> Iterator[tuple[str, Callable[[Any], Record], 
         tuned = FinetuneOptions(model=f"{out}/{model}", output=out / f"{model}-tuned", lr=5e-4, epochs=1.0, **task)
         yield f"{model}-tuned", finetune, tuned
     tuned_models = tuple(f"{out}/{model}-tuned" for model in MODELS)
-    yield "eval", evaluate, EvalOptions(models=tuned_models, against=tuned_models[0], **task)
+    yield "eval", evaluate, EvalOptions(models=tuned_models, against=tuned_models[0], control=tuned_models[2:], **task)
     yield (
         "bench",
         bench,
         BenchOptions(models=tuned_models, devices=("cpu",), batch_sizes=(1,), seq_lengths=(64,), seed=seed),
+    )
+    yield "report", report, ReportOptions(directories=(str(out),), output=out / "report", seed=seed)
+
+
+def sentences(done: dict[str, Record]) -> Iterator[str]:
+    """Yield what was shown, in three sentences: size and speed, text, task."""
+    scores, speeds, parts = done["eval"].metrics, done["bench"].metrics, [done[m].metrics for m in MODELS]
+    ours, theirs = parts[1]["parameters"], parts[0]["parameters"]
+    yield (
+        f"The student has {ours / theirs:.0%} of the teacher's parameters and is {speeds['1/speedup']:.1f} times as "
+        "fast."
+    )
+    losses = [f"{metrics['heldout_loss']:.3f}" for metrics in parts]
+    yield (
+        f"On held-out text its masked-LM loss is {losses[1]}: the teacher has {losses[0]}, and the baseline, trained "
+        f"without the teacher, {losses[2]} (lower is better)."
+    )
+    low, high = (scores[f"1/difference/custom/control/{end}"] for end in ("low", "high"))
+    significant = "which is significant" if low > 0 or high < 0 else "so chance explains it"
+    interval = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+    yield (
+        f"On the task it keeps {scores['1/retention/custom']:.0%} of the teacher's accuracy; its difference to the "
+        f"baseline is {100 * scores['1/difference/custom/control']:+.1f} points ({interval}), {significant}: minutes "
+        "of training show how the tools work, not what distillation is worth."
     )
 
 

@@ -11,6 +11,7 @@ from distilkit.distillation.presets import ON_TEXTS, kind_of, loss_weights, with
 from distilkit.distillation.teacher_cache import CachedBatches, fill_cache
 from distilkit.encoders import checkpoint
 from distilkit.options.distill import DistillOptions
+from distilkit.progress import waiting
 from distilkit.record import Record, read_biography, record, write_biography
 from distilkit.training.devices import claim_once, is_main_process, temporary_directory
 from distilkit.training.learning_curve import draw_run
@@ -29,7 +30,8 @@ def distill(given: DistillOptions) -> Record:
     check_tracker(given.log_with)
     options = with_objective(given)
     torch.manual_seed(options.seed)  # of new weights: projections, a new head
-    models = replace(open_models(options), given=given)
+    with waiting(f"opening {options.student}"):
+        models = replace(open_models(options), given=given)
     return estimate_run(options, models) if options.plan else train_student(options, models)
 
 

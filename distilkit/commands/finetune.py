@@ -18,7 +18,7 @@ from distilkit.evaluation.scoring import headline_metric, score, score_names
 from distilkit.gates import check_gates
 from distilkit.options.spec import flag
 from distilkit.options.tasks import FinetuneOptions, TaskName
-from distilkit.progress import say, warn
+from distilkit.progress import say, waiting, warn
 from distilkit.record import FAILURES, MetricName, Record, config_json, read_biography, record, write_biography
 from distilkit.tasks.catalogue import Task, averages, glue_average_tasks, resolve, with_task_defaults
 from distilkit.tasks.rows import read_rows, read_validation, scored_splits
@@ -128,7 +128,8 @@ def finetune_task(task: Task, given: FinetuneOptions) -> Record:
     check_same_seeds(options)
     keep = "checkpoint-*[0-9]" if options.seeds == 1 else "*/*"
     with claim_once(options.output, resume=options.resume, keep=keep):
-        inputs = replace(prepare(task, options), given=given)
+        with waiting(f"reading rows, opening {' and '.join(filter(None, (options.model, options.teacher)))}"):
+            inputs = replace(prepare(task, options), given=given)
         options = with_schedule(options, inputs.schedule)
         if adapted := inputs.adapted_settings():
             say(f"adapted to the model and {len(inputs.rows):,} rows: {adapted} (published: --recipe bert-glue)")

@@ -3,7 +3,7 @@
 from distilkit.claims import claim
 from distilkit.files import write_text
 from distilkit.options.report import ReportOptions
-from distilkit.record import Record, record, write_biography
+from distilkit.record import Record, is_output_of, record, write_biography
 from distilkit.reporting.model_card import cards
 from distilkit.reporting.models import read
 from distilkit.reporting.next_steps import next_steps
@@ -23,7 +23,7 @@ def report(options: ReportOptions) -> Record:
     done_steps = steps(results)
     readmes = cards(results, done_steps, force=options.force) if options.card else {}
     metrics = {f"{i}/{name}": value for i, model in enumerate(results.models) for name, value in model.metrics.items()}
-    with claim(options.output, replace="report") as out:
+    with claim(options.output, replace=is_output_of(options.output, "report")) as out:
         plots = draw(results)
         for plot in plots:
             save(plot, out)

@@ -50,8 +50,8 @@ class Options:
             except ValueError as error:
                 raise OptionError(f"{typed_name(item)} {_shown(getattr(self, item.name))}: give {error}") from None
             object.__setattr__(self, item.name, value)
-        for broken in self.rules():
-            raise DistilkitError(broken)
+        if broken := list(self.rules()):
+            raise DistilkitError("; ".join(broken))
 
     def rules(self) -> Iterator[str]:
         """Yield an error line for each rule between options that is broken."""

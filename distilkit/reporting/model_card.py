@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -73,7 +74,8 @@ def card(results: Results, model: Model, steps: list[Step]) -> str:
         name=Path(model.location).name,
         sentence=description(results, model),
         tiles=tiles(results, model),
-        overview=overview(results) if model.metrics else None,
+        usage=usage(model),
+        overview=overview(replace(results, models=[model])) if model.metrics else None,
         data=list(data(results, model)),
         training=training(model),
         steps=mine,
@@ -99,8 +101,11 @@ def metadata(model: Model) -> ModelCardData:
     """Return what the hub reads: base model, data sets, and the scores as a model index."""
     tasks = [TASKS[name] for name in dict.fromkeys(name for name, _ in sort_by_task(scores_of(model))) if name in TASKS]
     corpora = [str(step.config["corpus"]).partition(":")[0] for step in model.training if step.config.get("corpus")]
-    datasets = dict.fromkeys([*filter(HUB_ID.fullmatch, corpora), *(task.dataset for task in tasks)])
+    hub_rows = [] if local_rows(model) else [task.dataset for task in tasks]
+    datasets = dict.fromkeys([*filter(HUB_ID.fullmatch, filter(on_hub, corpora)), *hub_rows])
     return ModelCardData(
+        license="other",  # to be filled in: the records do not know it
+        license_name="to-be-filled-in",
         base_model=base_model(model),
         datasets=list(datasets) or None,
         library_name=LIBRARIES.get(pipeline(model), "transformers"),
@@ -109,6 +114,47 @@ def metadata(model: Model) -> ModelCardData:
         model_name=Path(model.location).name,
         eval_results=list(eval_results(model)) or None,
     )
+
+
+def on_hub(name: str) -> bool:
+    """Say whether a name in a record is not a local path. Records have local paths in full."""
+    return not Path(name).is_absolute()
+
+
+def local_rows(model: Model) -> str:
+    """Return the name of the folder or file whose rows the model was fine-tuned on, "" for a hub data set."""
+    tuned = tuned_last(model)
+    place = str(tuned.config.get("data") or "") if tuned else ""
+    return Path(place).name if place and not on_hub(place) else ""
+
+
+def usage(model: Model) -> str:
+    """Return Python code that loads the model and calls it."""
+    place = Path(model.location).name
+    if (Path(model.location) / "modules.json").is_file():
+        return (
+            f'from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer("{place}")\n'
+            'embeddings = model.encode(["A first sentence.", "A second one."])'
+        )
+    task = pipeline(model)
+    if task is None:
+        return f'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("{place}")'
+    call = f'from transformers import pipeline\n\nmodel = pipeline("{task}", model="{place}")\n'
+    if task == "fill-mask":
+        return call + 'model(f"The capital of France is {model.tokenizer.mask_token}.")'
+    if task == "question-answering":
+        return call + 'model(question="Where is Rome?", context="Rome is in Italy.")'
+    return call + (
+        'model({"text": "A first text.", "text_pair": "A second one."})' if has_pairs(model) else 'model("A text.")'
+    )
+
+
+def has_pairs(model: Model) -> bool:
+    """Say whether the model reads two texts a row."""
+    tuned = tuned_last(model)
+    config = tuned.config if tuned else {}
+    task = TASKS.get(str(config.get("task")))
+    return len(task.text if task else config.get("text") or ()) > 1
 
 
 def base_model(model: Model) -> str | None:
@@ -142,6 +188,7 @@ def eval_results(model: Model) -> Iterator[EvalResult]:
     """Yield the scores of a model in the hub's form."""
     tuned = tuned_last(model)
     several = int(tuned.config.get("seeds") or 1) if tuned else 1
+    local = local_rows(model)
     for task, metric in sort_by_task(scores_of(model)):
         value = model.metrics[f"{task}/{metric}"]
         row = TASKS.get(task.removesuffix("_mismatched"))
@@ -150,9 +197,9 @@ def eval_results(model: Model) -> Iterator[EvalResult]:
         if math.isfinite(value):
             yield EvalResult(
                 task_type=hub_task(row, tuned),
-                dataset_type=row.dataset if row else own,
+                dataset_type=row.dataset if row and not local else own,
                 dataset_name=task_name(task) if row else own,
-                dataset_config=row.subset if row else None,
+                dataset_config=row.subset if row and not local else None,
                 dataset_split="test"
                 if task in model.tested
                 else next((split for prefix, split in row.splits if prefix == task), None)
@@ -225,4 +272,4 @@ def limits(results: Results, model: Model) -> Iterator[str]:
         yield "No baseline was trained without the teacher, so the effect of distillation is unknown."
     if any("/latency_ms_" in name for name in model.metrics):
         yield "Latencies were measured on one machine, on random tokens without padding."
-    yield "The records name no licence. The licences of the base model and of the data apply."
+    yield "No licence is given: fill it in at the top. The licences of the base model and of the data apply."

@@ -80,11 +80,11 @@ def escape(value: Any) -> Markup:
     return Markup(re.sub(r"([\\`*_\[\]|~])", r"\\\1", plain))  # noqa: S704 - escaped in this line and the one above
 
 
-def fence(text: str) -> Markup:
+def fence(text: str, language: str = "sh") -> Markup:
     """Return text as a block of shell code, fenced by more backticks than it contains in a row."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     ticks = "`" * max(3, longest + 1)
-    return Markup(f"{ticks}sh\n{text.rstrip()}\n{ticks}")  # noqa: S704 - Markdown shows a fenced block literally
+    return Markup(f"{ticks}{language}\n{text.rstrip()}\n{ticks}")  # noqa: S704 - Markdown shows a fenced block literally
 
 
 def one_line(text: str) -> str:

@@ -15,7 +15,7 @@ from distilkit.errors import DistilkitError, DivergedError
 from distilkit.files import append_text, note_made, write_text
 from distilkit.options.training import TrainOptions
 from distilkit.progress import aside, warn
-from distilkit.record import config_json, is_number, json_text
+from distilkit.record import FAILURES, MetricName, config_json, is_number, json_text
 from distilkit.training.memory import peak_memory
 from distilkit.training.resume import delete_after, run_checkpoints
 from distilkit.training.stopping import WINDOW_UPDATES, DivergenceDetector
@@ -76,8 +76,8 @@ class TrainingLog:
 
     @property
     def status_line(self) -> str:
-        """Text beside the progress bar: the newest losses, speed and held-out metrics."""
-        return ", ".join(text for text in (self.loss_text, self.heldout_text) if text)
+        """Text beside the progress bar: the newest held-out metrics, losses and speed."""
+        return ", ".join(text for text in (self.heldout_text, self.loss_text) if text)
 
     def _check(self, out: Path, step: int, loss: float) -> None:
         """Stop the run if the loss is not finite; warn once if the losses have risen."""
@@ -114,7 +114,12 @@ class TrainingLog:
         """Write and show a line of held-out metrics; the time of the evaluation does not count as training."""
         self.last_heldout = {"step": self.last["step"], "tokens": self.last["tokens"], **metrics}
         self._write(self.last_heldout)
-        words = [f"{name.removeprefix('heldout_')} {value:.4g}" for name, value in metrics.items()]
+        marks = {name for name in metrics if MetricName.parse(name).metric in FAILURES}
+        words = [
+            f"{MetricName.parse(name).metric.removeprefix('heldout_').replace('_', ' ')} {value:.3g}"
+            for name, value in metrics.items()
+            if name not in marks
+        ]
         self.heldout_text = f"held-out {', '.join(words)}" if words else ""
         aside(f"update {self.last['step']}: {self.heldout_text}")
         self.clock = time.monotonic() - self.last["seconds"]

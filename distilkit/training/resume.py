@@ -22,7 +22,7 @@ from distilkit.errors import DistilkitError, UnwritableError
 from distilkit.files import PARTIAL, note_made, read_json, remove, sync, write_text
 from distilkit.options.spec import flag
 from distilkit.options.training import TrainOptions
-from distilkit.progress import warn
+from distilkit.progress import say, warn
 from distilkit.record import config_json
 
 CHECKPOINT = re.compile(r"checkpoint-(\d{8,13})")  # the name of one, with the number of its last update
@@ -151,6 +151,8 @@ def restore(
         if accelerator.is_main_process:
             remove(damaged, whole=True)
     if not found:
+        if options.resume:
+            say("no checkpoint to continue from: starting with the first update")
         if accelerator.is_main_process:
             write_text(out / "run.json", json.dumps(run))
         return 0
@@ -169,6 +171,7 @@ def restore(
     rates = [float(rate) for rate in scheduler.base_lrs]
     load_states(accelerator, stateful, found[-1])
     set_rates(scheduler, rates)
+    say(f"continuing after update {step_of(found[-1]):,} of {updates:,}, from {found[-1].name}")
     return step_of(found[-1])
 
 

@@ -69,6 +69,25 @@ def test_a_report_of_the_directory_has_scores_and_speeds(ran: tuple[Path, Record
         assert ours == theirs != set()
 
 
+def test_it_ends_with_a_page_and_three_sentences(ran: tuple[Path, Record, list[str]]) -> None:
+    """The sentences have the figures of eval and bench, and say whether they can be chance."""
+    out, record, messages = ran
+    assert (out / "report" / "report.html").is_file()
+    (said,) = (message for message in messages if "times as fast" in message)
+    assert len(said.strip().splitlines()) == 3
+    assert f"{record.metrics['student/retention']:.0%} of the teacher's accuracy" in said
+    assert "chance explains it" in said or "which is significant" in said
+
+
+def test_the_vocabulary_depends_on_the_text_alone() -> None:
+    """Every word of the text can be written, and equally frequent words are ordered by name."""
+    text = "b b a a c zebras stripes, bees"
+    tokens = module.wordpieces(text)
+    assert tokens == module.wordpieces(text)
+    assert tokens.index("bees") < tokens.index("stripes") < tokens.index("zebras")
+    assert {letter for letter in text if letter != " "} <= set(tokens)
+
+
 def test_the_printed_commands_are_those_that_ran(ran: tuple[Path, Record, list[str]]) -> None:
     """Each printed command has valid flags, and the student's record has the printed number of steps."""
     out, _, messages = ran
@@ -84,6 +103,7 @@ def test_the_printed_commands_are_those_that_ran(ran: tuple[Path, Record, list[s
         *["finetune"] * 3,
         "eval",
         "bench",
+        "report",
     ]
     for words in printed:
         flags = [word for word in words if word.startswith("--")]

@@ -1,5 +1,7 @@
 """The model card, read back with huggingface_hub, and which README.md may be overwritten."""
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,8 @@ def test_metadata_are_read_back_as_the_hub_does(chain: Path, tmp_path: Path) -> 
     write_cards(tmp_path / "out", chain)
     data = ModelCard.load(chain / "student-tuned/README.md").data
     assert data.base_model == "some/teacher"
-    assert data.datasets == ["nyu-mll/glue"]
+    assert data.datasets is None  # the rows were in a local folder
+    assert (data.license, data.license_name) == ("other", "to-be-filled-in")
     assert (data.library_name, data.pipeline_tag, data.model_name) == (
         "transformers",
         "text-classification",
@@ -34,8 +37,34 @@ def test_metadata_are_read_back_as_the_hub_does(chain: Path, tmp_path: Path) -> 
     found = {entry.metric_type: entry for entry in data.eval_results}
     assert {name: entry.metric_value for name, entry in found.items()} == {"f1": 0.836, "accuracy": 0.78}
     first = found["f1"]
-    assert (first.dataset_type, first.dataset_config, first.dataset_split) == ("nyu-mll/glue", "mrpc", "validation")
+    assert (first.dataset_type, first.dataset_config, first.dataset_split) == ("mrpc", None, "validation")
     assert first.metric_name == "F1, median of 3 seeds"
+
+
+def test_rows_of_the_hub_are_a_data_set(tmp_path: Path) -> None:
+    """Without --data the rows are the hub's, and the scores name them."""
+    tuned = FinetuneOptions(model="org/base", output=tmp_path / "a", task="mrpc")
+    write_model(tmp_path / "a", 10, [record("finetune", tuned, {"mrpc/f1": 0.9})])
+    write_cards(tmp_path / "out", tmp_path / "a")
+    data = ModelCard.load(tmp_path / "a/README.md").data
+    (entry,) = data.eval_results
+    assert data.datasets == ["nyu-mll/glue"]
+    assert (entry.dataset_type, entry.dataset_config) == ("nyu-mll/glue", "mrpc")
+    assert "text_pair" in (tmp_path / "a/README.md").read_text()  # MRPC compares two sentences
+
+
+def test_a_card_shows_how_to_use_its_model_and_its_results_alone(chain: Path, tmp_path: Path) -> None:
+    """The code is valid Python for the kind of model; other models of the report have cards of their own."""
+    write_cards(tmp_path / "out", chain)
+    card = (chain / "student-tuned/README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    ast.parse(code)
+    assert 'pipeline("text-classification", model="student-tuned")' in code
+    assert "control-tuned" not in card.partition("## Results")[2].partition("## Training data")[0]
+    assert "fill-mask" in (chain / "student/README.md").read_text()
+    (chain / "student/modules.json").write_text("[]")
+    write_cards(tmp_path / "again", chain)
+    assert 'SentenceTransformer("student")' in (chain / "student/README.md").read_text()
 
 
 def test_the_text_has_data_commands_and_limits(chain: Path, tmp_path: Path) -> None:

@@ -100,9 +100,9 @@ def test_a_missing_package_is_reported_first(name: Any, tmp_path: Path, monkeypa
     """The error says what to install; no model is read and nothing is written."""
     monkeypatch.setattr(tracking, "_available_trackers", [])
     out = tmp_path / "out"
-    with pytest.raises(DistilkitError, match=f"--log-with {name} requires .*: pip install {name}$"):
+    with pytest.raises(DistilkitError, match=f"--log-with {name} requires .*: pip install 'distilkit.{name}.'$"):
         distill(DistillOptions(student="none", corpus="none", output=out, log_with=name))
-    with pytest.raises(DistilkitError, match=f"pip install {name}$"):
+    with pytest.raises(DistilkitError, match=f"distilkit.{name}.'$"):
         finetune(FinetuneOptions(model="none", task="sst2", output=out, log_with=name))
     assert not out.exists()
 

@@ -1,0 +1,71 @@
+"""Mistakes in paths that are found before the heavy libraries are loaded, all of them at once."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distilkit.claims import LOCK, refuse_used
+from distilkit.errors import DistilkitError
+from distilkit.options.declare import Options
+from distilkit.options.spec import fields_of, typed_name
+from distilkit.options.values import did_you_mean
+from distilkit.record import is_output_of
+
+CHECKPOINTS = ("model", "student", "teacher", "models", "against", "control")
+TEXTS = ("corpus", "heldout", "data", "agreement", "predictions", "null_odds", "baseline", "directories")
+FILE_ENDINGS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".gz")
+
+
+def check_places(command: str, options: Options) -> None:
+    """Raise DistilkitError for every local path that does not exist, and for an output directory in use."""
+    mistakes = [*missing_places(options), *used_output(command, options)]
+    if mistakes:
+        raise DistilkitError("; ".join(mistakes))
+
+
+def missing_places(options: Options) -> Iterator[str]:
+    """Yield an error line for each path that cannot be on the hub and does not exist here."""
+    for item, _ in fields_of(type(options)):
+        if item.name not in (*CHECKPOINTS, *TEXTS):
+            continue
+        value = getattr(options, item.name)
+        for place in value if isinstance(value, tuple) else (value,):
+            if place is not None and is_local(str(place)) and not os.path.lexists(place):
+                hint = nearest(Path(place))
+                if item.name in CHECKPOINTS:
+                    yield f"no checkpoint directory '{place}'{hint}: check the path"
+                else:
+                    yield f"{typed_name(item)} '{place}' does not exist{hint}: check the path"
+
+
+def is_local(place: str) -> bool:
+    """Say whether a name can only be a path of this machine: no hub id, address or pattern."""
+    if "://" in place or any(letter in place for letter in "*?["):
+        return False
+    return place.startswith((".", "/", "~")) or place.count("/") > 1 or place.endswith(FILE_ENDINGS)
+
+
+def nearest(place: Path) -> str:
+    """Suggest the most similar name in the same folder, "" if none is similar."""
+    folder = place.parent
+    try:
+        return did_you_mean(place.name, [path.name for path in folder.iterdir()])
+    except OSError:
+        return ""
+
+
+def used_output(command: str, options: Any) -> Iterator[str]:
+    """Yield an error line for an output directory that the command would refuse."""
+    output = getattr(options, "output", None)
+    if output is None or getattr(options, "dry_run", False) or getattr(options, "plan", False):
+        return
+    if os.path.lexists(output / LOCK):  # a run that was killed, or still runs: the claim itself says which
+        return
+    nested = getattr(options, "seeds", 1) > 1 or getattr(options, "task", None) == "glue"
+    keep = ("*/*" if nested else "*") if hasattr(options, "resume") else None
+    replace = command == "report" and is_output_of(output, command)
+    try:
+        refuse_used(output, resume=bool(getattr(options, "resume", False)), keep=keep, replace=replace)
+    except DistilkitError as error:
+        yield str(error)

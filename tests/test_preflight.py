@@ -1,0 +1,55 @@
+"""Mistakes in paths are found before anything heavy is loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distilkit.errors import DistilkitError
+from distilkit.options.bench import BenchOptions
+from distilkit.options.distill import DistillOptions
+from distilkit.options.report import ReportOptions
+from distilkit.preflight import check_places, is_local
+from distilkit.record import record, write_biography
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    """A missing student, a missing text with the nearest name, and an output in use."""
+    (tmp_path / "corpus.txt").touch()
+    options = DistillOptions(student=f"{tmp_path}/no", corpus=f"{tmp_path}/corpsu.txt", output=tmp_path)
+    with pytest.raises(DistilkitError) as caught:
+        check_places("distill", options)
+    for words in ("no checkpoint directory", "--corpus", "did you mean 'corpus.txt'", "is not empty"):
+        assert words in str(caught.value)
+
+
+def test_what_may_be_on_the_hub_is_not_refused(tmp_path: Path) -> None:
+    """Hub ids, addresses and patterns are looked up later."""
+    names = {"bert-base-uncased": False, "org/model": False, "s3://a/b/c": False, "text/*.txt": False}
+    names |= {"./model": True, "a/b/c": True, "rows.csv": True, "/a": True}
+    assert {name: is_local(name) for name in names} == names
+    check_places("distill", DistillOptions(student="org/model", corpus="org/text:en", output=tmp_path / "new"))
+
+
+def test_a_report_may_replace_its_own_page_alone(tmp_path: Path) -> None:
+    """Another command's output is refused."""
+    report = ReportOptions(directories=(str(tmp_path),), output=tmp_path / "page")
+    report.output.mkdir()
+    write_biography(report.output, [record("report", report, {})])
+    check_places("report", report)
+    write_biography(report.output, [record("bench", BenchOptions(models=("m",)), {})])
+    with pytest.raises(DistilkitError, match="is not empty"):
+        check_places("report", report)
+
+
+def test_it_takes_no_torch(tmp_path: Path) -> None:
+    """A misspelt path costs a fraction of a second, because torch is not imported."""
+    program = (
+        "import sys\nfrom distilkit.cli import app\n"
+        f"try: app(['finetune', './no', '--task', 'rte', '-o', {str(tmp_path / 'out')!r}])\n"
+        "except SystemExit as stop: print(stop.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "False"]
+    assert "no checkpoint directory './no'" in done.stderr
