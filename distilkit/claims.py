@@ -14,7 +14,6 @@ from distilkit.files import (
     forget_made,
     make_directory,
     note_made,
-    read_json,
     remove,
     remove_made,
     was_made,
@@ -131,14 +130,6 @@ def claim(output: Path, *, resume: bool = False, keep: str | None = None, replac
         if not lock_stays:
             remove(lock, whole=False)
         os.close(descriptor)
-
-
-def is_output_of(output: Path, command: str) -> bool:
-    """Say whether all records of a directory are of one command."""
-    try:
-        return {entry["command"] for entry in read_json(output / BIOGRAPHY)} == {command}
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def refuse_used(

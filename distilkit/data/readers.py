@@ -24,6 +24,10 @@ BAD_FILE = (
     *(UnicodeError, json.JSONDecodeError, RecursionError, csv.Error),
     *(pa.ArrowException, gzip.BadGzipFile, zlib.error, EOFError),
 )
+REASONS: dict[type, str] = {
+    RecursionError: "nested too deeply",
+    UnicodeEncodeError: "it holds half of a character, such as \\ud83d",
+}
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LINE_LIMIT = 2**24  # characters; bounds the memory that one line of a (compressed) file takes
 
@@ -54,7 +58,7 @@ def one_line_errors(source: str, remedy: str) -> Iterator[None]:
         raise DistilkitError(f"{source} has no rows: {remedy}") from None
     if isinstance(cause, UnicodeDecodeError):
         raise DistilkitError(f"{source} is not UTF-8 text: convert it (iconv -t utf-8)") from None
-    reason = "too deeply nested" if isinstance(cause, RecursionError) else " ".join(str(cause).split())[:160]
+    reason = REASONS.get(type(cause)) or " ".join(str(cause).split())[:160]
     raise DistilkitError(f"{source} cannot be read ({reason}): {remedy}") from None
 
 

@@ -53,7 +53,7 @@ def column_names(path: Path, *, quoted: bool = True) -> list[str]:
     if file_type(path) == ".parquet":
         with one_line_errors(f"'{path}'", REMEDY):
             return list(_open_parquet(path).schema_arrow.names)
-    return list(dict.fromkeys(name for row in islice(read_table(path, quoted=quoted), 1000) for name in row))
+    return list(dict.fromkeys(name for row in islice(read_table(path, (), quoted=quoted), 1000) for name in row))
 
 
 def parquet_features(path: Path) -> Features:

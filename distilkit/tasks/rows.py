@@ -11,7 +11,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from distilkit.data import conll
-from distilkit.data.readers import content_hash, file_type, open_file
+from distilkit.data.readers import content_hash, file_type, one_line_errors, open_file
 from distilkit.data.tables import ENDINGS, Row, column_names, parse_json, read_table
 from distilkit.data.token_store import Batches, store_table
 from distilkit.errors import DistilkitError
@@ -195,7 +195,8 @@ def _read_file(task: Task, path: Path, *, labelled: bool) -> Dataset:
         wanted = [*task.text, *keys, *labels]
         rows = _nested_rows(path) if nested else read_table(path, wanted, quoted=quoted)
         rows = conll.read_sentences(path) if sentences else rows
-        table = to_table(rows, path, [*task.text, *keys], labels, kind=task.kind)
+        with one_line_errors(source, REMEDY):
+            table = to_table(rows, path, [*task.text, *keys], labels, kind=task.kind)
         if not len(table):
             raise DistilkitError(f"{source} has no rows: {REMEDY}")
         return table.schema, table.to_batches()
