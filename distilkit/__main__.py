@@ -10,11 +10,15 @@ def main() -> None:
     """Run the command line, and check that what it printed was written."""
     exit_on_interrupt()
     code: int | str | None = 0
+    reason = ""
     try:
         run()
     except SystemExit as done:
         code = done.code
-    if (reason := close_stdout()) and not code:
+    except OSError as error:  # of an unbuffered stdout; commands turn all others into one line
+        reason = error.strerror or str(error)
+    reason = close_stdout() or reason
+    if reason and not code:
         print(f"distilkit: error: cannot write to standard output ({reason}): write it elsewhere", file=sys.stderr)
         code = 1
     if code:

@@ -62,6 +62,8 @@ def used_output(command: str, options: Any) -> Iterator[str]:
         return
     if os.path.lexists(output / LOCK):  # a run that was killed, or still runs: the claim itself says which
         return
+    if getattr(options, "resume", False) and (output / "run.json").exists():  # the command compares the options
+        return
     nested = getattr(options, "seeds", 1) > 1 or getattr(options, "task", None) == "glue"
     keep = ("*/*" if nested else "*") if hasattr(options, "resume") else None
     replace = command == "report" and is_output_of(output, command)

@@ -55,7 +55,7 @@ class Shown(NamedTuple):
 
 def describe(name: str, data: str = "") -> Shown:
     """Return how a metric is shown; `data` is the name of a custom task's data."""
-    _, subject, metric, detail = parsed = MetricName.parse(name)
+    model, subject, metric, detail = parsed = MetricName.parse(name)
     key = parsed.comparison or metric
     end = f", {METRIC_NAMES.get(detail, detail)}" if detail else ""
     if setting := BenchSetting.parse(subject):

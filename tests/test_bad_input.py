@@ -365,7 +365,7 @@ RECORDS = [
     ),
     Case("report of no record", "report G/teacher -o o", "no records in"),
     Case("report of nothing", "report d -o o", "no records in", folder("d")),
-    Case("report of no folder", "report ./none -o o", "no records in"),
+    Case("report of no folder", "report ./none -o o", "does not exist"),
     Case("weights are a broken link", "report m -o o", "model.safetensors'", both(
         copy("tuned"), lambda _: Path("m/model.safetensors").unlink(), link("m/model.safetensors", "nowhere"))),
     Case("damaged weights", "report m -o o", "cannot be read", both(copy("tuned"), text("m/model.safetensors", "x"))),
@@ -406,7 +406,7 @@ PREDICTIONS = [
     *(
         Case(f"predictions: {name}", SQUAD, phrase, make)
         for name, phrase, make in (
-            ("none", "cannot be read", lambda _: None),
+            ("none", "does not exist", lambda _: None),
             ("folder", "cannot be read", folder("p.json")),
             ("empty", "cannot be read", text("p.json", "")),
             ("cut", "cannot be read", text("p.json", '{"q0": "a"')),

@@ -120,7 +120,7 @@ def test_eval_names_both_options_of_which_it_needs_one() -> None:
         (lambda d: d.mkdir(), "is not a checkpoint"),
         (lambda d: (d.mkdir(), (d / "config.json").write_text('{"model_type": "bert"}')), "no model.safetensors"),
         (lambda d: (d.mkdir(), (d / "config.json").write_text('{"model_type": "nosuch"}')), "cannot read"),
-        (lambda d: (d.mkdir(), (d / "config.json").write_text("{")), "cannot be read"),
+        (lambda d: (d.mkdir(), (d / "config.json").write_text("{")), "cannot read"),
     ],
 )
 def test_a_bad_teacher_is_one_line_and_exit_1(prepare: Callable[[Path], object], words: str, tmp_path: Path) -> None:
@@ -251,10 +251,7 @@ def test_module_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     runpy.run_module("distilkit", run_name="__main__")
     assert capsys.readouterr().out == f"distilkit {__version__}\n"
     monkeypatch.setattr(sys, "argv", ["distilkit", "recipes"])
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_module("distilkit", run_name="__main__")
-
-    assert caught.value.code in (0, None)
+    runpy.run_module("distilkit", run_name="__main__")
     assert "smoke" in capsys.readouterr().out.split()
 
 

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from distilkit.cli import app
+from distilkit.options.recipes import recipe_text
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # This stand-in passes the arguments to the test process, which has torch loaded, and returns its output and exit code.
@@ -77,7 +78,9 @@ CHAIN = ["init", "distill", "finetune", "finetune", "finetune", "eval", "bench"]
 
 def test_ci_passes_if_its_gates_are_met(run: Callable[..., tuple[int, str, list[str]]], tmp_path: Path) -> None:
     """The whole chain runs and writes its metrics as JSON."""
-    code, stderr, commands = run(KEEPS="0", SPEEDUP="0")
+    recipe = recipe_text("smoke").replace("[finetune]\nsteps = 4", "[finetune]\nlr = 3e-3\nsteps = 60")
+    (tmp_path / "own.toml").write_text(recipe)  # a model that has learned nothing would meet no gate
+    code, stderr, commands = run(KEEPS="0", SPEEDUP="0", RECIPE=str(tmp_path / "own.toml"))
     assert (code, commands) == (0, CHAIN), stderr
     found = json.loads((tmp_path / "ci/student-sst2/eval.json").read_text())["metrics"]
     assert {"retention/sst2", "retention/sst2/low", "difference/sst2/control"} <= set(found)

@@ -245,7 +245,9 @@ def test_glue_trains_nine(glue: FinetuneOptions) -> None:
     done = finetune.finetune(glue)
     again = evaluate.evaluate(EvalOptions(models=(str(glue.output),), task="glue", data=glue.data, max_length=32))
     scores = {name: value for name, value in done.metrics.items() if not name.endswith("/collapsed")}
-    assert scores == pytest.approx(again.metrics, abs=1e-4)
+    assert scores == pytest.approx(
+        {name: value for name, value in again.metrics.items() if not name.endswith("/collapsed")}, abs=1e-4
+    )
     assert all((glue.output / task.name / "distilkit.json").is_file() for task in GLUE)
     stsb = CLASSIFIER.from_pretrained(glue.output / "stsb").config
     assert (stsb.num_labels, stsb.problem_type) == (1, "regression")

@@ -13,7 +13,7 @@ from distilkit.options.distill import DistillOptions
 from distilkit.options.init import InitOptions
 from distilkit.options.recipes import COMMANDS
 from distilkit.options.spec import fields_of, flag, is_list, spec_of
-from distilkit.options.tasks import EvalOptions, FinetuneOptions, TaskName
+from distilkit.options.tasks import EvalOptions, FinetuneOptions, ScoredTaskName, TaskName
 from distilkit.options.training import TrainOptions
 from distilkit.options.values import parse
 from distilkit.tasks.catalogue import TASKS
@@ -86,7 +86,8 @@ def test_options_about_a_teacher_need_one() -> None:
 
 def test_tasks_are_named_once() -> None:
     """The names that --task takes are those of the catalogue, and glue and custom."""
-    assert set(get_args(TaskName)) == {*TASKS, "glue", "custom"}
+    assert set(get_args(ScoredTaskName)) == {*TASKS, "glue", "custom"}
+    assert set(get_args(ScoredTaskName)) - set(get_args(TaskName)) == {"sts", "retrieval"}  # scored without training
 
 
 def test_a_class_gives_inherited_options_other_defaults() -> None:

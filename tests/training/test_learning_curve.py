@@ -48,7 +48,9 @@ def test_the_picture_is_the_same_each_time(tmp_path: Path) -> None:
 def test_a_single_loss_term_is_drawn_once(tmp_path: Path) -> None:
     """With masked LM alone, there is no second panel for the loss."""
     entries = [
-        {"tokens": line["tokens"], "loss": line["mlm"], "mlm": line["mlm"]} for line in lines(9) if "mlm" in line
+        {"step": line["step"], "tokens": line["tokens"], "loss": line["mlm"], "mlm": line["mlm"]}
+        for line in lines(9)
+        if "mlm" in line
     ]
     words = titles(drawn(tmp_path, entries))
 
