@@ -64,10 +64,16 @@ def describe(name: str, data: str = "") -> Shown:
     if parsed.comparison:
         score, _, other = f"/{metric}".rpartition("/") if key == "difference" else (metric, "", "")
         than = f" to the {other}" if other else ""
-        words = " ".join(filter(None, (task_name(parsed.task, data), metric_name(score.strip("/")), key))) + than
+        parts = (whose(model), task_name(parsed.task, data), metric_name(score.strip("/")), key)
+        words = " ".join(filter(None, parts)) + than
     elif subject:
         words = f"{task_name(subject, data)} {words}"
     return Shown(words + end, writer(key, subject), direction(key))
+
+
+def whose(model: str) -> str:
+    """Return whose comparison it is, if a metric's name says so: of a numbered model, or of a baseline."""
+    return f"model {model}:" if model.isdigit() else f"{model.replace('control', 'baseline')}:" if model else ""
 
 
 def writer(metric: str, subject: str) -> Callable[[float], str]:
