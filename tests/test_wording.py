@@ -19,7 +19,7 @@ from distilkit.wording import describe
         ("seconds", 2172.0, "training time", "36 min 12 s", 0),
         ("tokens", 102_400.0, "tokens", "102,400", 0),
         ("heldout_loss", 4.62622, "held-out loss", "4.63", -1),
-        ("1/retention/sst2/low", 0.942643, "SST-2 retention, 95 % from", "94.3 %", 1),
+        ("1/retention/sst2/low", 0.942643, "model 1: SST-2 retention, 95 % from", "94.3 %", 1),
         ("difference/sst2/teacher", -0.02523, "SST-2 difference to the teacher", "-0.025", 0),
     ],
 )
