@@ -108,6 +108,8 @@ def make_checkpoint(
                 parameter.add_(0.05 * torch.randn_like(parameter))
         directory = tmp_path_factory.mktemp(f"{family}-{layers}")
         model.save_pretrained(directory)
+        tokenizer.backend_tokenizer.no_padding()  # an earlier test may have padded with it, which would be saved
+        tokenizer.backend_tokenizer.no_truncation()
         tokenizer.save_pretrained(directory)
         return directory
 

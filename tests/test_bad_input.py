@@ -496,7 +496,7 @@ def test_bad_input_is_one_line(
     """The exit code and a phrase of the line are those of the row; inputs are untouched, and nothing is left."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("TERMINAL_WIDTH", "1000")
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 1000)
     case.make(good)
     words = [word.replace("G/", f"{good}/") for word in shlex.split(case.words)]
     check_refused(words, case.code, case.phrase.replace("G/", f"{good}/"), tmp_path / "here", good)
