@@ -57,6 +57,7 @@ COPIES = {
     "tickets": "tasks/tickets",
     "teacher": "bert-base-uncased",
     "models/teacher": "bert-base-uncased",
+    **{f"{name}-encoder": "sentence-transformers/all-MiniLM-L6-v2" for name in ("teacher", "student")},
     **{f"{name}-sst2": "student-sst2" for name in ("extracted", "control")},
     **{f"{name}-mrpc": "teacher-mrpc" for name in ("student", "extracted", "control")},
     **{f"tuned/{name}/mrpc": "tuned/teacher/mrpc" for name in ("student", "extracted", "control")},
@@ -168,7 +169,7 @@ def write_rows(directory: Path, prose: list[str]) -> None:
         "cola": ("sentence",), "sst2": ("sentence",), "imdb": ("text",), "qqp": ("question1", "question2"),
         "stsb": ("sentence1", "sentence2"), "mnli": ("premise", "hypothesis"), "qnli": ("question", "sentence"),
         "rte": ("sentence1", "sentence2"), "wnli": ("sentence1", "sentence2"),
-        "mrpc": ("sentence1", "sentence2"),
+        "mrpc": ("sentence1", "sentence2"), "sts": ("sentence1", "sentence2"),
     }  # fmt: skip
     for task, columns in pairs.items():
         kinds = 3 if task == "mnli" else 2
@@ -179,7 +180,7 @@ def write_rows(directory: Path, prose: list[str]) -> None:
             save(f"{task}/{split}.jsonl", rows)
         save(f"{task}/test.jsonl", [{**row, "idx": n, "label": -1} for n, row in enumerate(rows)])
     for split in ("train", "validation"):
-        save(f"tickets/{split}.jsonl", [{"message": text, "category": "ab"[n % 2]} for n, text in enumerate(texts)])
+        save(f"tickets/{split}.jsonl", [ticket(text, "ab"[n % 2]) for n, text in enumerate(texts)])
     spans = [
         {"id": str(n), "question": "which word?", "context": text, "answers": {"text": [text[:4]], "answer_start": [0]}}
         for n, text in enumerate(texts)
@@ -188,6 +189,11 @@ def write_rows(directory: Path, prose: list[str]) -> None:
         save(f"squad/{split}.jsonl", spans)
         lines = [f'"{text.replace(chr(34), "")}",{1 + n % 2}' for n, text in enumerate(texts)]
         (directory / f"{split}.csv").write_text("\n".join(["review,stars", *lines]) + "\n", encoding="utf-8")
+
+
+def ticket(text: str, label: str) -> dict[str, str]:
+    """Return a row with the column names of the guide and of the measurement."""
+    return {"message": text, "category": label, "text": text, "label": label}
 
 
 def furnish(directory: Path, prose: list[str], rows: Path) -> None:
@@ -199,6 +205,14 @@ def furnish(directory: Path, prose: list[str], rows: Path) -> None:
     for name in ("rows", "glue"):
         (directory / name).symlink_to(rows)
     (directory / "sst2").symlink_to(rows / "sst2")
+    pairs = [{"query": text[:20], "passage": text} for text in prose[:12]]
+    (directory / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    paragraphs = []
+    for text in prose[:12]:
+        answer = {"text": text[:4], "answer_start": 0}
+        paragraphs.append({"context": text, "qas": [{"id": text, "question": text[:20], "answers": [answer]}]})
+    squad = {"version": "1.1", "data": [{"title": "prose", "paragraphs": paragraphs}]}
+    (directory / "dev-v1.1.json").write_text(json.dumps(squad), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +230,7 @@ def shared(
         "distilbert-base-uncased": make_checkpoint("distilbert", 4),
         "xlm-roberta-base": make_checkpoint("roberta", 4),
         "bare-encoder": make_checkpoint("bert", 4, auto=AutoModel),
-        "all-MiniLM-L6-v2": make_sentence_encoder(6, pooling="mean", dense=0),
+        "sentence-transformers/all-MiniLM-L6-v2": make_sentence_encoder(6, pooling="mean", dense=0),
         "bge-large": make_sentence_encoder(4, pooling="cls", dense=0, hidden_size=64),
     }
     for name, path in models.items():

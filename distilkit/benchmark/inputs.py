@@ -38,14 +38,20 @@ def read_texts(options: BenchOptions) -> Texts:
     return [tuple(str(row[column]) for column in columns) for row in chosen]
 
 
-def random_inputs(contenders: Sequence[Contender], setting: BenchSetting, seed: int) -> Batch:
-    """Draw random token ids (B, T) that are in every model's vocabulary and are not padding."""
+def random_inputs(contenders: Sequence[Contender], setting: BenchSetting, seed: int) -> tuple[Batch, ...]:
+    """Return each model's inputs (B, T): the same random token ids, without padding, in one segment.
+
+    The ids are in the vocabulary of every model.
+    """
     generator = torch.Generator().manual_seed(seed)
     configs = [contender.model.config for contender in contenders]
     padding = {config.pad_token_id for config in configs}
     known = [i for i in range(min(config.vocab_size for config in configs)) if i not in padding]
     ids = torch.tensor(known)[torch.randint(len(known), (setting.batch_size, setting.length), generator=generator)]
-    return {"input_ids": ids.to(setting.device), "attention_mask": torch.ones_like(ids).to(setting.device)}
+    values = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    return tuple(
+        {name: values[name].to(setting.device) for name in input_names(contender.model)} for contender in contenders
+    )
 
 
 def text_batches(contender: Contender, texts: Texts, setting: BenchSetting) -> Iterator[Batch]:

@@ -69,7 +69,7 @@ def measure(
         if texts:
             batches = list(zip(*(text_batches(contender, texts, setting) for contender in contenders), strict=True))
         else:
-            batches = [(random_inputs(contenders, setting, options.seed),) * len(contenders)] * options.runs
+            batches = [random_inputs(contenders, setting, options.seed)] * options.runs
         seconds = time_interleaved(models, batches, advance, setting)
         peaks = [peak_of(model, batches, i, setting) for i, model in enumerate(models)]
     except (MemoryError, RuntimeError) as error:

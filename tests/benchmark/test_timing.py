@@ -36,7 +36,8 @@ class Sleeper(nn.Module):
         self.name, self.seconds, self.clock = name, seconds, clock
         self.config = SimpleNamespace(vocab_size=10, pad_token_id=0)
 
-    def forward(self, **_: Tensor) -> None:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> None:
+        assert input_ids.shape == attention_mask.shape
         self.clock.spend(self.name, self.seconds)
 
 
@@ -109,8 +110,8 @@ def test_inputs_are_in_every_vocabulary_and_are_not_padding() -> None:
         model = Sleeper(name, 0, Clock())
         model.config = SimpleNamespace(vocab_size=size, pad_token_id=padding)
         contenders.append(Contender(name, model, model))
-    found = random_inputs(contenders, SETTING, seed=1)
+    found, *_ = random_inputs(contenders, SETTING, seed=1)
     assert set(found["input_ids"].unique().tolist()) == {1, 2, 4}
     assert found["input_ids"].shape == found["attention_mask"].shape == (4, 16)
-    assert torch.equal(found["input_ids"], random_inputs(contenders, SETTING, seed=1)["input_ids"])
-    assert not torch.equal(found["input_ids"], random_inputs(contenders, SETTING, seed=2)["input_ids"])
+    assert torch.equal(found["input_ids"], random_inputs(contenders, SETTING, seed=1)[0]["input_ids"])
+    assert not torch.equal(found["input_ids"], random_inputs(contenders, SETTING, seed=2)[0]["input_ids"])
