@@ -45,6 +45,7 @@ NOT_RUN = {
 }
 
 FIRST_PAGES = ("README.md", "docs/index.md", "docs/tutorial.md", "docs/cli.md", "docs/how-to/classifier.md")
+LONG_SECTIONS = ("docs/cli.md:distilkit bench", "docs/cli.md:distilkit export")  # they export models: a minute
 BY_SECTION = {"README.md", "results.md", "cli.md"}  # their sections begin anew; other pages are one story
 PLACEHOLDERS = {"MODEL": "teacher", "TASK": "mrpc"}  # of docs/results.md, where a comment may name the task
 TEXTS = (
@@ -264,7 +265,7 @@ def place(shared: Path, tmp_path: Path, prose: list[str], monkeypatch: pytest.Mo
 
 def case(name: str, commands: list[str]) -> Any:
     """Return a page as a test case. All run in `make test-slow`, a newcomer's first pages in `make test` too."""
-    first = name.startswith(FIRST_PAGES)
+    first = name.startswith(FIRST_PAGES) and not name.startswith(LONG_SECTIONS)
     return pytest.param(name, commands, id=name, marks=() if first else pytest.mark.slow)
 
 
