@@ -37,8 +37,8 @@ from distilkit.options.distill import DistillOptions
 from distilkit.progress import say
 from distilkit.record import read_biography
 from distilkit.special_tokens import Special
-from distilkit.tasks.catalogue import TASKS
-from distilkit.tasks.labels import match_label_order
+from distilkit.tasks.catalogue import task_of_pairs
+from distilkit.tasks.labels import match_label_order, output_kind
 from distilkit.training.devices import state
 from distilkit.training.objective import Objective
 
@@ -154,7 +154,7 @@ def open_classifiers(options: DistillOptions) -> Models:
         Reader(reads, cut_length(options, model, trained_length(options.student)))
         for model, reads in ((student, tokenizer), (teacher, theirs))
     ]
-    kind = output_kind(student)
+    kind = output_kind(student.config)
     matched, weights = match_readers(options, readers, name, tokens=kind == "tokens")
     objective = OutputDistillation(
         student,
@@ -168,27 +168,13 @@ def open_classifiers(options: DistillOptions) -> Models:
     return Models(student, tokenizer, teacher, objective, read_layout(options.student), matched)
 
 
-def output_kind(model: PreTrainedModel) -> str:
-    """Return what the outputs of a classifier or tagger are, as OutputDistillation names it."""
-    if checkpoint.head_of_model(model) == "token-classification":
-        return "tokens"
-    kinds = {"multi_label_classification": "multi-label", "regression": "regression"}
-    problem = getattr(model.config, "problem_type", None)
-    return kinds.get(
-        str(problem), "regression" if problem is None and model.config.num_labels == 1 else "classification"
-    )
-
-
 def check_single_text(name: str) -> None:
     """Raise DistilkitError if a checkpoint was fine-tuned on rows of two texts."""
-    for entry in read_biography(name):
-        task = entry.config.get("task")
-        columns = TASKS[task].text if task in TASKS else entry.config.get("text") or ()
-        if entry.command == "finetune" and len(columns) > 1:
-            raise DistilkitError(
-                f"'{name}' was trained on pairs of texts ({task}), and --corpus has single texts: give --objective "
-                "hidden, or finetune with --teacher"
-            )
+    if task := task_of_pairs(name):
+        raise DistilkitError(
+            f"'{name}' was trained on pairs of texts ({task}), and --corpus has single texts: give --objective "
+            "hidden, or finetune with --teacher"
+        )
 
 
 def trained_length(name: str) -> int | None:

@@ -24,7 +24,7 @@ from distilkit.evaluation.slices import Slices, slice_texts, slice_tokens
 from distilkit.progress import track
 from distilkit.record import read_biography, remembered_teacher
 from distilkit.special_tokens import Special
-from distilkit.tasks.catalogue import TASKS
+from distilkit.tasks.catalogue import task_of_pairs
 from distilkit.training.devices import device
 
 Array = npt.NDArray[np.float64]
@@ -251,13 +251,10 @@ def find_teacher(name: str, against: str | None) -> Pair:
 
 def _check_single_text(name: str) -> None:
     """Raise DistilkitError if a checkpoint was fine-tuned on rows of two texts."""
-    for entry in read_biography(name):
-        task = entry.config.get("task")
-        columns = TASKS[task].text if task in TASKS else entry.config.get("text") or ()
-        if entry.command == "finetune" and len(columns) > 1:
-            raise DistilkitError(
-                f"'{name}' was trained on pairs of texts ({task}), but --agreement reads single texts: use --task"
-            )
+    if task := task_of_pairs(name):
+        raise DistilkitError(
+            f"'{name}' was trained on pairs of texts ({task}), but --agreement reads single texts: use --task"
+        )
 
 
 def trained_length(name: str) -> int:

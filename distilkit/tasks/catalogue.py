@@ -208,6 +208,16 @@ def _custom_task(options: TaskOptions) -> Task:
     return replace(task, dataset=name.group(1), subset=name.group(2))
 
 
+def task_of_pairs(name: str) -> str:
+    """Return the task of two texts on which a checkpoint was fine-tuned, "" if its history has none."""
+    for done in read_biography(name):
+        task = str(done.config.get("task"))
+        columns = TASKS[task].text if task in TASKS else done.config.get("text") or ()
+        if done.command == "finetune" and len(columns) > 1:
+            return task
+    return ""
+
+
 def with_task_defaults(task: Task, options: FinetuneOptions) -> FinetuneOptions:
     """Return the options with the task's default for every setting that was not given.
 

@@ -151,15 +151,20 @@ def describe_labels(task: Task) -> str:
 
 def labels_from_model(task: Task, config: PretrainedConfig, kind: Kind | None = None) -> Task:
     """Return a custom task with the labels and, unless `kind` is given, the kind from a fine-tuned model's config."""
-    kinds: dict[str | None, Kind] = {problem_type: kind for kind, problem_type in PROBLEM_TYPES.items()}
     names = output_names(config)
     if all(re.fullmatch(r"LABEL_\d+", name) for name in names):  # transformers' default names: rows have numbers
         names = tuple(name.removeprefix("LABEL_") for name in names)
-    problem_type = getattr(config, "problem_type", None)
-    if kind is None and "TokenClassification" in "".join(getattr(config, "architectures", None) or ()):
-        kind = "tokens"
-    kind = kind or (kinds[problem_type] if problem_type else "classification" if len(names) > 1 else "regression")
+    kind = kind or output_kind(config)
     return _with_labels(replace(task, kind=kind, metrics=METRICS[kind]), () if kind == "regression" else names)
+
+
+def output_kind(config: PretrainedConfig) -> Kind:
+    """Return the kind of task that a classifier or tagger was trained for, by its config."""
+    if "TokenClassification" in "".join(getattr(config, "architectures", None) or ()):
+        return "tokens"
+    if problem_type := getattr(config, "problem_type", None):
+        return next(kind for kind, name in PROBLEM_TYPES.items() if name == problem_type)
+    return "classification" if len(output_names(config)) > 1 else "regression"
 
 
 def label_order(task: Task, config: PretrainedConfig, name: str) -> list[int]:
