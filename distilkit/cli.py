@@ -105,7 +105,7 @@ def _default_text(default: Any) -> str | None:
 
 
 def _help_text(spec: Spec, kind: Any) -> str:
-    """Return an option's help text, with its choices if they are too long to be shown beside it."""
+    """Return an option's help text, with its choices if they are too long for the column of types."""
     if get_origin(kind) is not Literal or len("|".join(get_args(kind))) <= CHOICES_WIDTH:
         return spec.help
     return f"{spec.help.removesuffix('.')}. One of {', '.join(get_args(kind))}."

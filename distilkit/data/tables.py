@@ -58,7 +58,7 @@ def column_names(path: Path, *, quoted: bool = True) -> list[str]:
 
 def parquet_features(path: Path) -> Features:
     """Return the features that datasets keeps in a parquet file's schema; empty for other files."""
-    with suppress(Exception):  # another tool's metadata, which says nothing about class names
+    with suppress(Exception):  # written by another tool, so it has no class names
         return Features.from_arrow_schema(_open_parquet(path).schema_arrow) if path.suffix == ".parquet" else Features()
     return Features()
 

@@ -53,7 +53,7 @@ def open_config(name: str) -> PretrainedConfig:
     if not path.is_dir() and (path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise DistilkitError(f"no checkpoint directory '{name}': check the path")
     if (path / "adapter_config.json").is_file():
-        raise DistilkitError(f"'{name}' has the weights of an adapter beside it: merge them into the model first")
+        raise DistilkitError(f"'{name}' has an adapter (adapter_config.json): merge its weights into the model first")
     problem, remedy = f"'{name}' has a config.json that transformers cannot read", "check it"
     if not path.is_dir():
         problem = f"no directory '{name}', and no such checkpoint on the hub"
@@ -107,7 +107,7 @@ def open_model(
     """Load a checkpoint with a head (None: the one that its weights hold); `changes` go into its config.
 
     It is loaded in one precision, or with None in the own precision of every tensor; safetensors are then mapped into
-    memory. What is not used of the checkpoint is said in one line. `outputs` is the order in which the outputs of a
+    memory. One line names the tensors that are not used. `outputs` is the order in which the outputs of a
     trained head are taken, () for its own, and None for a new head instead.
     Raises DistilkitError if weights are missing (with `new_head`, a missing head is newly initialised), if config.json
     does not describe them, if they are NaN or infinite, or for the reasons of read_tensors().

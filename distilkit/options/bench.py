@@ -36,7 +36,7 @@ class BenchOptions(CommonOptions, panel="Measurement"):
         replaces="seq_lengths",
     )
     data: str | None = option(
-        "Folder with the rows of --task; or without --task, a text to pass over, one document at a time.",
+        "Folder with the rows of --task; without --task, a text to run the models on, one document at a time.",
         None,
         metavar="DIR|TEXT",
         is_path=True,

@@ -118,8 +118,8 @@ class DistillOptions(
         None,
     )
     projection: Literal["save", "drop"] = option(
-        "How the student learns embeddings of another width than its own. save: by a Dense module that becomes a part "
-        "of it. drop: by a projection for the training only; it keeps its width.",
+        "How embeddings are compared if the teacher's have another width. save: through a Dense module that becomes "
+        "part of the student. drop: through a projection used only in training; the student keeps its own width.",
         "save",
         panel="Advanced",
     )

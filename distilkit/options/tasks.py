@@ -132,8 +132,8 @@ class FinetuneOptions(
         "Number of runs, with seeds --seed, --seed + 1, …; the run with the median score is kept.", 1, min=1, max=10**6
     )
     keep: Literal["best", "last"] | None = option(
-        "Weights to keep: of the evaluation with the best headline score, or the last ones (default: best; last if a "
-        "test split is scored).",
+        "Weights to keep: those with the best headline score, or those at the end of training (default: best; last if "
+        "a test split is scored).",
         None,
     )
     patience: int | None = option(
@@ -246,7 +246,8 @@ class EvalOptions(TaskOptions, panel="Comparison"):
         metavar="FILE.svg|png",
     )
     baseline: Path | None = option(
-        "Record of an earlier eval, from --json or kept beside the checkpoint: shows its metrics, for gates too.",
+        "Record of an earlier eval (from --json, or kept beside the checkpoint). Its metrics are shown, and gates may "
+        "use them.",
         None,
         metavar="FILE",
         is_path=True,

@@ -129,7 +129,7 @@ CASES = [
         for command in (INIT, DISTILL, TUNE, BENCH)
     ),
     Case("an adapter's weights", tensors(**ADAPTER), INIT, "lora_A"),
-    Case("an adapter beside the model", write("adapter_config.json", "{}"), INIT, "merge them"),
+    Case("an adapter beside the model", write("adapter_config.json", "{}"), INIT, "merge its weights"),
     *(
         Case(
             f"more layers than promised: {command.split()[0]}", fields(CONFIG, num_hidden_layers=1), command, "layer.1."
