@@ -9,7 +9,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_COMMANDS = ("init", "distill", "finetune", "eval", "bench", "export", "report", "demo")
+_COMMANDS = ("init", "distill", "finetune", "eval", "predict", "bench", "export", "report", "demo")
 _PUBLIC = {
     "DistilkitError": "errors",
     "Record": "record",

@@ -98,16 +98,19 @@ def finetune(
     output: str | Path,
     teacher: str | Path | None = ...,
     data: str | Path | None = ...,
-    task: Literal["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli", "glue", "squad", "squad_v2", "imdb", "custom"] | None,
+    task: Literal["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli", "glue", "squad", "squad_v2", "imdb", "custom"] | None = ...,
     text: Sequence[str] | str | None = ...,
     label: str | None = ...,
     kind: Literal["classification", "multi-label", "regression", "tokens"] | None = ...,
+    validation_split: float | None = ...,
+    metric: str | None = ...,
     max_length: int | None = ...,
     long: Literal["head", "head-tail", "windows"] | None = ...,
     alpha_ce: float = ...,
     alpha_task: float = ...,
     alpha_hidden: float = ...,
     alpha_attention: float = ...,
+    class_weights: Literal["none", "balanced"] = ...,
     hidden_loss: Literal["mse", "cosine"] = ...,
     layer_map: Sequence[int] | int | None = ...,
     temperature: float = ...,
@@ -152,6 +155,8 @@ def eval(
     text: Sequence[str] | str | None = ...,
     label: str | None = ...,
     kind: Literal["classification", "multi-label", "regression", "tokens"] | None = ...,
+    validation_split: float | None = ...,
+    metric: str | None = ...,
     max_length: int | None = ...,
     long: Literal["head", "head-tail", "windows"] | None = ...,
     against: str | Path | None = ...,
@@ -175,6 +180,22 @@ def eval(
     verbose: bool = ...,
 ) -> Record:
     """Score checkpoints on a task, and compare them with a teacher."""
+
+def predict(
+    model: str | Path,
+    *,
+    data: str | Path,
+    output: str | Path,
+    text: Sequence[str] | str | None = ...,
+    max_length: int | None = ...,
+    long: Literal["head", "head-tail", "windows"] | None = ...,
+    batch_size: int = ...,
+    seed: int = ...,
+    recipe: str | Path | None = ...,
+    quiet: bool = ...,
+    verbose: bool = ...,
+) -> Record:
+    """Write the predictions of a fine-tuned classifier or tagger for new rows."""
 
 def bench(
     *models: str | Path,
@@ -207,6 +228,8 @@ def export(
     text: Sequence[str] | str | None = ...,
     label: str | None = ...,
     kind: Literal["classification", "multi-label", "regression", "tokens"] | None = ...,
+    validation_split: float | None = ...,
+    metric: str | None = ...,
     max_length: int | None = ...,
     long: Literal["head", "head-tail", "windows"] | None = ...,
     format: Literal["onnx", "openvino"] = ...,

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from distilkit.options.declare import build, command_line
+from distilkit.options.evaluate import EvalOptions
 from distilkit.options.recipes import COMMANDS
 from distilkit.options.spec import fields_of
-from distilkit.options.tasks import EvalOptions
 from distilkit.record import Record, read_biography
 
 TASK_OPTIONS = ("task", "data", "text", "label", "kind", "max_length", "long")

@@ -58,7 +58,7 @@ def nearest(place: Path) -> str:
 def used_output(command: str, options: Any) -> Iterator[str]:
     """Yield an error line for an output directory that the command would refuse."""
     output = getattr(options, "output", None)
-    if output is None or getattr(options, "dry_run", False) or getattr(options, "plan", False):
+    if output is None or command == "predict" or getattr(options, "dry_run", False) or getattr(options, "plan", False):
         return
     if os.path.lexists(output / LOCK):  # a run that was killed, or still runs: the claim itself says which
         return

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distilkit.class_scores import SHOWN_CONFUSIONS, ClassScore, class_tables
 from distilkit.formatting import format_duration, format_gibibytes, format_number, printable
 from distilkit.next_command import next_command, relative
 from distilkit.progress import say
@@ -31,14 +32,16 @@ def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
         return [*ranking(done), sizes(done)]
     if done.config.get("plan"):
         return [planned(done)]
-    metrics = {name: value for name, value in done.metrics.items() if not DETAIL.fullmatch(name)}
+    metrics = {
+        name: value for name, value in done.metrics.items() if not DETAIL.fullmatch(name) and not ClassScore.parse(name)
+    }
     if done.command == "eval":
         plain = replace(done, metrics=metrics)
-        return [comparison(plain), *intervals(plain), *averages(plain), *details(done)]
+        return [comparison(plain), *intervals(plain), *averages(plain), *classes(done), *details(done)]
     parsed = {MetricName.parse(name): value for name, value in metrics.items()}
     models = list(dict.fromkeys(name.model for name in parsed))
     if done.command != "demo" and not all(model.isdigit() for model in models):
-        return [(["metric", "value"], list(metrics.items())), *averages(done), *details(done)]
+        return [(["metric", "value"], list(metrics.items())), *averages(done), *classes(done), *details(done)]
     names = list(dict.fromkeys(name._replace(model="") for name in parsed))
     rows: Rows = [(str(name), *(parsed.get(name._replace(model=model)) for model in models)) for name in names]
     return [(["metric", *(column_title(done, model) for model in models)], rows), *details(done)]
@@ -57,6 +60,30 @@ def details(done: Record) -> list[tuple[list[str], Rows]]:
         ([title, *next(iter(rows.values()))], [("",) * 4, *((entry, *row.values()) for entry, row in rows.items())])
         for title, rows in found.items()
     ]
+
+
+def classes(done: Record) -> list[tuple[list[str], Rows]]:
+    """Return for each model a table of the scores by class, and its confusion matrix if it is small enough."""
+    tables: list[tuple[list[str], Rows]] = []
+    for key, table in class_tables(done.metrics).items():
+        model = column_title(done, key.split("/")[0]) if "/" in key else ""
+        if "/" in key and not key.split("/")[0].isdigit():  # of the teacher or a baseline: --json has them
+            continue
+        title = f"{model}: class" if model else "class"
+        columns = ("precision", "recall", "f1")
+        rows: Rows = [
+            (label, *(f"{100 * values[name]:.1f} %" for name in columns), f"{values['count']:,.0f}")
+            for label, values in table.scores.items()
+        ]
+        tables.append(([title, "precision", "recall", "F1", "rows"], rows))
+        if table.confusion and len(table.scores) <= SHOWN_CONFUSIONS:
+            names = list(table.scores)
+            cells: Rows = [
+                (true, *(f"{table.confusion.get(true, {}).get(name, 0):,.0f}" for name in names)) for true in names
+            ]
+            header = [f"{model}: true ↓ predicted →" if model else "true ↓ predicted →", *names]
+            tables.append((header, cells))
+    return tables
 
 
 def ranking(done: Record) -> list[tuple[list[str], Rows]]:
@@ -182,6 +209,7 @@ def in_words(row: tuple[Any, ...], data: str | None, *, compare: bool) -> "list[
 def outcome(done: Record) -> Iterator[str]:
     """Yield the lines below the tables: what was written, and what to do next."""
     if (output := done.config.get("output")) and not (done.config.get("dry_run") or done.config.get("plan")):
-        yield f"written: {relative(output)}{os.sep}{'report.html' if done.command == 'report' else ''}"
+        slash = "" if done.command == "predict" else os.sep
+        yield f"written: {relative(output)}{slash}{'report.html' if done.command == 'report' else ''}"
     if command := next_command(done):
         yield f"next: {command}"

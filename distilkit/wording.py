@@ -42,7 +42,7 @@ PERCENT = (
     "heldout_neighbours",
 )
 LESS = ("loss", "heldout_loss", "heldout_kl", "heldout_difference")
-COUNTS = ("updates", "tokens", "count", "kept_evaluation", "layers", "vocabulary", *FAILURES)
+COUNTS = ("updates", "tokens", "rows", "count", "kept_evaluation", "layers", "vocabulary", *FAILURES)
 
 
 class Shown(NamedTuple):
@@ -78,6 +78,8 @@ def whose(model: str) -> str:
 
 def writer(metric: str, subject: str) -> Callable[[float], str]:
     """Return a function that writes a metric's value with its unit and three digits."""
+    if subject == "share":
+        return writer("accuracy", "")
     if metric in PERCENT and subject.startswith("squad"):  # whose own scripts count from 0 to 100
         return lambda value: f"{value:.1f} %"
     return next((write for applies, write in WRITERS if applies(metric)), three_digits)

@@ -9,8 +9,9 @@ from safetensors.numpy import save_file
 
 from distilkit.options.bench import BenchOptions
 from distilkit.options.distill import DistillOptions
+from distilkit.options.evaluate import EvalOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.init import InitOptions
-from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.record import Record, record, write_biography
 
 LINES = [

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from distilkit.claims import LOCK
 from distilkit.cli import app
 from distilkit.errors import OptionError
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.recipes import COMMANDS
 from distilkit.options.spec import fields_of, flag, spec_of
-from distilkit.options.tasks import FinetuneOptions
 from distilkit.options.values import parse
 from distilkit.record import record, write_biography
 
@@ -30,6 +30,9 @@ INIT = "init G/teacher -o o "
 DISTILL = "distill G/student --teacher G/teacher --corpus G/corpus.txt -o o --steps 1 --batch-size 2 --seq-length 16 "
 CACHED = DISTILL + "--ce-positions masked --alpha-cos 0 --teacher-cache c "
 FINETUNE = "finetune G/student --task sst2 --data G/rows --steps 1 -o o "
+OWN = "finetune G/student --task custom --data G/rows --steps 1 -o o "
+OWN_FILE = "finetune G/student --data r.csv --steps 1 -o o "
+PREDICT = "predict G/tuned --data r.csv "
 EVAL = "eval G/tuned --task sst2 --data G/rows "
 SQUAD = "eval --task squad --data G/squad --predictions p.json "
 BENCH = "bench G/tuned --batch-sizes 1 --seq-lengths 8 --runs 2 --devices cpu "
@@ -137,8 +140,8 @@ def recipe(content: str) -> Callable[[Path], object]:
 USAGE = [
     Case("no such option", INIT + "--layer 2", "No such option", code=2),
     Case("no output", "init G/teacher", "missing option '--output'", code=2),
-    Case("no task", "finetune G/student -o o", "missing option '--task'", code=2),
-    Case("no task, no text", "eval G/tuned", "missing option '--task or --agreement'", code=2),
+    Case("no task", "finetune G/student -o o", "missing option '--task or --data'", code=2),
+    Case("no task, no record", "eval G/student", "no record of a fine-tuning: name a task with --task"),
     Case("no such task", "finetune G/student --task sst -o o", "did you mean 'sst2'", code=2),
     Case("no such objective", DISTILL + "--objective tripel", "did you mean 'triple'", code=2),
     Case("no such device", BENCH + "--devices gpu", "one of cpu, cuda", code=2),
@@ -201,7 +204,24 @@ RULES = [
     Case("bench too long", BENCH + "--seq-lengths 4096", "lower it"),
     Case("control without teacher", EVAL + "--control G/tuned", "give one as --against"),
     Case("text column of a known task", EVAL + "--text a", "require --task custom"),
-    Case("custom without columns", "finetune G/student --task custom --data G/rows -o o", "add what is missing"),
+    Case("custom without columns", "finetune G/student --task custom --data user/rows -o o", "add what is missing"),
+    Case("wrong columns", OWN + "--text a --label b", "no column 'a', 'b' in"),
+    Case("a split beside validation rows", OWN + "--validation-split 0.2", "--validation-split has no effect"),
+    Case("a split of a known task", FINETUNE + "--validation-split 0.2", "require --task custom"),
+    Case("rows without labels", OWN_FILE, "which column of 'r.csv' holds the labels", text("r.csv", "a\nb c\n")),
+    Case("too few rows", OWN_FILE, "too few for --validation-split", text("r.csv", "text,label\na b,0\nc d,1\n")),
+    Case("no such metric", OWN + "--metric f2", "--metric f2 does not fit"),
+    Case("a metric of another task", FINETUNE + "--metric pearson", "--metric pearson does not fit --task sst2"),
+    Case("class weights of numbers", OWN + "--kind regression --class-weights balanced", "requires one class a row"),
+    Case("predict a folder", "predict G/tuned --data G/rows -o o.csv", "is a folder: give one file"),
+    Case("predict to nowhere", PREDICT + "-o o.txt", "names no format", text("r.csv", "text\nb c\n")),
+    Case("predict no text", PREDICT + "-o o.csv", "holds the texts", text("r.csv", "n\n1\n")),
+    Case("predict other columns", PREDICT + "--text a -o o.csv", "no column 'a'", text("r.csv", "text\nb c\n")),
+    Case("predict twice", PREDICT + "-o o.csv", "has a column 'prediction'", text("r.csv", "text,prediction\nb c,1\n")),
+    Case(
+        "predict without a head", "predict G/student --data r.csv -o o.csv", "G/student", text("r.csv", "text\nb c\n")
+    ),
+    Case("predict over a file", PREDICT + "-o r.csv", "already exists", text("r.csv", "text\nb c\n")),
     Case("predictions and a model", "eval G/tuned " + SQUAD[5:], "remove MODEL", text("p.json", "{}")),
     Case("predictions for sst2", "eval --task sst2 --data G/rows --predictions p", "requires --task squad"),
     Case("odds alone", EVAL + "--null-odds p", "--null-odds requires"),

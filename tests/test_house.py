@@ -16,6 +16,7 @@ FLOORS = [
             "formatting",
             "machine",
             "wording",
+            "class_scores",
             "next_command",
             "progress",
             "files",

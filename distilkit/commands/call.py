@@ -9,6 +9,9 @@ from typing import Any, get_args, get_origin
 from distilkit.errors import DistilkitError
 from distilkit.gates import parse_gate, unmet_gates
 from distilkit.options.declare import Options, build, missing
+from distilkit.options.evaluate import EvalOptions
+from distilkit.options.finetune import FinetuneOptions
+from distilkit.options.predict import PredictOptions
 from distilkit.options.recipes import COMMANDS, read_recipe
 from distilkit.options.spec import base_type, fields_of, spec_of
 from distilkit.options.training import CommonOptions
@@ -28,6 +31,7 @@ def run(command: str, options: CommonOptions) -> Record:
     for gate in getattr(options, "require", ()):  # checked before the work, which may take hours
         parse_gate(gate)
     check_places(command, options)
+    check_rows(options)
     name = MODULES.get(command, command)
     with level(quiet=options.quiet), waiting("loading PyTorch and transformers"):
         function = getattr(importlib.import_module(f"distilkit.commands.{name}"), name)
@@ -40,6 +44,17 @@ def run(command: str, options: CommonOptions) -> Record:
                 f"cannot use {place} ({error.strerror or error}): check that it exists and that you may use it"
             ) from error
     return done
+
+
+def check_rows(options: CommonOptions) -> None:
+    """Find mistakes about a user's own rows before PyTorch is loaded. Raises DistilkitError as the command would."""
+    own_rows = importlib.import_module("distilkit.data.own_rows") if getattr(options, "data", None) else None
+    if own_rows and isinstance(options, FinetuneOptions):
+        own_rows.with_own_rows(options)
+    if own_rows and isinstance(options, EvalOptions) and options.models:
+        own_rows.with_recorded_task(options, options.models[0])
+    if own_rows and isinstance(options, PredictOptions):
+        own_rows.with_text_columns(options)
 
 
 def make_function(command: str) -> Callable[..., Record]:

@@ -30,9 +30,10 @@ from distilkit.files import write_text
 from distilkit.options.bench import BenchOptions
 from distilkit.options.declare import command_line
 from distilkit.options.distill import DistillOptions
+from distilkit.options.evaluate import EvalOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.init import InitOptions
 from distilkit.options.report import DemoOptions, ReportOptions
-from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.options.training import CommonOptions
 from distilkit.progress import say
 from distilkit.record import Record, json_text, record, write_biography

@@ -1,31 +1,46 @@
 """`eval`: score checkpoints on a task; compare them with a teacher and baselines, with confidence intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from distilkit.claims import claim_files
+from distilkit.data.own_rows import with_recorded_task
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.evaluation.agreement import SLICE_WORDS, check_files, measure_agreement
 from distilkit.evaluation.embeddings import EmbeddingScorer
 from distilkit.evaluation.retention import TEACHER, Result, compare
-from distilkit.evaluation.scoring import check_checkpoints, metric_names, score_checkpoint, score_file
+from distilkit.evaluation.scoring import check_checkpoints, is_by_class, metric_names, score_checkpoint, score_file
 from distilkit.files import read_json
 from distilkit.gates import BASELINE, check_gates, gate_words
-from distilkit.options.tasks import EvalOptions
-from distilkit.record import Record, baselines_by_prefix, keep_record, parse_record, record
+from distilkit.next_command import relative
+from distilkit.options.evaluate import EvalOptions
+from distilkit.options.spec import flag
+from distilkit.progress import say, warn
+from distilkit.record import (
+    Record,
+    baselines_by_prefix,
+    given_json,
+    keep_record,
+    parse_record,
+    read_biography,
+    record,
+)
 from distilkit.tasks import labels
-from distilkit.tasks.catalogue import METRICS, Task, glue_average_tasks, resolve
-from distilkit.tasks.rows import tasks_scored_on_test
+from distilkit.tasks.catalogue import Task, glue_average_tasks, resolve
+from distilkit.tasks.rows import SPLIT_ROWS, fingerprint, tasks_scored_on_test
 from distilkit.training.devices import device, is_main_process
 
 
 def evaluate(options: EvalOptions) -> Record:
     """Measure checkpoints and keep the record beside each that distilkit made; --baseline adds earlier metrics."""
     earlier = read_earlier(options.baseline) if options.baseline else {}
-    done = measure(options)
+    given, options = options, with_task(options)
+    if options != given and options.models:
+        say(f"scored on: {found_options(given, options)}")
+    done = replace(measure(options), given=given_json(given))
     if options.baseline and not earlier.keys() & done.metrics.keys():
         raise DistilkitError(
             f"--baseline '{options.baseline}' has none of these metrics: give an eval of the same task"
@@ -35,6 +50,32 @@ def evaluate(options: EvalOptions) -> Record:
     if is_main_process():
         keep_record(done, options.models)
     return done
+
+
+def with_task(options: EvalOptions) -> EvalOptions:
+    """Return the options with the task, rows and columns of the first model where they are needed and not given."""
+    if not options.models or (options.agreement and not options.task):
+        return options
+    return with_recorded_task(options, options.models[0])
+
+
+def found_options(given: EvalOptions, options: EvalOptions) -> str:
+    """Spell the options that were not given, but found in the model's record or guessed from the rows."""
+    found = {item.name: getattr(options, item.name) for item in fields(options)}
+    return " ".join(
+        f"{flag(name)} {','.join(value) if isinstance(value, tuple) else relative(str(value))}"
+        for name, value in found.items()
+        if value != getattr(given, name)
+    )
+
+
+def warn_if_rows_changed(names: Iterable[str], task: Task, options: EvalOptions) -> None:
+    """Warn if a model was trained on another part of the rows than the one that is not held out now."""
+    now = fingerprint(task, options.data).get(SPLIT_ROWS)
+    for name in names:
+        then = [done.environment[SPLIT_ROWS] for done in read_biography(name) if SPLIT_ROWS in done.environment]
+        if now and then and then[-1] != now:
+            warn(f"'{options.data}' has changed since '{name}' was trained: it may have seen rows that it is scored on")
 
 
 def read_earlier(path: Path) -> dict[str, float]:
@@ -70,6 +111,8 @@ def measure(options: EvalOptions) -> Record:
     check_gates(gates, metric_names(chosen, list(models), list(baselines), options))
     if chosen and not options.predictions:
         check_comparable(list(dict.fromkeys(names.values())), chosen, options)
+    if chosen:
+        warn_if_rows_changed(dict.fromkeys(names.values()), chosen[0], options)
     with claim_outputs(options, chosen):
         agreement = measure_agreement(options) if options.agreement else {}
         if not chosen:
@@ -88,8 +131,7 @@ def measure(options: EvalOptions) -> Record:
 def depends_on_rows(gate: str, options: EvalOptions) -> bool:
     """Return whether a gate may be on a metric that depends on the rows or the text: of an entity type or a slice."""
     words = gate_words(gate)
-    by_type = options.task == "custom" and len(words) > 1 and bool({*METRICS["tokens"]} & words)
-    return by_type or bool(options.agreement and SLICE_WORDS & words)
+    return is_by_class(gate, options) or bool(options.agreement and SLICE_WORDS & words)
 
 
 def models_by_prefix(models: Sequence[str]) -> dict[str, str]:

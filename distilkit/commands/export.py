@@ -4,12 +4,14 @@ from dataclasses import fields
 from pathlib import Path
 
 from distilkit.claims import claim
+from distilkit.data.own_rows import with_recorded_task
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.evaluation.retention import TEACHER, compare
 from distilkit.evaluation.scoring import headline_metric, score_checkpoint
+from distilkit.options.evaluate import EvalOptions
 from distilkit.options.export import ExportOptions
-from distilkit.options.tasks import EvalOptions, TaskOptions
+from distilkit.options.tasks import TaskOptions
 from distilkit.progress import warn
 from distilkit.record import Record, read_biography, record, write_biography
 from distilkit.runtimes.exported import program_bytes, save_exported
@@ -27,6 +29,7 @@ def export(options: ExportOptions) -> Record:
     Raises DistilkitError if the outputs differ, or if the score falls by more than --max-drop.
     """
     require_packages(options.format)
+    options = with_recorded_task(options, options.model) if options.task else options
     chosen = resolve(options) if options.task else []
     model, tokenizer = open_whole(options.model)
     history = read_biography(options.model)

@@ -10,14 +10,15 @@ from typing import cast
 from accelerate.utils import set_seed
 from transformers import PreTrainedModel
 
-from distilkit.commands.finetune_inputs import TrainingInputs, open_student, prepare
+from distilkit.commands.finetune_inputs import TrainingInputs, check_known_gates, open_student, prepare
+from distilkit.data.own_rows import with_own_rows
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError, DivergedError
 from distilkit.evaluation.failures import failure_of, mark_failure
-from distilkit.evaluation.scoring import headline_metric, score, score_names
-from distilkit.gates import check_gates
+from distilkit.evaluation.scoring import headline_metric, score
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.spec import flag
-from distilkit.options.tasks import FinetuneOptions, TaskName
+from distilkit.options.tasks import TaskName
 from distilkit.progress import say, waiting, warn
 from distilkit.record import FAILURES, MetricName, Record, config_json, read_biography, record, write_biography
 from distilkit.tasks.catalogue import Task, averages, glue_average_tasks, resolve, with_task_defaults
@@ -31,11 +32,6 @@ from distilkit.training.memory import explain_out_of_memory, memory_suggestions
 from distilkit.training.resume import CHANGEABLE, LEARNING_RATES, defaults, remove_run_checkpoints
 from distilkit.training.stopping import EarlyStopping, stop_signal
 
-TOTALS = (  # the metrics of a run beside its scores
-    *("updates", "loss", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes"),
-    *("kept_evaluation", "parameters"),
-)
-
 
 def finetune(options: FinetuneOptions) -> Record:
     """Train a checkpoint on a task, score it on the validation rows, and write it with its record.
@@ -43,12 +39,12 @@ def finetune(options: FinetuneOptions) -> Record:
     `--task glue` trains nine models, each in its own directory under the output.
     """
     check_tracker(options.log_with)
+    given, options = options, with_own_rows(options)
     chosen = resolve(options)
-    names = [*score_names(chosen), *TOTALS]
-    check_gates(options.require, [*names, *(f"{name}/{end}" for name in names for end in ("min", "max"))])
+    check_known_gates(chosen, options)
     if len(chosen) > 1:
         return finetune_all(chosen, options)
-    return finetune_task(chosen[0], options)
+    return finetune_task(chosen[0], options, given)
 
 
 def complete_options(task: Task, options: FinetuneOptions) -> FinetuneOptions:
@@ -122,14 +118,19 @@ def _is_score(task: Task, name: str) -> bool:
     return MetricName.parse(name).task in {prefix for prefix, _ in task.splits}
 
 
-def finetune_task(task: Task, given: FinetuneOptions) -> Record:
-    """Train a checkpoint on one task, with one seed or several."""
-    options = complete_options(task, given)
+def finetune_task(task: Task, options: FinetuneOptions, given: FinetuneOptions | None = None) -> Record:
+    """Train a checkpoint on one task, with one seed or several. `given` are the options before anything was guessed."""
+    given, options = given or options, complete_options(task, options)
     check_same_seeds(options)
     keep = "checkpoint-*[0-9]" if options.seeds == 1 else "*/*"
     with claim_once(options.output, resume=options.resume, keep=keep):
         with waiting(f"reading rows, opening {' and '.join(filter(None, (options.model, options.teacher)))}"):
             inputs = replace(prepare(task, options), given=given)
+        if guessed := inputs.guessed_columns():
+            say(guessed)
+        if task.validation_split:
+            held_out, rows = len(inputs.splits[task.name]), len(inputs.rows)
+            say(f"validation: {held_out} of {held_out + rows:,} rows are held out (--validation-split)")
         options = with_schedule(options, inputs.schedule)
         if adapted := inputs.adapted_settings():
             say(f"adapted to the model and {len(inputs.rows):,} rows: {adapted} (published: --recipe bert-glue)")
@@ -267,6 +268,8 @@ def summarise_seeds(runs: list[dict[str, float]]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for name in runs[0]:
         values = [one[name] for one in runs if name in one]
+        if name.split("/")[1:2] == ["confusion"]:  # medians of its cells would be no matrix
+            continue
         if len(values) == len(runs) and MetricName.parse(name).metric not in FAILURES:
             metrics |= {name: statistics.median_low(values), f"{name}/min": min(values), f"{name}/max": max(values)}
     return metrics

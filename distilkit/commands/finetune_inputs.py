@@ -1,10 +1,15 @@
 """What all seeds of a fine-tuning share: read, checked and encoded before the training starts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
+import numpy as np
+import torch
 from datasets import Dataset
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.data.batches import Batches
@@ -14,13 +19,27 @@ from distilkit.distillation.teacher import TEACHER_PREFIX, TaskTeacher, open_tas
 from distilkit.encoders import checkpoint
 from distilkit.encoders.forward import INPUTS, input_names
 from distilkit.errors import DistilkitError
+from distilkit.evaluation.scoring import is_by_class, score_names
+from distilkit.gates import check_gates
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.spec import flag
-from distilkit.options.tasks import FinetuneOptions
 from distilkit.tasks import encoding, labels, squad, tagging
 from distilkit.tasks.catalogue import HEADS, Task
 from distilkit.tasks.checks import check_labels
-from distilkit.tasks.rows import read_rows, read_validation, tasks_scored_on_test
+from distilkit.tasks.rows import fingerprint, read_rows, read_validation, tasks_scored_on_test
 from distilkit.tasks.schedule import BASE_LAYERS, BASE_WIDTH, WARMUP, Schedule, default_schedule
+
+TOTALS = (  # the metrics of a run beside its scores
+    *("updates", "loss", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes"),
+    *("kept_evaluation", "parameters"),
+)
+
+
+def check_known_gates(chosen: Sequence[Task], options: FinetuneOptions) -> None:
+    """Raise DistilkitError if a gate is on a metric that the run will not have; those of a class are known later."""
+    names = [*score_names(chosen), *TOTALS]
+    gates = [gate for gate in options.require if not is_by_class(gate, options)]
+    check_gates(gates, [*names, *(f"{name}/{end}" for name in names for end in ("min", "max"))])
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,13 @@ class TrainingInputs:
     def given_to(self, run: FinetuneOptions) -> FinetuneOptions | None:
         """Return the given options of one run of several."""
         return self.given and replace(self.given, output=run.output, seed=run.seed, seeds=run.seeds)
+
+    def guessed_columns(self) -> str:
+        """Say which columns of a custom task are used if they were not all given, "" if they were."""
+        if self.task.name != "custom" or (self.given and self.given.text and self.given.label):
+            return ""
+        text, label, count = ", ".join(self.task.text), self.task.label, len(self.task.labels)
+        return f"text: {text}, label: {label} ({f'{count} classes' if count else 'a number'})"
 
     def adapted_settings(self) -> str:
         """Spell the settings that were adapted to the model and the rows, "" if all are given or as published."""
@@ -62,8 +88,9 @@ class TrainingInputs:
     def objective(self, student: PreTrainedModel, options: FinetuneOptions) -> TaskLoss:
         """Return the student's loss on labels and, with a teacher, the weighted distillation losses."""
         teacher, weights = self.teacher, layer_weights(options)
+        by_class = self.class_weights() if options.class_weights == "balanced" else None
         if teacher is None:
-            return TaskLoss(student, self.task.kind, self.input_names)
+            return TaskLoss(student, self.task.kind, self.input_names, class_weights=by_class)
         return TaskLoss(
             student,
             self.task.kind,
@@ -78,7 +105,13 @@ class TrainingInputs:
             layer_weights=weights,
             layer_map=map_layers(options.layer_map, student, teacher.model) if weights else (),
             hidden_loss=options.hidden_loss,
+            class_weights=by_class,
         )
+
+    def class_weights(self) -> Tensor:
+        """Return for each class what makes all of them count the same: rows / (classes x rows of the class), (C,)."""
+        labels = self.rows["labels"][:]
+        return torch.tensor(compute_class_weight("balanced", classes=np.unique(labels), y=labels), dtype=torch.float)
 
 
 def prepare(task: Task, options: FinetuneOptions) -> TrainingInputs:
@@ -90,8 +123,11 @@ def prepare(task: Task, options: FinetuneOptions) -> TrainingInputs:
     if task.name == "custom":
         task = labels.infer_labels(task, rows, str(options.data), options.kind)
         check_labels(rows, task, str(options.data))
+    if options.class_weights == "balanced" and task.kind != "classification":
+        raise DistilkitError(f"--class-weights requires one class a row, not {task.kind}: remove it")
     splits = read_validation(task, options.data)
     about = tasks_scored_on_test([task], options.data)  # the hub may be unreachable when the training is over
+    about |= fingerprint(task, options.data)
     # Opened here to check its weights before anything long starts. Each seed opens it again, with a head of its own.
     student = open_student(task, options)
     tokenizer = checkpoint.open_tokenizer(options.model, student, needs=["pad"])

@@ -34,8 +34,11 @@ class TaskLoss(Objective):
     Unlike there, padding takes no share of the probabilities of a span.
     `layer_weights` weighs the terms `hidden` and `attention`, which compare the layers in `layer_map` token by token.
     `order` gives the teacher's output for each of the student's. `prefix` begins the names of the teacher's inputs in a
-    batch if the teacher has a tokenizer of its own.
+    batch if the teacher has a tokenizer of its own. `class_weights` (C,) weigh the rows of each class in the
+    cross-entropy, whose mean is over rows, not over weights.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -53,8 +56,10 @@ class TaskLoss(Objective):
         layer_weights: Mapping[str, float] | None = None,
         layer_map: Sequence[int] = (),
         hidden_loss: str = "mse",
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__(student, teacher)
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.layer_weights = {term: weight for term, weight in (layer_weights or {}).items() if weight}
         self.layer_matching = None
         if teacher and self.layer_weights:
@@ -139,7 +144,7 @@ class TaskLoss(Objective):
             return F.mse_loss(logits[0].squeeze(1), batch["labels"].float())
         if self.kind == "multi-label":
             return F.binary_cross_entropy_with_logits(logits[0], batch["labels"].float())
-        return F.cross_entropy(logits[0], batch["labels"])
+        return F.cross_entropy(logits[0], batch["labels"], weight=self.class_weights, reduction="none").mean()
 
     def _teacher_loss(self, logits: list[Tensor], target: list[Tensor], batch: Batch) -> Tensor:
         if self.kind == "tokens":

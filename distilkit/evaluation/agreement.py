@@ -28,7 +28,7 @@ from distilkit.evaluation.paired_outputs import (
 from distilkit.evaluation.slices import Slice, rank_slices
 from distilkit.files import is_writable, write_text
 from distilkit.options.distill import DistillOptions
-from distilkit.options.tasks import EvalOptions
+from distilkit.options.evaluate import EvalOptions
 from distilkit.progress import warn
 from distilkit.tasks.labels import match_label_order, output_names
 from distilkit.training.devices import is_main_process

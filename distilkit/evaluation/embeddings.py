@@ -11,12 +11,13 @@ from torch import Tensor
 
 from distilkit.encoders.sentence import SentenceEncoder, neighbour_overlap, open_sentence_encoder
 from distilkit.errors import DistilkitError
+from distilkit.evaluation.label_predictions import LabelPredictions
 from distilkit.evaluation.paired_outputs import PairedOutputs
-from distilkit.evaluation.predictions import LabelPredictions, Predictions
+from distilkit.evaluation.predictions import Predictions
 from distilkit.evaluation.ranking import DEPTH, RankingPredictions
 from distilkit.evaluation.retention import Result
 from distilkit.evaluation.slices import slice_texts
-from distilkit.options.tasks import EvalOptions
+from distilkit.options.evaluate import EvalOptions
 from distilkit.progress import is_first_process, track
 from distilkit.tasks.catalogue import Task
 from distilkit.tasks.labels import label_to_target

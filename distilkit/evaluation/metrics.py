@@ -12,10 +12,18 @@ import numpy as np
 from datasets import Features, List, Value
 from scipy import stats
 from seqeval.metrics import sequence_labeling as seqeval
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+)
 
+from distilkit.class_scores import label_in_name
 from distilkit.errors import DistilkitError
 
+CLASS_METRICS = ("precision", "recall", "f1")
 NULL_ODDS = "no_answer_probability"  # the name in evaluate's own squad_v2
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -116,13 +124,35 @@ class Entities(evaluate.Metric):  # type: ignore[misc]
         found = {"f1": f1_score, "precision": precision, "recall": recall}
         found["accuracy"] = seqeval.accuracy_score(references, predictions)
         for kind, *values in zip(types, *scores(None), strict=True):
-            name = re.sub(r"[\s/<>=]+", "_", kind)  # characters with a meaning in the names of metrics
-            found |= {
-                f"{metric}/{name}": value
-                for metric, value in zip(("precision", "recall", "f1"), values[:3], strict=True)
-            }
-            found[f"f1/{name}/count"] = values[3]
+            found |= of_class(kind, values)
         return {name: float(value) for name, value in found.items()}
+
+
+def of_class(label: str, values: Sequence[float]) -> dict[str, float]:
+    """Name the scores of one class: precision, recall, F1 and the number of its rows."""
+    name = label_in_name(label)
+    scores = {f"{metric}/{name}": float(value) for metric, value in zip(CLASS_METRICS, values[:3], strict=True)}
+    return scores | {f"f1/{name}/count": float(values[3])}
+
+
+def by_class(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Return precision, recall, F1 and rows of each class, and the confusion matrix without its zeros.
+
+    Predictions and labels are classes (N,), or 0 and 1 for each of several labels (N, C), which have no matrix.
+    """
+    known = range(len(names))
+    columns = precision_recall_fscore_support(labels, predicted, labels=known, zero_division=0)
+    found: dict[str, float] = {}
+    for label, *values in zip(names, *columns, strict=True):
+        found |= of_class(label, values)
+    if predicted.ndim > 1:
+        return found
+    counts = confusion_matrix(labels, predicted, labels=known)
+    cells = ((row, column) for row, column in np.argwhere(counts))
+    return found | {
+        f"confusion/{label_in_name(names[row])}/{label_in_name(names[column])}": float(counts[row, column])
+        for row, column in cells
+    }
 
 
 CLASSES |= {"squad": Squad, "squad_v2": SquadV2, "entities": Entities}

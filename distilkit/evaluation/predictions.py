@@ -19,39 +19,17 @@ from distilkit.data.readers import open_file
 from distilkit.encoders.forward import input_names, mean_over_windows, required_inputs
 from distilkit.errors import DistilkitError, DivergedError
 from distilkit.evaluation import metrics
+from distilkit.evaluation.label_predictions import LabelPredictions
 from distilkit.evaluation.ranking import RankingPredictions
 from distilkit.evaluation.tags import TagPredictions
 from distilkit.files import write_text
-from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit.options.evaluate import EvalOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.progress import track
 from distilkit.record import COLLAPSED, json_text
 from distilkit.tasks import encoding, labels, squad, tagging
 from distilkit.tasks.catalogue import Task
 from distilkit.training.devices import device
-
-
-@dataclass(frozen=True)
-class LabelPredictions:
-    """A model's predictions for rows and the rows' labels, in order: classes or numbers (N,), or 0 and 1 (N, C)."""
-
-    task: Task
-    predicted: np.ndarray
-    labels: np.ndarray | None = None  # None for a test split without labels
-
-    def score(self) -> dict[str, float]:
-        """Return the task's metrics and, if the predictions are collapsed(), the mark for it."""
-        assert self.labels is not None
-        fails = not self.task.zero_shot and collapsed(self.predicted, self.labels)  # cosines have another scale
-        values = {COLLAPSED: 1.0} if fails else {}
-        for metric in self.task.metrics:
-            values |= metrics.compute(metric, self.predicted.tolist(), self.labels.tolist())
-        return values
-
-    def write(self, directory: Path, name: str, numbers: Sequence[int]) -> None:
-        """Write NAME.tsv in the format of GLUE's leaderboard: one line per row with its number and prediction."""
-        rows = zip(numbers, self.predicted, strict=True)
-        lines = [f"{number}\t{_format_prediction(self.task, value)}\n" for number, value in rows]
-        write_text(directory / f"{name}.tsv", "".join(["index\tprediction\n", *lines]))
 
 
 @dataclass(frozen=True)
@@ -114,27 +92,6 @@ class SpanPredictions:
 Predictions = LabelPredictions | SpanPredictions | TagPredictions | RankingPredictions
 
 
-def collapsed(predicted: np.ndarray, labels: np.ndarray) -> bool:
-    """Return whether predictions (N,) or (N, C) are the same for every row although the labels are not.
-
-    Numbers count as the same if their standard deviation is below 1 % of that of the labels.
-    """
-    spread, label_spread = (values.astype(float).std(axis=0).max() for values in (predicted, labels))
-    return bool(label_spread > 0 and spread < 0.01 * label_spread)
-
-
-def _format_prediction(task: Task, value: Any) -> str:
-    """Format a prediction as GLUE's leaderboard does; for a custom task and IMDb write label names."""
-    if task.kind == "regression":
-        if task.scale is None:
-            return f"{value:.9g}"  # all digits of fp32
-        low, high = task.scale
-        return f"{min(max(float(value), low), high):.3f}"
-    if task.kind == "multi-label":
-        return ",".join(label for label, flag in zip(task.labels, value, strict=True) if flag)
-    return task.labels[value] if task.leaderboard_names or not task.tests else str(int(value))
-
-
 def read_span_predictions(
     task: Task, golds: dict[str, list[str]], path: Path, null_odds: Path | None, null_threshold: float | None = None
 ) -> SpanPredictions:
@@ -190,7 +147,11 @@ def predict(
         logits[numbers] = output["logits"].float().cpu()
     _check_finite(name, logits)
     targets = np.array(encoded["labels"][:]) if "labels" in encoded.column_names else None
-    return LabelPredictions(task, logits_to_predictions(task, logits[:, order or slice(None)]).numpy(), targets)
+    logits = logits[:, order or slice(None)]
+    chances = logits_to_probabilities(task, logits)
+    return LabelPredictions(
+        task, logits_to_predictions(task, logits).numpy(), targets, None if chances is None else chances.numpy()
+    )
 
 
 def logits_to_predictions(task: Task, logits: Tensor) -> Tensor:
@@ -198,6 +159,13 @@ def logits_to_predictions(task: Task, logits: Tensor) -> Tensor:
     if task.kind == "regression":
         return logits[:, 0]
     return (logits > 0).int() if task.kind == "multi-label" else logits.argmax(dim=1)
+
+
+def logits_to_probabilities(task: Task, logits: Tensor) -> Tensor | None:
+    """Return the probability of each label, (N, C); of a class they sum to 1. None for numbers."""
+    if task.kind == "regression":
+        return None
+    return logits.sigmoid() if task.kind == "multi-label" else logits.softmax(dim=1)
 
 
 def _predict_spans(
@@ -246,7 +214,8 @@ def _predict_tags(
         best = logits[..., order or slice(None)].argmax(dim=2).tolist()  # (B, T)
         for number, tags in zip(numbers.tolist(), best, strict=True):
             predicted[number] = [tagging.LOST if place == tagging.LOST else tags[place] for place in places[number]]
-    return TagPredictions(task, predicted, encoded[tagging.TAGS][:])
+    tags = encoded[tagging.TAGS][:] if tagging.TAGS in encoded.column_names else []  # new rows have none
+    return TagPredictions(task, predicted, tags)
 
 
 @torch.inference_mode()

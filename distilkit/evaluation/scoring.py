@@ -9,11 +9,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.encoders import checkpoint
 from distilkit.evaluation.agreement import AGREEMENT_METRICS
+from distilkit.evaluation.metrics import CLASS_METRICS
 from distilkit.evaluation.predictions import Predictions, SpanPredictions, predict, read_span_predictions
 from distilkit.evaluation.retention import Result
 from distilkit.evaluation.tags import TagPredictions
 from distilkit.files import is_exported
-from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit.gates import gate_words
+from distilkit.options.evaluate import EvalOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.progress import is_first_process, warn
 from distilkit.record import COLLAPSED
 from distilkit.runtimes.exported import open_model
@@ -21,6 +24,7 @@ from distilkit.tasks import encoding, labels, tagging
 from distilkit.tasks.catalogue import (
     HEADS,
     METRICS,
+    MORE_METRICS,
     WORD_METRICS,
     Task,
     averages,
@@ -113,11 +117,18 @@ def score_names(chosen: Sequence[Task]) -> list[str]:
 def possible_metrics(task: Task) -> Iterable[str]:
     """Return the metrics of a task; for a custom one those of all kinds of labels."""
     if task.name == "custom":
-        return dict.fromkeys(metric for metrics in (*METRICS.values(), WORD_METRICS) for metric in metrics)
+        known = (*METRICS.values(), WORD_METRICS, *MORE_METRICS.values())
+        return dict.fromkeys(metric for metrics in known for metric in metrics)
     if task.name != "squad_v2":
         return task.metrics
     parts = [f"{part}_{metric}" for part in ("has_answer", "no_answer", "best") for metric in task.metrics]
     return (*task.metrics, *parts, *(f"best_{metric}_threshold" for metric in task.metrics))
+
+
+def is_by_class(gate: str, options: EvalOptions | FinetuneOptions) -> bool:
+    """Return whether a gate may be on a metric of one class or type of entity: their names depend on the rows."""
+    words = gate_words(gate)
+    return options.task == "custom" and len(words) > 1 and bool({*CLASS_METRICS, "confusion", "accuracy"} & words)
 
 
 def check_checkpoints(names: Sequence[str], chosen: Sequence[Task], options: EvalOptions) -> None:

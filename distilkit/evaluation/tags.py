@@ -63,6 +63,10 @@ class TagPredictions:
         else:
             yield from ((name, word, word) for word, name in enumerate(names))
 
+    def row(self, number: int) -> dict[str, list[str]]:
+        """Return the tags of a sentence's words."""
+        return {"prediction": self.names(self.predicted[number])}
+
     def write(self, directory: Path, name: str, numbers: Sequence[int]) -> None:
         """Write NAME.tsv: one line per sentence with its number and the tags of its words, apart by spaces."""
         rows = zip(numbers, self.predicted, strict=True)

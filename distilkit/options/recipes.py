@@ -8,10 +8,12 @@ from typing import Any
 from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
 from distilkit.options.distill import DistillOptions
+from distilkit.options.evaluate import EvalOptions
 from distilkit.options.export import ExportOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.init import InitOptions
+from distilkit.options.predict import PredictOptions
 from distilkit.options.report import DemoOptions, ReportOptions
-from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.options.training import CommonOptions
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -63,6 +65,7 @@ COMMANDS: dict[str, type[CommonOptions]] = {
     "distill": DistillOptions,
     "finetune": FinetuneOptions,
     "eval": EvalOptions,
+    "predict": PredictOptions,
     "bench": BenchOptions,
     "export": ExportOptions,
     "report": ReportOptions,

@@ -8,8 +8,10 @@ from typing import Any, Literal, TypeVar
 from distilkit.data.conll import TAGS, WORDS
 from distilkit.encoders.contents import Head
 from distilkit.errors import DistilkitError
+from distilkit.options.evaluate import EvalOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.spec import flag
-from distilkit.options.tasks import EvalOptions, FinetuneOptions, TaskOptions
+from distilkit.options.tasks import TaskOptions
 from distilkit.record import read_biography
 
 C = TypeVar("C", EvalOptions, FinetuneOptions)
@@ -37,6 +39,7 @@ METRICS: dict[Kind, tuple[str, ...]] = {  # of a custom task
     "regression": ("pearson", "spearmanr"),
     "tokens": ("f1", "precision", "recall", "accuracy"),  # of entities; accuracy of words
 }
+MORE_METRICS: dict[Kind, tuple[str, ...]] = {"classification": ("matthews_correlation",)}  # for --metric
 WORD_METRICS = ("accuracy", "f1_macro")  # of tags that mark no entities, such as parts of speech
 SPAN_OPTIONS = ("stride", "n_best", "max_answer_length", "null_threshold")
 TASK_SETTINGS = ("batch_size", "max_length", "long", *SPAN_OPTIONS)  # options with a default per task
@@ -59,6 +62,8 @@ class Task:
     tests: tuple[tuple[str, str, str], ...] = ()  # (file for GLUE's leaderboard, subset, split)
     fallback: str = ""  # the split to score if there is no validation split
     zero_shot: bool = False  # scored by the embeddings of a sentence encoder, without training
+    validation_split: float = 0.0  # share of the training rows that are held out, if no file has validation rows
+    headline: str = ""  # a metric of the user's choice, which becomes the first
     leaderboard_names: bool = False  # GLUE's leaderboard expects label names, not ids
     # Defaults of options. GLUE's are those of transformers' run_glue.py (README of examples/pytorch/
     # text-classification). Devlin et al. 2018 (section 4.1) also use 32 rows and 3 epochs; 2e-5 is one of the four
@@ -174,18 +179,30 @@ def resolve(options: TaskOptions) -> list[Task]:
         return [_custom_task(options)]
     task = TASKS.get(options.task)
     if task and task.zero_shot:
-        return [_with_columns(task, options)]
-    if options.text or options.label or options.kind:
-        raise DistilkitError(f"--text, --label and --kind require --task custom, not {options.task}: remove them")
-    if options.task == "glue":
-        return list(GLUE)
-    return [TASKS[options.task]]
+        return [headline_first(_with_columns(task, options), options.metric)]
+    if options.text or options.label or options.kind or options.validation_split:
+        raise DistilkitError(
+            f"--text, --label, --kind and --validation-split require --task custom, not {options.task}: remove them"
+        )
+    chosen = list(GLUE) if options.task == "glue" else [TASKS[options.task]]
+    return [headline_first(task, options.metric) for task in chosen]
+
+
+def headline_first(task: Task, metric: str | None) -> Task:
+    """Return a task with a metric as its headline; without one, the task as it is.
+
+    Raises DistilkitError if the task has no such metric.
+    """
+    known = dict.fromkeys((*task.metrics, *MORE_METRICS.get(task.kind, ())))
+    if metric and metric not in known:
+        raise DistilkitError(f"--metric {metric} does not fit --task {task.name}: give one of {', '.join(known)}")
+    return replace(task, metrics=tuple(dict.fromkeys((metric, *task.metrics)))) if metric else task
 
 
 def _with_columns(task: Task, options: TaskOptions) -> Task:
     """Return a zero-shot task with the columns that were given."""
-    if options.kind or options.long:
-        raise DistilkitError(f"--kind and --long do not apply to --task {task.name}: remove them")
+    if options.kind or options.long or options.validation_split:
+        raise DistilkitError(f"--kind, --long and --validation-split do not apply to --task {task.name}: remove them")
     if options.text and len(options.text) != 2:
         raise DistilkitError(f"--text takes two columns for --task {task.name}: give both")
     return replace(task, text=options.text or task.text, label=options.label or task.label)
@@ -201,7 +218,17 @@ def _custom_task(options: TaskOptions) -> Task:
     if tokens and len(text) > 1:
         raise DistilkitError("--kind tokens takes one --text column, with the words of a sentence: give one")
     kind: Kind = "tokens" if tokens else "classification"
-    task = Task("custom", kind, text, METRICS[kind], label=label, splits=(("custom", "validation"),), fallback="test")
+    task = Task(
+        "custom",
+        kind,
+        text,
+        METRICS[kind],
+        label=label,
+        splits=(("custom", "validation"),),
+        fallback="test",
+        validation_split=options.validation_split or 0.0,
+        headline=options.metric or "",
+    )
     name = HUB_NAME.fullmatch(str(options.data))
     if options.data.exists() or name is None:
         return task

@@ -10,7 +10,7 @@ from datasets import Dataset, List
 from transformers import PretrainedConfig
 
 from distilkit.errors import DistilkitError
-from distilkit.tasks.catalogue import METRICS, WORD_METRICS, Kind, Task
+from distilkit.tasks.catalogue import METRICS, WORD_METRICS, Kind, Task, headline_first
 from distilkit.tasks.columns import label_name
 
 PROBLEM_TYPES: dict[Kind, str] = {  # values of problem_type in a model's config
@@ -43,7 +43,7 @@ def infer_labels(task: Task, rows: Dataset, source: str, kind: Kind | None = Non
         found = f"only one value, {next(iter(values))!r}," if values else "no value"
         raise DistilkitError(f"{option} has {found} in '{source}': at least two are needed")
     if kind == "regression":
-        return task
+        return headline_first(task, task.headline)
     if any(isinstance(value, float) and not value.is_integer() for value in values):
         raise DistilkitError(f"{option} holds fractional numbers in '{source}': use --kind regression")
     return _with_labels(task, names)
@@ -52,7 +52,9 @@ def infer_labels(task: Task, rows: Dataset, source: str, kind: Kind | None = Non
 def _with_labels(task: Task, names: Iterable[str]) -> Task:
     """Return a task with its labels; tags that mark no entities, such as parts of speech, have the metrics of words."""
     task = replace(task, labels=tuple(names))
-    return replace(task, metrics=WORD_METRICS) if task.kind == "tokens" and not marks_entities(task.labels) else task
+    if task.kind == "tokens" and not marks_entities(task.labels):
+        task = replace(task, metrics=WORD_METRICS)
+    return headline_first(task, task.headline)
 
 
 def marks_entities(labels: Iterable[str]) -> bool:

@@ -12,7 +12,8 @@ from datasets.fingerprint import Hasher
 
 from distilkit.data import conll
 from distilkit.data.readers import content_hash, file_type, one_line_errors, open_file
-from distilkit.data.tables import ENDINGS, Row, column_names, parse_json, read_table
+from distilkit.data.split_files import find_file, split_files
+from distilkit.data.tables import Row, column_names, parse_json, read_table
 from distilkit.data.token_store import Batches, store_table
 from distilkit.errors import DistilkitError
 from distilkit.progress import warn
@@ -21,9 +22,12 @@ from distilkit.tasks.catalogue import Task
 from distilkit.tasks.checks import check_columns, check_labels, check_questions, check_words, require_columns
 from distilkit.tasks.columns import to_table
 from distilkit.tasks.label_vectors import label_columns, with_label_names
+from distilkit.tasks.validation_split import split_rows
 
 REMEDY = "fix the file or use another --data"
 VERSION = 1  # of the stored rows; a change in how they are read needs another
+SPLIT_ROWS = "split_rows"  # key in a record's environment
+SPLITS = ("train", "validation")
 SCORED_ON_TEST = "scored_on_test_rows"  # key in a record's environment: the names of these tasks
 
 datasets.disable_progress_bars()
@@ -38,10 +42,12 @@ def read_rows(task: Task, data: Path | None, split: str, *, labelled: bool = Tru
     Raises DistilkitError if the folder, the file or a column is missing, if a file is empty or unreadable, or if a row
     has no text or an unknown label.
     """
+    splits = SPLITS if task.validation_split else ()  # both are parts of the training rows
+    place = "train" if split in splits else split
     if _on_hub(task, data):
-        rows, source = _read_hub(task, split), f"{task.dataset} ({split})"
+        rows, source = _read_hub(task, place), f"{task.dataset} ({place})"
     else:
-        path = find_file(task, Path(str(data)), split)
+        path = find_file_of(task, Path(str(data)), place)
         rows, source = _read_file(task, path, labelled=labelled), str(path)
     if task.name == "custom" and labelled:
         rows = with_label_names(rows, task, source)
@@ -56,7 +62,7 @@ def read_rows(task: Task, data: Path | None, split: str, *, labelled: bool = Tru
         check_words(rows, task, source)
     if task.labels or task.kind == "regression":  # labels of a custom task are inferred from its training rows later
         check_labels(rows, task, source)
-    return rows
+    return split_rows(rows, task, source)[splits.index(split)] if split in splits else rows
 
 
 def read_validation(task: Task, data: Path | None) -> dict[str, Dataset]:
@@ -82,6 +88,8 @@ def read_tests(task: Task, data: Path | None) -> dict[str, Dataset]:
 
 def scored_splits(task: Task, data: Path | None) -> dict[str, str]:
     """Return the splits that a task is scored on, by metric prefix. Only the first of several splits is required."""
+    if task.validation_split:
+        return dict(task.splits)
     splits = {prefix: split for prefix, split in task.splits if prefix == task.name or _has_split(task, data, split)}
     if task.fallback and not _has_split(task, data, splits[task.name]):
         splits[task.name] = task.fallback
@@ -94,7 +102,7 @@ def with_score_column(task: Task, data: Path | None) -> Task:
     """Return a task on pairs with the column `score` as its label, if the file has that and no label."""
     if data is None:
         return task
-    names = column_names(find_file(task, data, scored_splits(task, data)[task.name]))
+    names = column_names(find_file_of(task, data, scored_splits(task, data)[task.name]))
     return replace(task, label="score") if task.label not in names and "score" in names else task
 
 
@@ -104,57 +112,28 @@ def tasks_scored_on_test(chosen: Iterable[Task], data: Path | None) -> dict[str,
     return {SCORED_ON_TEST: " ".join(names)} if names else {}
 
 
+def fingerprint(task: Task, data: Path | None) -> dict[str, str]:
+    """Return an entry for a record's environment: a hash of the file whose rows were split, {} if none was."""
+    if not task.validation_split or data is None or _on_hub(task, data):
+        return {}
+    return {SPLIT_ROWS: content_hash([find_file_of(task, data, "train")], REMEDY)}
+
+
 def _on_hub(task: Task, data: Path | None) -> bool:
     return data is None or (task.name == "custom" and bool(task.dataset))
 
 
 def _has_split(task: Task, data: Path | None, split: str) -> bool:
     if not _on_hub(task, data):
-        return bool(_split_files(task, Path(str(data)), split))
+        return bool(split_files(task.name, task.kind, Path(str(data)), split))
     if task.name != "custom":
         return not task.fallback  # a task has a fallback because the hub lacks its validation split
     return split in _call_hub(task, datasets.get_dataset_split_names, task.dataset, task.subset)
 
 
-def _split_files(task: Task, data: Path, split: str) -> list[Path]:
-    endings = [name + gz for name in _endings(task) for gz in ("", ".gz") if name + gz != ".parquet.gz"]
-    found = [data / (split + ending) for ending in endings if (data / (split + ending)).is_file()]
-    if task.kind == "tokens" and not found and split == "validation":  # usual names of CoNLL files
-        return [
-            data / (stem + ending)
-            for stem in ("valid", "dev")
-            for ending in endings
-            if (data / (stem + ending)).is_file()
-        ]
-    if task.kind == "span" and not found:  # SQuAD's own names: train-v1.1.json, dev-v2.0.json.gz, …
-        stems = ("train",) if split == "train" else (split, "dev")
-        paths = sorted(path for stem in stems for path in data.glob(f"{stem}*.json*"))
-        version = "v2" if task.name == "squad_v2" else "v1"
-        found = [path for path in paths if f"-{version}" in path.name] or [p for p in paths if "-v" not in p.name]
-    return found
-
-
-def _endings(task: Task) -> tuple[str, ...]:
-    return (*ENDINGS, *conll.ENDINGS) if task.kind == "tokens" else ENDINGS
-
-
-def find_file(task: Task, data: Path, split: str) -> Path:
-    """Return the file of a split in a folder.
-
-    Raises DistilkitError if the folder is missing, or if it has no file or several files for the split.
-    """
-    if task.zero_shot and data.is_file():
-        return data
-    if not data.is_dir():
-        raise DistilkitError(f"no folder '{data}': use a folder with train.* and {task.splits[0][1]}.* as --data")
-    found = _split_files(task, data, split)
-    if not found:
-        expected = f"{split}.{{{','.join(ending[1:] for ending in _endings(task))}}}"
-        raise DistilkitError(f"no {expected} (or .gz) for {task.name} in --data '{data}': add one")
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise DistilkitError(f"--data '{data}' has several files for {split} ({names}): keep only one")
-    return found[0]
+def find_file_of(task: Task, data: Path, split: str) -> Path:
+    """Return the file of a split; a file for a zero-shot task is scored whatever its name."""
+    return data if task.zero_shot and data.is_file() else find_file(task.name, task.kind, data, split)
 
 
 def _read_hub(task: Task, split: str) -> Dataset:

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from typing import NamedTuple
 
-from distilkit.options.tasks import FinetuneOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.tasks.catalogue import Task
 
 BASE_WIDTH, BASE_LAYERS = 768, 12  # of BERT-base, for which the published settings were found

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.tracking import filter_trackers, get_available_trackers
 from torch import Tensor
 
+from distilkit.class_scores import ClassScore
 from distilkit.errors import DistilkitError, DivergedError
 from distilkit.files import append_text, note_made, write_text
 from distilkit.options.training import TrainOptions
@@ -118,7 +119,7 @@ class TrainingLog:
         words = [
             f"{MetricName.parse(name).metric.removeprefix('heldout_').replace('_', ' ')} {value:.3g}"
             for name, value in metrics.items()
-            if name not in marks
+            if name not in marks and not ClassScore.parse(name)
         ]
         self.heldout_text = f"held-out {', '.join(words)}" if words else ""
         aside(f"update {self.last['step']}: {self.heldout_text}")

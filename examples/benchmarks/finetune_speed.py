@@ -25,7 +25,7 @@ from distilkit.commands.finetune_inputs import TrainingInputs, encode, open_stud
 from distilkit.data.batches import Batches
 from distilkit.distillation.task_objective import TaskLoss
 from distilkit.encoders import checkpoint
-from distilkit.options.tasks import FinetuneOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.tasks import encoding
 from distilkit.tasks.catalogue import TASKS, with_task_defaults
 from distilkit.tasks.rows import read_rows

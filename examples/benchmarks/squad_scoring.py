@@ -18,7 +18,7 @@ from typing import Any
 from distilkit.encoders import checkpoint
 from distilkit.evaluation import scoring
 from distilkit.evaluation.predictions import SpanPredictions
-from distilkit.options.tasks import EvalOptions
+from distilkit.options.evaluate import EvalOptions
 from distilkit.tasks import squad
 from distilkit.tasks.catalogue import TASKS, with_training_settings
 from distilkit.tasks.rows import read_validation

@@ -27,7 +27,7 @@ def test_a_function_runs_its_command(teacher: Path, tmp_path: Path) -> None:
     [
         ("init", (), {}, "missing option 'teacher'"),
         ("init", ("t",), {"output": None}, "missing option 'output'"),
-        ("finetune", ("m",), {"output": "o", "task": None}, "missing option 'task'"),
+        ("finetune", ("m",), {"output": "o", "task": None}, "missing option 'task or data'"),
         ("init", ("t",), {"output": "o", "strateg": "first"}, "no option 'strateg'.*'strategy'"),
         ("init", ("t",), {"output": "o", "layers": 0}, "--layers 0: give a number from 1"),
         ("init", ("t",), {"output": ""}, "--output '': give a value that is not empty"),

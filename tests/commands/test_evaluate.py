@@ -21,7 +21,7 @@ from distilkit.commands import evaluate
 from distilkit.errors import DistilkitError
 from distilkit.evaluation import metrics, scoring
 from distilkit.evaluation.scoring import score_checkpoint
-from distilkit.options.tasks import EvalOptions
+from distilkit.options.evaluate import EvalOptions
 from distilkit.tasks import catalogue
 from distilkit.tasks.catalogue import GLUE, TASKS
 

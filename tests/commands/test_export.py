@@ -31,9 +31,10 @@ from distilkit.encoders import sentence_layout
 from distilkit.errors import DistilkitError
 from distilkit.evaluation.retention import Result
 from distilkit.options.distill import DistillOptions
+from distilkit.options.evaluate import EvalOptions
 from distilkit.options.export import ExportOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.init import InitOptions
-from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.record import read_biography
 from distilkit.runtimes import formats
 from distilkit.tasks.catalogue import resolve

@@ -21,7 +21,8 @@ from distilkit.commands.finetune_inputs import TrainingInputs
 from distilkit.distillation.task_objective import TaskLoss
 from distilkit.errors import DistilkitError
 from distilkit.evaluation import scoring
-from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit.options.evaluate import EvalOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.record import read_biography
 from distilkit.tasks.catalogue import GLUE, TASKS
 

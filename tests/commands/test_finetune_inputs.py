@@ -21,7 +21,8 @@ from distilkit.commands.evaluate import evaluate
 from distilkit.commands.finetune import complete_options, finetune
 from distilkit.commands.finetune_inputs import open_student, prepare
 from distilkit.errors import DistilkitError
-from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit.options.evaluate import EvalOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.tasks.catalogue import resolve
 
 CLASSIFIER = AutoModelForSequenceClassification

@@ -18,7 +18,8 @@ import pytest
 
 from distilkit.commands.evaluate import evaluate
 from distilkit.commands.finetune import finetune
-from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit.options.evaluate import EvalOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.tasks import squad
 from distilkit.tasks.catalogue import TASKS, Task
 

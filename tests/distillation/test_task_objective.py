@@ -36,6 +36,16 @@ def test_classification_loss_by_hand() -> None:
     assert {name: float(value) for name, value in objective(batch).items()} == pytest.approx(expected)
 
 
+def test_class_weights_by_hand() -> None:
+    """Each row counts by its class's weight, in a mean over rows, so that micro-batches add up."""
+    student = Fixed(logits=torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]]))
+    batch = {"input_ids": torch.zeros(2, 1), "labels": torch.tensor([0, 1])}
+    weights = torch.tensor([0.5, 2.0])
+    objective = TaskLoss(student, "classification", ("input_ids",), class_weights=weights)  # type: ignore[arg-type]
+    expected = (0.5 * math.log(4 / 3) + 2 * math.log(2)) / 2
+    assert float(objective(batch)["loss"]) == pytest.approx(expected)
+
+
 def test_regression_loss_by_hand() -> None:
     """The squared errors are (3 - 1)² against the label and (3 - 2)² against the teacher."""
     student, expert = Fixed(logits=torch.tensor([[3.0]])), Fixed(logits=torch.tensor([[2.0]]))

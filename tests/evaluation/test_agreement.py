@@ -24,8 +24,8 @@ from distilkit.errors import DistilkitError
 from distilkit.evaluation import agreement, calibration, slices
 from distilkit.evaluation.paired_outputs import compare_at_masked_tokens, trained_length
 from distilkit.options.distill import DistillOptions
+from distilkit.options.evaluate import EvalOptions
 from distilkit.options.init import InitOptions
-from distilkit.options.tasks import EvalOptions
 from distilkit.record import Record, write_biography
 
 CLASSIFIER = AutoModelForSequenceClassification

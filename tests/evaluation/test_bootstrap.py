@@ -9,8 +9,9 @@ from scipy import stats
 from sklearn import metrics as formulas
 
 from distilkit.evaluation import bootstrap
+from distilkit.evaluation.label_predictions import LabelPredictions
 from distilkit.evaluation.metrics import compute
-from distilkit.evaluation.predictions import LabelPredictions, SpanPredictions
+from distilkit.evaluation.predictions import SpanPredictions
 from distilkit.tasks.catalogue import TASKS, Task
 
 GENERATOR = np.random.default_rng(0)

@@ -161,3 +161,45 @@ def test_squad_refuses_unanswerable_questions() -> None:
     """SQuAD 1.1 has no unanswerable questions; the error names the task to use."""
     with pytest.raises(DistilkitError, match="--task squad_v2"):
         metrics.squad_scores({"a": ""}, {"a": []}, version=1)
+
+
+def test_scores_by_class_by_hand() -> None:
+    """Of classes a, b and c: one a is taken for b, and c is never predicted. Zeros of the matrix are left out."""
+    found = metrics.by_class(np.array([0, 1, 1, 0]), np.array([0, 0, 1, 2]), ["a", "b", "c d"])
+    assert found == pytest.approx(
+        {
+            "precision/a": 1 / 2,
+            "recall/a": 1 / 2,
+            "f1/a": 1 / 2,
+            "f1/a/count": 2,
+            "precision/b": 1 / 2,
+            "recall/b": 1,
+            "f1/b": 2 / 3,
+            "f1/b/count": 1,
+            "precision/c_d": 0,
+            "recall/c_d": 0,
+            "f1/c_d": 0,
+            "f1/c_d/count": 1,
+            "confusion/a/a": 1,
+            "confusion/a/b": 1,
+            "confusion/b/b": 1,
+            "confusion/c_d/a": 1,
+        }
+    )
+
+
+def test_scores_by_label_by_hand() -> None:
+    """Several labels a row have no confusion matrix."""
+    found = metrics.by_class(np.array([[1, 0], [1, 1]]), np.array([[1, 0], [0, 1]]), ["a", "b"])
+    assert found == pytest.approx(
+        {
+            "precision/a": 1 / 2,
+            "recall/a": 1,
+            "f1/a": 2 / 3,
+            "f1/a/count": 1,
+            "precision/b": 1,
+            "recall/b": 1,
+            "f1/b": 1,
+            "f1/b/count": 1,
+        }
+    )

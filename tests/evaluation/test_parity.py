@@ -14,7 +14,7 @@ import pytest
 
 from distilkit.commands.evaluate import evaluate
 from distilkit.evaluation import metrics
-from distilkit.options.tasks import EvalOptions
+from distilkit.options.evaluate import EvalOptions
 
 DATA = Path(os.environ.get("DISTILKIT_DATA", ""))
 PARITY = DATA / "parity"

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from distilkit.errors import DistilkitError
-from distilkit.evaluation import metrics, predictions
-from distilkit.evaluation.predictions import LabelPredictions, SpanPredictions
+from distilkit.evaluation import label_predictions, metrics, predictions
+from distilkit.evaluation.label_predictions import LabelPredictions
+from distilkit.evaluation.predictions import SpanPredictions
 from distilkit.tasks.catalogue import TASKS
 
 SQUAD_V2 = TASKS["squad_v2"]
@@ -131,7 +132,7 @@ def test_files_have_the_format_of_the_leaderboard(
 )
 def test_collapsed(predicted: list[float], labels: list[float], expected: bool) -> None:
     """All predictions are the same, or nearly the same numbers, although the labels are not."""
-    assert predictions.collapsed(np.array(predicted), np.array(labels)) is expected
+    assert label_predictions.collapsed(np.array(predicted), np.array(labels)) is expected
 
 
 def test_numbers_of_a_custom_task_have_all_digits(tmp_path: Path) -> None:

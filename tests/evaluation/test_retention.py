@@ -5,7 +5,7 @@ import pytest
 
 from distilkit.evaluation import retention
 from distilkit.evaluation.bootstrap import RESAMPLES
-from distilkit.evaluation.predictions import LabelPredictions
+from distilkit.evaluation.label_predictions import LabelPredictions
 from distilkit.evaluation.retention import Result
 from distilkit.tasks.catalogue import GLUE, TASKS, Task, averages
 

@@ -10,10 +10,12 @@ from distilkit.errors import DistilkitError, OptionError
 from distilkit.options.bench import BenchOptions
 from distilkit.options.declare import build, command_line
 from distilkit.options.distill import DistillOptions
+from distilkit.options.evaluate import EvalOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.init import InitOptions
 from distilkit.options.recipes import COMMANDS
 from distilkit.options.spec import fields_of, flag, is_list, spec_of
-from distilkit.options.tasks import EvalOptions, FinetuneOptions, ScoredTaskName, TaskName
+from distilkit.options.tasks import ScoredTaskName, TaskName
 from distilkit.options.training import TrainOptions
 from distilkit.options.values import parse
 from distilkit.tasks.catalogue import TASKS

@@ -10,10 +10,10 @@ from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
 from distilkit.options.declare import build, missing
 from distilkit.options.distill import DistillOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.init import InitOptions
 from distilkit.options.recipes import COMMANDS, read_recipe, recipe_names, recipe_text
 from distilkit.options.spec import fields_of, spec_of
-from distilkit.options.tasks import EvalOptions, FinetuneOptions
 from distilkit.options.values import check
 
 REQUIRED: dict[str, Any] = {"student": "s", "corpus": "c", "output": Path("o")}
@@ -25,7 +25,8 @@ def test_shipped_recipes_parse(name: str, command: str) -> None:
     """Every table of every shipped recipe makes a config, once what is required is given too."""
     config_class = COMMANDS[command]
     table = read_recipe(name, command)
-    required = {flag.split()[0].strip("-").replace("-", "_"): "x" for flag in missing(config_class, {}, table)}
+    lacking = (flag.split()[0].strip("-").replace("-", "_") for flag in missing(config_class, {}, table))
+    required = {name: "x.csv" if name == "output" else "x" for name in lacking}
     more = {"models": ("m",)} if command == "eval" else {}
     config = build(config_class, required | ({"task": "rte"} if "task" in required else {}) | more, table)
     for key, value in table.items():
@@ -108,9 +109,9 @@ def test_required_options_may_come_from_the_recipe() -> None:
     """What neither the command line nor the recipe gives is listed as it is typed."""
     assert missing(DistillOptions, {"student": "s"}, {"corpus": "c"}) == ["--output"]
     assert missing(DistillOptions, REQUIRED, {}) == []
-    assert missing(EvalOptions, {"models": ("m",)}, {}) == ["--task or --agreement"]
-    assert missing(EvalOptions, {"models": ("m",)}, {"agreement": "text"}) == []
-    assert missing(EvalOptions, {"models": ("m",), "task": "rte"}, {}) == []
+    given = {"model": "m", "output": "o"}
+    assert missing(FinetuneOptions, given, {}) == ["--task or --data"]
+    assert missing(FinetuneOptions, given, {"data": "rows"}) == missing(FinetuneOptions, given, {"task": "rte"}) == []
 
 
 @pytest.mark.parametrize(

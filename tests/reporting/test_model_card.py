@@ -11,9 +11,9 @@ from records import write_model
 from distilkit.commands.report import report
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.init import InitOptions
 from distilkit.options.report import ReportOptions
-from distilkit.options.tasks import FinetuneOptions
 from distilkit.record import record
 
 

@@ -8,7 +8,7 @@ from records import save, write_model
 
 from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
-from distilkit.options.tasks import FinetuneOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.record import record
 from distilkit.reporting.models import labels, read, scores_of
 

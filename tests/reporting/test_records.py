@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from distilkit.errors import DistilkitError
-from distilkit.options.tasks import EvalOptions
+from distilkit.options.evaluate import EvalOptions
 from distilkit.record import Record, record
 from distilkit.reporting.records import eval_and_bench_records, metrics_of, models_by_prefix, same_model
 from distilkit.training.log import read_log

@@ -5,8 +5,8 @@ from pathlib import Path
 from records import save, write_model
 
 from distilkit.options.bench import BenchOptions
+from distilkit.options.evaluate import EvalOptions
 from distilkit.options.init import InitOptions
-from distilkit.options.tasks import EvalOptions
 from distilkit.record import record
 from distilkit.reporting.models import read
 from distilkit.reporting.summary import SIGNIFICANCE_NOTE, Tile, description, main_model, tiles, title

@@ -6,7 +6,8 @@ import pytest
 from records import save, write_model
 
 from distilkit.options.bench import BenchOptions
-from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit.options.evaluate import EvalOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.record import BenchSetting, record
 from distilkit.reporting.models import Model, read
 from distilkit.reporting.tables import Cell, Table, common_setting, overview, scores, settings, speeds

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from distilkit.errors import DistilkitError
-from distilkit.options.tasks import EvalOptions
+from distilkit.options.evaluate import EvalOptions
 from distilkit.tasks.catalogue import TASKS, Task, resolve
 from distilkit.tasks.labels import infer_labels
 from distilkit.tasks.rows import read_rows

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from distilkit.errors import DistilkitError
-from distilkit.options.tasks import EvalOptions, FinetuneOptions
+from distilkit.options.evaluate import EvalOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.record import record, write_biography
 from distilkit.tasks.catalogue import (
     SPAN_OPTIONS,
@@ -32,8 +33,8 @@ def eval_options(**options: object) -> EvalOptions:
         ({"task": "everything"}, "--task 'everything'"),
         ({**CUSTOM, "data": None}, "--task custom requires --data, --label .*--text"),
         ({**CUSTOM, "text": ("a", "b", "c")}, "--task custom requires --data, --label .*--text"),
-        ({"task": "sst2", "label": "x"}, "--text, --label and --kind .*--task custom"),
-        ({"task": "sst2", "kind": "regression"}, "--text, --label and --kind .*--task custom"),
+        ({"task": "sst2", "label": "x"}, "--text, --label, --kind .*--task custom"),
+        ({"task": "sst2", "kind": "regression"}, "--text, --label, --kind .*--task custom"),
     ],
 )
 def test_resolve_refuses(options: dict[str, object], message: str) -> None:

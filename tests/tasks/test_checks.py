@@ -8,7 +8,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from distilkit.errors import DistilkitError
-from distilkit.options.tasks import EvalOptions
+from distilkit.options.evaluate import EvalOptions
 from distilkit.tasks.catalogue import TASKS, Kind, resolve
 from distilkit.tasks.checks import check_labels
 from distilkit.tasks.rows import read_rows

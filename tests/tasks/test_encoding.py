@@ -16,7 +16,7 @@ from transformers import (
 
 from distilkit.encoders import checkpoint
 from distilkit.encoders.forward import INPUTS, input_names
-from distilkit.options.tasks import EvalOptions
+from distilkit.options.evaluate import EvalOptions
 from distilkit.tasks import encoding
 from distilkit.tasks.catalogue import TASKS
 

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from distilkit.errors import DistilkitError
-from distilkit.options.tasks import EvalOptions
+from distilkit.options.evaluate import EvalOptions
 from distilkit.tasks import labels
 from distilkit.tasks.catalogue import METRICS, TASKS, Kind, Task, resolve
 

@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from distilkit.data import readers
 from distilkit.errors import DistilkitError
-from distilkit.options.tasks import EvalOptions
+from distilkit.options.evaluate import EvalOptions
 from distilkit.tasks import rows as task_rows
 from distilkit.tasks.catalogue import TASKS, resolve
 from distilkit.tasks.labels import label_to_target

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distilkit.options.tasks import FinetuneOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.tasks.catalogue import GLUE, TASKS, Task
 from distilkit.tasks.schedule import Schedule, default_schedule, with_schedule
 

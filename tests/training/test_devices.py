@@ -18,8 +18,8 @@ from distilkit.commands.distill import distill
 from distilkit.commands.finetune import finetune
 from distilkit.commands.init import init
 from distilkit.options.distill import DistillOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.init import InitOptions
-from distilkit.options.tasks import FinetuneOptions
 from distilkit.training.devices import keep_freed_memory
 
 # After a warm-up, allocate and free 64 MB eight times; print the number of new pages from the kernel.

@@ -17,7 +17,7 @@ from distilkit.commands.distill import distill
 from distilkit.commands.finetune import finetune
 from distilkit.errors import DistilkitError
 from distilkit.options.distill import DistillOptions
-from distilkit.options.tasks import FinetuneOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.training import TrainOptions
 from distilkit.training.log import TrainingLog, read_log
 from distilkit.training.loop import train
