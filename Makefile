@@ -14,7 +14,7 @@ test: .venv/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # Kills, sweeps over all architectures, parity with the official scripts: half an hour on two cores.
 test-slow: .venv/.installed-dev
@@ -25,7 +25,7 @@ test-lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt '.[plots]' \
 		pytest pytest-randomly pytest-xdist hypothesis
-	.venv-lowest/bin/python -m pytest -n auto
+	.venv-lowest/bin/python -m pytest -n auto --dist worksteal
 
 docs: .venv/.installed-dev
 	$(BIN)/python docs/generate.py

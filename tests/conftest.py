@@ -1,42 +1,47 @@
-"""Tiny models, a tokenizer, a corpus and task samples, built once a run; nothing is downloaded."""
+"""Tiny models, a tokenizer, a corpus and task samples, built once a run; nothing is downloaded.
+
+Fixtures import what is heavy themselves: the process in which pytest-xdist hands out the tests needs none of it.
+"""
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = os.environ.get("DISTILKIT_TEST_THREADS", "1")  # results must not depend on it
 
 import inspect
 import json
 import random
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    BertConfig,
-    DistilBertConfig,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-)
+from filelock import FileLock
 
-torch.set_num_threads(int(os.environ.get("DISTILKIT_TEST_THREADS", "1")))  # results must not depend on it
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 TINY = {"vocab_size": 400, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
-FAMILIES: dict[str, Callable[[int], object]] = {
-    "bert": lambda n: BertConfig(num_hidden_layers=n, max_position_embeddings=96, **TINY),
-    "roberta": lambda n: RobertaConfig(
-        num_hidden_layers=n, max_position_embeddings=98, pad_token_id=0, bos_token_id=2, eos_token_id=3, **TINY
-    ),
-    "distilbert": lambda n: DistilBertConfig(
-        n_layers=n, vocab_size=400, dim=32, n_heads=4, hidden_dim=64, max_position_embeddings=96
-    ),
+ROBERTA = {"max_position_embeddings": 98, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+DISTILBERT = {"vocab_size": 400, "dim": 32, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 96}
+FAMILIES: dict[str, Callable[[int], dict[str, Any]]] = {
+    "bert": lambda n: {"num_hidden_layers": n, "max_position_embeddings": 96, **TINY},
+    "roberta": lambda n: {"num_hidden_layers": n, **ROBERTA, **TINY},
+    "distilbert": lambda n: {"n_layers": n, **DISTILBERT},
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def draw_curve() -> Iterator[Callable[..., None]]:
+    """Leave learning curves empty, which take half the time of a tiny run; returns the function that draws them."""
+    from distilkit.training import learning_curve
+
+    drawn = learning_curve.draw_curve
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning_curve, "draw_curve", lambda figure, lines: None)
+        yield drawn
 
 
 @pytest.fixture(scope="session")
@@ -57,8 +62,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, prose: list[str]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(prose: list[str]) -> PreTrainedTokenizerFast:
+def tokenizer(prose: list[str]) -> "PreTrainedTokenizerFast":
     """A WordPiece tokenizer of 400 entries, trained on the prose: ids 0..4 are PAD UNK CLS SEP MASK."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
     core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     core.normalizer = normalizers.BertNormalizer(lowercase=True)
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -91,18 +99,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def make_checkpoint(
-    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: "PreTrainedTokenizerFast"
 ) -> Callable[..., Path]:
     """Return a function that writes a tiny checkpoint (family, layers, auto class, seed) and returns its directory."""
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM
 
     def make(
-        family: str = "bert", layers: int = 4, auto: type = AutoModelForMaskedLM, seed: int = 0, **changes: object
+        family: str = "bert", layers: int = 4, auto: Any = AutoModelForMaskedLM, seed: int = 0, **changes: object
     ) -> Path:
         torch.manual_seed(seed)
-        config = FAMILIES[family](layers)
+        config = AutoConfig.for_model(family, **FAMILIES[family](layers))
         for name, value in changes.items():
             setattr(config, name, value)
-        model = auto.from_config(config)  # type: ignore[attr-defined]
+        model = auto.from_config(config)
         with torch.no_grad():  # fresh norms and biases are ones and zeros, which hide a swapped tensor
             for parameter in model.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
@@ -125,6 +135,7 @@ def teacher(make_checkpoint: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def make_sentence_encoder(make_checkpoint: Callable[..., Path]) -> Callable[..., Path]:
     """Return a function that writes a tiny sentence encoder of sentence-transformers: BERT, Pooling, Dense."""
+    from transformers import AutoModel
 
     def make(layers: int = 4, *, pooling: str = "cls", dense: int = 24, **changes: object) -> Path:
         from sentence_files import write_modules
@@ -139,18 +150,23 @@ def make_sentence_encoder(make_checkpoint: Callable[..., Path]) -> Callable[...,
 @pytest.fixture(scope="session")
 def classifier(make_checkpoint: Callable[..., Path]) -> Path:
     """A tiny 1-layer RoBERTa for two classes, yes and no."""
+    from transformers import AutoModelForSequenceClassification
+
     labels = {0: "no", 1: "yes"}
     return make_checkpoint("roberta", 1, AutoModelForSequenceClassification, id2label=labels, type_vocab_size=1)
 
 
 @pytest.fixture(scope="session")
-def exported(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The classifier as `export` writes it."""
+def exported(classifier: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The classifier as `export` writes it: once for all processes of pytest-xdist, because it takes a while."""
     from distilkit.commands.export import export
     from distilkit.options.export import ExportOptions
 
-    directory = tmp_path_factory.mktemp("exports") / "classifier"
-    export(ExportOptions(model=str(classifier), output=directory))
+    own = tmp_path_factory.getbasetemp()
+    directory = (own if worker_id == "master" else own.parent) / "exported"
+    with FileLock(f"{directory}.lock"):
+        if not directory.exists():
+            export(ExportOptions(model=str(classifier), output=directory))
     return directory
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import threading
@@ -124,17 +125,14 @@ def test_the_table_has_teacher_students_and_baselines(
     assert (code, commands) == (0, ["eval", "eval", "bench", "report"]), stderr
 
 
-def test_the_python_script_runs(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+def test_the_python_script_runs(
+    teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The script goes from a teacher to a measured student. The wrong option at its end is an error of one line."""
-    script = EXAMPLES / "python_api.py"
-    done = subprocess.run(
-        [sys.executable, script, teacher, corpus, tmp_path / "out", "2"],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "layers kept: 0,3" in done.stdout
-    assert "as expected: distilkit.init has no option 'layer' (did you mean 'layers'?)" in done.stdout
+    script = str(EXAMPLES / "python_api.py")
+    monkeypatch.setattr(sys, "argv", [script, str(teacher), str(corpus), str(tmp_path / "out"), "2"])
+    runpy.run_path(script, run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "layers kept: 0,3" in printed
+    assert "as expected: distilkit.init has no option 'layer' (did you mean 'layers'?)" in printed
     assert (tmp_path / "out/student/distilkit.json").exists()

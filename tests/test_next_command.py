@@ -44,6 +44,7 @@ def chain(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPat
     typed = [f"distilkit finetune {teacher} --task custom --data {rows} --text text --label topic --steps 4 -o mine"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr("distilkit.tasks.schedule.MIN_ROWS_SEEN", 100)  # fewer epochs
         while typed[-1]:
             result = run(typed[-1])
             typed.append(suggested(result) if "next: " in result.stderr else "")

@@ -19,6 +19,11 @@ from distilkit.options.report import DemoOptions, ReportOptions
 from distilkit.record import Record, read_biography
 
 
+def no_plots(_results: Any) -> list[Any]:
+    """Plots take a second each, and have tests of their own."""
+    return []
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record, list[str]]:
     """The directory, the record and the messages of a run."""
@@ -30,6 +35,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record, list[st
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "steps", short)
+        patch.setattr("distilkit.commands.report.draw", no_plots)
         record = module.demo(DemoOptions(output=out), say=messages.append)
     return out, record, messages
 
@@ -59,8 +65,11 @@ def test_every_directory_is_a_checkpoint(ran: tuple[Path, Record, list[str]]) ->
     ]
 
 
-def test_a_report_of_the_directory_has_scores_and_speeds(ran: tuple[Path, Record, list[str]], tmp_path: Path) -> None:
+def test_a_report_of_the_directory_has_scores_and_speeds(
+    ran: tuple[Path, Record, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """report finds the records of eval and bench beside the models."""
+    monkeypatch.setattr("distilkit.commands.report.draw", no_plots)
     out, summary, _ = ran
     metrics = report(ReportOptions(directories=(str(out),), output=tmp_path / "report")).metrics
     for figure in ("custom/accuracy", "cpu/fp32/b1/l64/latency_ms_p50"):

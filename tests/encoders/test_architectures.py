@@ -1,7 +1,9 @@
 """Run init on a tiny teacher of every architecture that transformers maps to masked LM."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +20,16 @@ from distilkit.record import read_biography
 PAGE = (Path(__file__).parents[2] / "docs/architectures.md").read_text(encoding="utf-8")
 REFUSED = {"bart", "mbart", "mvp", "perceiver", "reformer", "modernvbert", "ultravbert"}
 BY_LAYER = ("layer_types", "attention_window", "per_layer_config")
+FAST = {  # common ones, each way of nesting layers, both kinds of refusal; the others run in the slow suite
+    *("bert", "roberta", "distilbert", "albert", "deberta-v2", "electra", "modernbert", "mpnet"),
+    *("funnel", "mobilebert", "xlm", "xmod", "bart", "modernvbert"),
+}
 ROUNDED = {"esmc": ("o_proj", "down_proj")}  # √(layers / 36) divides what these put out
+
+
+def sweep(names: Iterable[str]) -> list[Any]:
+    """Return the parameters of a test over architectures, in the slow suite for those that aren't in FAST."""
+    return [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in sorted(names)]
 
 
 def digits_out(name: str) -> str:
@@ -44,7 +55,7 @@ def truncate(teacher: PreTrainedModel, student: PreTrainedModel, kept: list[int]
         teacher.base_model.value_embedding_layers = {new for new, i in enumerate(kept) if i in old}
 
 
-@pytest.mark.parametrize("model_type", NAMES)
+@pytest.mark.parametrize("model_type", sweep(NAMES))
 def test_a_student_of_every_architecture(model_type: str, tmp_path: Path) -> None:
     """The student equals the truncated teacher in every weight and logit, or is refused by name. The documentation
     says which.
@@ -126,7 +137,7 @@ def test_funnel_keeps_a_layer_of_each_block(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("positions", ["all", "masked"])
-@pytest.mark.parametrize("model_type", sorted(set(NAMES) - REFUSED))
+@pytest.mark.parametrize("model_type", sweep(set(NAMES) - REFUSED))
 def test_the_objective_reaches_every_architecture_s_head(model_type: str, positions: str, tmp_path: Path) -> None:
     """Soft-target and masked-LM losses and their gradients equal those computed from full logits, for every head."""
     write_teacher(model_type, tmp_path / "teacher")

@@ -75,7 +75,7 @@ def start(processes: int, *words: object, sharded: str = "") -> subprocess.Popen
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command += [str(Path(__file__).parents[1] / "sharded.py")] if sharded else ["-m", "distilkit"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "SHARDED": sharded}
+    environment = os.environ | {"SHARDED": sharded}
     return subprocess.Popen(
         [*command, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )

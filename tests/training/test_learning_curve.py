@@ -4,9 +4,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from distilkit.commands.distill import distill
 from distilkit.options.distill import DistillOptions
+from distilkit.training import learning_curve
 from distilkit.training.learning_curve import PICTURE, draw_run, points
+
+
+@pytest.fixture(autouse=True)
+def curves(monkeypatch: pytest.MonkeyPatch, draw_curve: Callable[..., None]) -> None:
+    """Draw curves here, unlike in other tests."""
+    monkeypatch.setattr(learning_curve, "draw_curve", draw_curve)
 
 
 def lines(count: int) -> list[dict[str, float]]:

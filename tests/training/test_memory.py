@@ -1,6 +1,5 @@
 """Out-of-memory errors, and the memory of a machine."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +91,7 @@ app(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="requires Linux's /proc")
 def test_a_real_out_of_memory_error(make_checkpoint: object, teacher: Path, corpus: Path, tmp_path: Path) -> None:
     """With 256 MiB of free address space, a batch of 4,096 blocks gives one line and leaves no output directory."""
@@ -104,7 +104,6 @@ def test_a_real_out_of_memory_error(make_checkpoint: object, teacher: Path, corp
         check=False,
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
