@@ -206,6 +206,9 @@ def furnish(directory: Path, prose: list[str], rows: Path) -> None:
     for name in ("rows", "glue"):
         (directory / name).symlink_to(rows)
     (directory / "sst2").symlink_to(rows / "sst2")
+    mails = [f'"{text[:60].replace(chr(34), "")}",{"ab"[n % 2]}' for n, text in enumerate(prose[:40])]
+    (directory / "tickets.csv").write_text("\n".join(["message,category", *mails]) + "\n", encoding="utf-8")
+    (directory / "new.csv").write_text("\n".join(["message,category", *mails[:4]]) + "\n", encoding="utf-8")
     pairs = [{"query": text[:20], "passage": text} for text in prose[:12]]
     (directory / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
     paragraphs = []
