@@ -3,7 +3,7 @@
 import math
 import shutil
 import statistics
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
@@ -21,9 +21,10 @@ from distilkit.options.spec import flag
 from distilkit.options.tasks import TaskName
 from distilkit.progress import say, waiting, warn
 from distilkit.record import FAILURES, MetricName, Record, config_json, read_biography, record, write_biography
-from distilkit.tasks.catalogue import Task, averages, glue_average_tasks, resolve, with_task_defaults
+from distilkit.tasks.catalogue import Task, averages, glue_average_tasks, resolve
 from distilkit.tasks.rows import read_rows, read_validation, scored_splits
 from distilkit.tasks.schedule import with_schedule
+from distilkit.tasks.settings import with_task_defaults
 from distilkit.training.devices import claim_once, device, is_main_process, state
 from distilkit.training.learning_curve import draw_run
 from distilkit.training.log import check_tracker
@@ -55,7 +56,9 @@ def complete_options(task: Task, options: FinetuneOptions) -> FinetuneOptions:
     not select a model.
     """
     tests = "test" in scored_splits(task, options.data).values()
-    return replace(with_task_defaults(task, options), keep=options.keep or ("last" if tests else "best"))
+    return replace(
+        options, keep=options.keep or ("last" if tests else "best"), **asdict(with_task_defaults(task, options))
+    )
 
 
 def finetune_all(chosen: list[Task], options: FinetuneOptions) -> Record:
@@ -126,14 +129,9 @@ def finetune_task(task: Task, options: FinetuneOptions, given: FinetuneOptions |
     with claim_once(options.output, resume=options.resume, keep=keep):
         with waiting(f"reading rows, opening {' and '.join(filter(None, (options.model, options.teacher)))}"):
             inputs = replace(prepare(task, options), given=given)
-        if guessed := inputs.guessed_columns():
-            say(guessed)
-        if task.validation_split:
-            held_out, rows = len(inputs.splits[task.name]), len(inputs.rows)
-            say(f"validation: {held_out} of {held_out + rows:,} rows are held out (--validation-split)")
+        for line in inputs.choices():
+            say(line)
         options = with_schedule(options, inputs.schedule)
-        if adapted := inputs.adapted_settings():
-            say(f"adapted to the model and {len(inputs.rows):,} rows: {adapted} (published: --recipe bert-glue)")
         if options.seeds == 1:
             return train_seed(inputs, options)
         with stop_signal():  # a signal at the end of one seed stops the next one
@@ -164,7 +162,7 @@ def train_seed(inputs: TrainingInputs, options: FinetuneOptions) -> Record:
     student = open_student(task, options)
     early_stopping = EarlyStopping(
         student,
-        lambda: score(student, inputs.tokenizer, task, inputs.splits, options, name=str(out)),
+        lambda: score(student, inputs.tokenizer, task, inputs.splits, inputs.settings, name=str(out)),
         headline_metric(task),
         keep=str(options.keep),
         patience=options.patience,

@@ -1,6 +1,6 @@
 """What all seeds of a fine-tuning share: read, checked and encoded before the training starts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from distilkit.tasks.catalogue import HEADS, Task
 from distilkit.tasks.checks import check_labels
 from distilkit.tasks.rows import fingerprint, read_rows, read_validation, tasks_scored_on_test
 from distilkit.tasks.schedule import BASE_LAYERS, BASE_WIDTH, WARMUP, Schedule, default_schedule
+from distilkit.tasks.settings import TaskSettings
 
 TOTALS = (  # the metrics of a run beside its scores
     *("updates", "loss", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes"),
@@ -51,6 +52,7 @@ class TrainingInputs:
     rows: Dataset  # encoded training rows
     splits: dict[str, Dataset]  # rows to score, by metric prefix
     input_names: tuple[str, ...]  # the student's input tensors
+    settings: TaskSettings
     schedule: Schedule  # for what the options leave open
     teacher: TaskTeacher | None = None
     about: dict[str, str] = field(default_factory=dict)  # entries for the record's environment
@@ -60,12 +62,17 @@ class TrainingInputs:
         """Return the given options of one run of several."""
         return self.given and replace(self.given, output=run.output, seed=run.seed, seeds=run.seeds)
 
-    def guessed_columns(self) -> str:
-        """Say which columns of a custom task are used if they were not all given, "" if they were."""
-        if self.task.name != "custom" or (self.given and self.given.text and self.given.label):
-            return ""
-        text, label, count = ", ".join(self.task.text), self.task.label, len(self.task.labels)
-        return f"text: {text}, label: {label} ({f'{count} classes' if count else 'a number'})"
+    def choices(self) -> Iterator[str]:
+        """Yield a line for each choice that was left to the command: columns, validation rows, schedule."""
+        given, task, rows = self.given, self.task, len(self.rows)
+        if task.name == "custom" and not (given and given.text and given.label):
+            kind = f"{len(task.labels)} classes" if task.labels else "a number"
+            yield f"text: {', '.join(task.text)}, label: {task.label} ({kind})"
+        if task.validation_split:
+            held_out = len(self.splits[task.name])
+            yield f"validation: {held_out} of {held_out + rows:,} rows are held out (--validation-split)"
+        if adapted := self.adapted_settings():
+            yield f"adapted to the model and {rows:,} rows: {adapted} (published: --recipe bert-glue)"
 
     def adapted_settings(self) -> str:
         """Spell the settings that were adapted to the model and the rows, "" if all are given or as published."""
@@ -131,19 +138,20 @@ def prepare(task: Task, options: FinetuneOptions) -> TrainingInputs:
     # Opened here to check its weights before anything long starts. Each seed opens it again, with a head of its own.
     student = open_student(task, options)
     tokenizer = checkpoint.open_tokenizer(options.model, student, needs=["pad"])
+    settings = TaskSettings.of(options)
     names = input_names(student)
     teacher = open_task_teacher(options.teacher, task, tokenizer) if options.teacher else None
     if teacher:
         check_layer_losses(student, teacher, options)
     for prefix, scored in splits.items() if task.kind == "tokens" else ():
-        length = encoding.window_length(task, options, student)
+        length = encoding.window_length(settings, student)
         places = tagging.encode(scored, task, tokenizer, names, length)[tagging.PLACES]
         tagging.warn_if_lost(places, prefix, tagging.SCORED)
-    encoded = encode_training_rows(rows, task, tokenizer, student, teacher, options)
+    encoded = encode_training_rows(rows, task, tokenizer, student, teacher, settings)
     width = getattr(student.config, "hidden_size", BASE_WIDTH)
     layers = getattr(student.config, "num_hidden_layers", BASE_LAYERS)
     schedule = default_schedule(task, width=width, layers=layers, rows=len(rows))
-    return TrainingInputs(task, tokenizer, encoded, splits, names, schedule, teacher, about)
+    return TrainingInputs(task, tokenizer, encoded, splits, names, settings, schedule, teacher, about)
 
 
 def open_student(task: Task, options: FinetuneOptions) -> PreTrainedModel:
@@ -185,7 +193,7 @@ def encode_training_rows(
     tokenizer: PreTrainedTokenizerBase,
     student: PreTrainedModel,
     teacher: TaskTeacher | None,
-    options: FinetuneOptions,
+    settings: TaskSettings,
 ) -> Dataset:
     """Tokenise the training rows for the student and the teacher.
 
@@ -194,12 +202,12 @@ def encode_training_rows(
     """
     names = input_names(student)
     if teacher is None:
-        return encode(rows, task, tokenizer, names, options, student)
+        return encode(rows, task, tokenizer, names, settings, student)
     if not teacher.prefix:
         union = tuple(name for name in INPUTS if name in names + teacher.inputs)
-        return encode(rows, task, tokenizer, union, options, student, teacher.model)
-    encoded = encode(rows, task, tokenizer, names, options, student)
-    theirs = encode(rows, task, teacher.tokenizer, teacher.inputs, options, teacher.model)
+        return encode(rows, task, tokenizer, union, settings, student, teacher.model)
+    encoded = encode(rows, task, tokenizer, names, settings, student)
+    theirs = encode(rows, task, teacher.tokenizer, teacher.inputs, settings, teacher.model)
     theirs = theirs.select_columns([name for name in theirs.column_names if name in (*teacher.inputs, tagging.PLACES)])
     theirs = theirs.rename_columns({name: TEACHER_PREFIX + name for name in theirs.column_names})
     return datasets.concatenate_datasets([encoded, theirs], axis=1)
@@ -210,16 +218,16 @@ def encode(
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
     inputs: tuple[str, ...],
-    options: FinetuneOptions,
+    settings: TaskSettings,
     *models: PreTrainedModel,
 ) -> Dataset:
     """Tokenise training rows, cut to the positions of all models that read them."""
-    length = encoding.window_length(task, options, *models)
-    encoding.warn_if_shortened(task, options, length)
+    length = encoding.window_length(settings, *models)
+    encoding.warn_if_shortened(settings, length)
     if task.kind == "span":
-        return squad.encode(rows, tokenizer, inputs, length, options.stride, training=True)
+        return squad.encode(rows, tokenizer, inputs, length, settings.stride, training=True)
     if task.kind == "tokens":
         encoded = tagging.encode(rows, task, tokenizer, inputs, length)
         tagging.warn_if_lost(encoded[tagging.PLACES], "the training rows", "nothing is learned from them")
         return encoded
-    return encoding.encode(rows, task, tokenizer, inputs, length, options.long)
+    return encoding.encode(rows, task, tokenizer, inputs, length, settings.long)

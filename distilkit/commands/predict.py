@@ -80,7 +80,7 @@ def run(options: PredictOptions, used: EvalOptions) -> LabelPredictions | TagPre
     opened = open_for_task(options.model, task, used)
     rows = read_rows(opened.task, options.data, "train", labelled=False)
     found = predict_rows(
-        opened.model, opened.tokenizer, opened.task, rows, opened.options, order=opened.order, name=options.model
+        opened.model, opened.tokenizer, opened.task, rows, opened.settings, order=opened.order, name=options.model
     )
     if isinstance(found, SpanPredictions | RankingPredictions):
         raise DistilkitError(f"'{options.model}' is no classifier or tagger: use eval --write-predictions")

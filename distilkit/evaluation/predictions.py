@@ -23,12 +23,11 @@ from distilkit.evaluation.label_predictions import LabelPredictions
 from distilkit.evaluation.ranking import RankingPredictions
 from distilkit.evaluation.tags import TagPredictions
 from distilkit.files import write_text
-from distilkit.options.evaluate import EvalOptions
-from distilkit.options.finetune import FinetuneOptions
 from distilkit.progress import track
 from distilkit.record import COLLAPSED, json_text
 from distilkit.tasks import encoding, labels, squad, tagging
 from distilkit.tasks.catalogue import Task
+from distilkit.tasks.settings import TaskSettings
 from distilkit.training.devices import device
 
 
@@ -124,7 +123,7 @@ def predict(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     rows: Dataset,
-    options: EvalOptions | FinetuneOptions,
+    settings: TaskSettings,
     *,
     order: list[int] | None = None,
     name: str = "the model",
@@ -136,14 +135,14 @@ def predict(
     """
     model.eval().to(device())
     if task.kind == "span":
-        return _predict_spans(model, tokenizer, task, rows, options, name)
+        return _predict_spans(model, tokenizer, task, rows, settings, name)
     if task.kind == "tokens":
-        return _predict_tags(model, tokenizer, task, rows, options, order, name)
+        return _predict_tags(model, tokenizer, task, rows, settings, order, name)
     inputs = input_names(model)
-    length = encoding.window_length(task, options, model)
-    encoded = encoding.encode(rows, task, tokenizer, inputs, length, options.long)
+    length = encoding.window_length(settings, model)
+    encoded = encoding.encode(rows, task, tokenizer, inputs, length, settings.long)
     logits = torch.empty(len(encoded), len(labels.output_names(model.config)))  # (N, C)
-    for numbers, output in forward(model, tokenizer, encoded, inputs, options.batch_size, task.name):
+    for numbers, output in forward(model, tokenizer, encoded, inputs, settings.batch_size, task.name):
         logits[numbers] = output["logits"].float().cpu()
     _check_finite(name, logits)
     targets = np.array(encoded["labels"][:]) if "labels" in encoded.column_names else None
@@ -173,17 +172,17 @@ def _predict_spans(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     rows: Dataset,
-    options: EvalOptions | FinetuneOptions,
+    settings: TaskSettings,
     name: str,
 ) -> SpanPredictions:
     inputs = input_names(model)
-    length = encoding.window_length(task, options, model)
-    windows = squad.encode(rows, tokenizer, inputs, length, options.stride, training=False)
-    limits = {"n_best": options.n_best, "max_answer_length": options.max_answer_length}
+    length = encoding.window_length(settings, model)
+    windows = squad.encode(rows, tokenizer, inputs, length, settings.stride, training=False)
+    limits = {"n_best": settings.n_best, "max_answer_length": settings.max_answer_length}
     spans = torch.empty(len(windows), 4, dtype=torch.float64)  # (W, 4): first, last, score, null score
     contexts = torch.tensor(windows["context"][:])  # (W, 2)
     cls = torch.tensor([squad.no_answer_token(ids, tokenizer) for ids in windows["input_ids"]])  # (W,)
-    for numbers, output in forward(model, tokenizer, windows, inputs, options.batch_size, task.name):
+    for numbers, output in forward(model, tokenizer, windows, inputs, settings.batch_size, task.name):
         start, end = output["start_logits"].float().cpu(), output["end_logits"].float().cpu()  # (B, T)
         _check_finite(name, start, end)
         best = squad.best_spans(start, end, contexts[numbers], **limits)
@@ -192,7 +191,7 @@ def _predict_spans(
         spans[numbers] = torch.stack([*best, null], dim=1).double()
     texts, odds = squad.best_answers(rows, windows, spans.numpy())
     golds = {row["id"]: row["answers"]["text"] for row in rows.select_columns(["id", "answers"])}
-    return SpanPredictions(task, texts, golds, odds, options.null_threshold if task.name == "squad_v2" else None)
+    return SpanPredictions(task, texts, golds, odds, settings.null_threshold if task.name == "squad_v2" else None)
 
 
 def _predict_tags(
@@ -200,15 +199,15 @@ def _predict_tags(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     rows: Dataset,
-    options: EvalOptions | FinetuneOptions,
+    settings: TaskSettings,
     order: list[int] | None,
     name: str,
 ) -> TagPredictions:
     inputs = input_names(model)
-    encoded = tagging.encode(rows, task, tokenizer, inputs, encoding.window_length(task, options, model))
+    encoded = tagging.encode(rows, task, tokenizer, inputs, encoding.window_length(settings, model))
     places: list[list[int]] = encoded[tagging.PLACES][:]
     predicted = [list(row) for row in places]
-    for numbers, output in forward(model, tokenizer, encoded, inputs, options.batch_size, task.name):
+    for numbers, output in forward(model, tokenizer, encoded, inputs, settings.batch_size, task.name):
         logits = output["logits"].float().cpu()
         _check_finite(name, logits)
         best = logits[..., order or slice(None)].argmax(dim=2).tolist()  # (B, T)

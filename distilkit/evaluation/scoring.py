@@ -29,9 +29,9 @@ from distilkit.tasks.catalogue import (
     Task,
     averages,
     glue_average_tasks,
-    with_training_settings,
 )
 from distilkit.tasks.rows import read_tests, read_validation
+from distilkit.tasks.settings import TaskSettings, with_training_settings
 
 
 def score_file(task: Task, options: EvalOptions) -> dict[str, float]:
@@ -61,7 +61,7 @@ def score_checkpoint(
         model, tokenizer, labelled, order, used = open_for_task(path, task, options, trained)
         splits = read_validation(labelled, data)
         tests = read_tests(task, data) if out else {}
-        encoding.warn_if_shortened(task, used, encoding.window_length(task, used, model))
+        encoding.warn_if_shortened(used, encoding.window_length(used, model))
         found = {
             prefix: predict(model, tokenizer, labelled, rows, used, order=order, name=path)
             for prefix, rows in splits.items()
@@ -158,7 +158,7 @@ class Opened(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     task: Task  # with the checkpoint's labels, if it is a custom one
     order: list[int]  # the model's output for each of these labels
-    options: EvalOptions  # with the settings of its training
+    settings: TaskSettings  # those of its training, where no others are given
 
 
 def open_for_task(path: str, task: Task, options: EvalOptions, trained: str | None = None) -> Opened:
@@ -189,7 +189,7 @@ def score(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     splits: dict[str, Dataset],
-    options: EvalOptions | FinetuneOptions,
+    settings: TaskSettings,
     *,
     order: list[int] | None = None,
     name: str = "the model",
@@ -201,7 +201,7 @@ def score(
     """
     return metrics_of(
         {
-            prefix: predict(model, tokenizer, task, rows, options, order=order, name=name)
+            prefix: predict(model, tokenizer, task, rows, settings, order=order, name=name)
             for prefix, rows in splits.items()
         }
     )

@@ -66,7 +66,7 @@ class TaskOptions(CommonOptions, panel="Task"):
         + AS_TRAINED.format("head"),
         None,
     )
-    stride: int = option(
+    stride: int | None = option(
         "Tokens that neighbouring windows of a long context share "
         + AS_TRAINED.format("128, at most a third of --max-length"),
         None,
@@ -74,13 +74,13 @@ class TaskOptions(CommonOptions, panel="Task"):
         max=2**20,
         panel="SQuAD",
     )
-    n_best: int = option(
+    n_best: int | None = option(
         "Start and end positions to combine " + AS_TRAINED.format(20), None, min=1, max=2**20, panel="SQuAD"
     )
-    max_answer_length: int = option(
+    max_answer_length: int | None = option(
         "Longest answer, in tokens " + AS_TRAINED.format(30), None, min=1, max=2**20, panel="SQuAD"
     )
-    null_threshold: float = option(
+    null_threshold: float | None = option(
         "Predict no answer if the null score exceeds the best span's by more than this (SQuAD 2.0) "
         + AS_TRAINED.format(0),
         None,

@@ -17,7 +17,8 @@ from distilkit.record import Record
 from distilkit.reporting.models import Model, Results
 from distilkit.reporting.records import MEASUREMENTS
 from distilkit.reporting.tables import headline_metrics
-from distilkit.tasks.catalogue import SPAN_OPTIONS, TASKS
+from distilkit.tasks.catalogue import TASKS
+from distilkit.tasks.settings import SPAN_OPTIONS
 
 HOME = re.compile(r"^(/home/[^/]+|/Users/[^/]+|/root)(?=/)")  # also that of another machine
 QUOTED_HOME = re.compile(r"'~/([^']*)'")

@@ -8,13 +8,9 @@ from typing import Any, Literal, TypeVar
 from distilkit.data.conll import TAGS, WORDS
 from distilkit.encoders.contents import Head
 from distilkit.errors import DistilkitError
-from distilkit.options.evaluate import EvalOptions
-from distilkit.options.finetune import FinetuneOptions
-from distilkit.options.spec import flag
 from distilkit.options.tasks import TaskOptions
 from distilkit.record import read_biography
 
-C = TypeVar("C", EvalOptions, FinetuneOptions)
 V = TypeVar("V", bound=Any)
 Kind = Literal["classification", "multi-label", "regression", "span", "tokens", "retrieval"]
 HEADS: dict[Kind, Head] = {
@@ -41,8 +37,6 @@ METRICS: dict[Kind, tuple[str, ...]] = {  # of a custom task
 }
 MORE_METRICS: dict[Kind, tuple[str, ...]] = {"classification": ("matthews_correlation",)}  # for --metric
 WORD_METRICS = ("accuracy", "f1_macro")  # of tags that mark no entities, such as parts of speech
-SPAN_OPTIONS = ("stride", "n_best", "max_answer_length", "null_threshold")
-TASK_SETTINGS = ("batch_size", "max_length", "long", *SPAN_OPTIONS)  # options with a default per task
 
 
 @dataclass(frozen=True)
@@ -243,42 +237,6 @@ def task_of_pairs(name: str) -> str:
         if done.command == "finetune" and len(columns) > 1:
             return task
     return ""
-
-
-def with_task_defaults(task: Task, options: FinetuneOptions) -> FinetuneOptions:
-    """Return the options with the task's default for every setting that was not given.
-
-    Raises DistilkitError if an option does not fit the task: --long with two text columns, SQuAD's options elsewhere.
-    """
-    return _fill_settings(task, options, {})
-
-
-def with_training_settings(task: Task, options: EvalOptions, directory: str) -> EvalOptions:
-    """Return options to score a checkpoint with: given values first, then those of its training, then the task's.
-
-    Raises DistilkitError as with_task_defaults() does.
-    """
-    records = [done.config for done in read_biography(directory) if done.command == "finetune"]
-    trained = records[-1] if records and records[-1].get("task") == task.name else {}
-    return _fill_settings(task, options, trained)
-
-
-def _fill_settings(task: Task, options: C, trained: dict[str, Any]) -> C:
-    given = {name: getattr(options, name) for name in TASK_SETTINGS if hasattr(options, name)}
-    defaults = {name: getattr(task, name) for name in given} | {k: v for k, v in trained.items() if v is not None}
-    values = {name: defaults[name] if value is None else value for name, value in given.items()}
-    if task.kind == "span" and given["stride"] is None:
-        values["stride"] = min(values["stride"], values["max_length"] // 3)  # the published share: 128 of 384
-    for name in SPAN_OPTIONS:
-        if task.kind != "span" and given[name] is not None:
-            raise DistilkitError(f"{flag(name)} requires --task squad or squad_v2, not {task.name}: remove it")
-    if values["long"] != "head" and task.kind == "tokens":
-        raise DistilkitError(f"--long {values['long']} does not fit --kind tokens: remove it, or split long sentences")
-    if values["long"] != "head" and len(task.text) > 1:
-        raise DistilkitError(
-            f"--long {values['long']} requires a task with one text column, but {task.name} has two: remove --long"
-        )
-    return replace(options, **values)
 
 
 def glue_average_tasks(chosen: Sequence[Task]) -> dict[str, list[str]]:

@@ -12,10 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.encoders import checkpoint
 from distilkit.encoders.forward import INPUTS
-from distilkit.options.tasks import TaskOptions
 from distilkit.progress import warn
 from distilkit.tasks.catalogue import Task
 from distilkit.tasks.labels import label_to_target
+from distilkit.tasks.settings import TaskSettings
 from distilkit.tasks.tagging import LOST, PLACES, TAGS
 
 TARGETS = ("labels", "start_positions", "end_positions")
@@ -24,16 +24,16 @@ OWNERS = "owners"  # batch key: the row number of each window
 HEAD_TOKENS, TAIL_TOKENS = 128, 382  # of 510, with --long head-tail: Sun et al. 2019, section 5.3.1
 
 
-def window_length(task: Task, options: TaskOptions, *models: PreTrainedModel) -> int:
-    """Return the maximum tokens per example: --max-length or the task's default, limited to the models' positions."""
+def window_length(settings: TaskSettings, *models: PreTrainedModel) -> int:
+    """Return the maximum tokens per example: that of the settings, limited to the models' positions."""
     limits = [limit for limit in map(checkpoint.max_tokens, models) if limit is not None]
-    return min([options.max_length or task.max_length, *limits])
+    return min([settings.max_length, *limits])
 
 
-def warn_if_shortened(task: Task, options: TaskOptions, length: int) -> None:
+def warn_if_shortened(settings: TaskSettings, length: int) -> None:
     """Warn if the model has fewer positions than the requested length."""
-    if length < (requested := options.max_length or task.max_length):
-        warn(f"--max-length {requested} exceeds the model's positions: rows are cut to {length} tokens")
+    if length < settings.max_length:
+        warn(f"--max-length {settings.max_length} exceeds the model's positions: rows are cut to {length} tokens")
 
 
 def encode(
@@ -42,7 +42,7 @@ def encode(
     tokenizer: PreTrainedTokenizerBase,
     inputs: Sequence[str],
     max_length: int,
-    long: str | None = "head",
+    long: str = "head",
 ) -> Dataset:
     """Tokenise rows of a classification, multi-label or regression task into `inputs` and, if present, `labels`.
 
@@ -59,7 +59,7 @@ def encode(
         )
         fields = dict(encoded)
         if not truncate:
-            pieces = [_pieces(encoded, row, max_length, str(long)) for row in range(len(texts[0]))]
+            pieces = [_pieces(encoded, row, max_length, long) for row in range(len(texts[0]))]
             for name, column in encoded.items():
                 cut = [
                     [[ids[i] for i in piece] for piece in of_row] for ids, of_row in zip(column, pieces, strict=True)

@@ -24,6 +24,7 @@ from distilkit.evaluation.scoring import score_checkpoint
 from distilkit.options.evaluate import EvalOptions
 from distilkit.tasks import catalogue
 from distilkit.tasks.catalogue import GLUE, TASKS
+from distilkit.tasks.settings import with_task_defaults
 
 CLASSIFIER = AutoModelForSequenceClassification
 
@@ -236,7 +237,8 @@ def test_rows_are_a_dataset_of_any_length(make_checkpoint: Callable[..., Path]) 
     model, tokenizer = CLASSIFIER.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
     rows = Dataset.from_dict({"sentence": ["a", "the value", "one"], "label": [0, 0, 0]})
     options = EvalOptions(models=(str(directory),), task="sst2", batch_size=2)
-    scores = scoring.score(model, tokenizer, TASKS["sst2"], {"sst2": rows}, options)
+    settings = with_task_defaults(TASKS["sst2"], options)
+    scores = scoring.score(model, tokenizer, TASKS["sst2"], {"sst2": rows}, settings)
     guesses = compute_logits(directory, [("a",), ("the value",), ("one",)], "bert").argmax(dim=1)
     assert scores == pytest.approx({"sst2/accuracy": float((guesses == 0).float().mean())})
 

@@ -8,14 +8,12 @@ import pytest
 from distilkit.errors import DistilkitError
 from distilkit.options.evaluate import EvalOptions
 from distilkit.options.finetune import FinetuneOptions
-from distilkit.record import record, write_biography
+from distilkit.record import Record, record, write_biography
 from distilkit.tasks.catalogue import (
-    SPAN_OPTIONS,
     TASKS,
     resolve,
-    with_task_defaults,
-    with_training_settings,
 )
+from distilkit.tasks.settings import SPAN_OPTIONS, TaskSettings, with_task_defaults, with_training_settings
 from distilkit.wording import DISPLAY_NAMES
 
 SST2, IMDB = (TASKS[name] for name in ("sst2", "imdb"))
@@ -55,8 +53,12 @@ def test_every_metric_prefix_has_a_display_name() -> None:
     assert prefixes | {"custom", "glue", "glue_without_wnli"} == set(DISPLAY_NAMES)
 
 
-def with_defaults(name: str, **options: Any) -> FinetuneOptions:
+def with_defaults(name: str, **options: Any) -> TaskSettings:
     return with_task_defaults(TASKS[name], FinetuneOptions(model="m", task=name, output=Path("o"), **options))
+
+
+def trained_with(name: str, **options: Any) -> Record:
+    return record("finetune", FinetuneOptions(model="m", task=name, output=Path("o"), **options), {})
 
 
 @pytest.mark.parametrize(
@@ -71,18 +73,17 @@ def with_defaults(name: str, **options: Any) -> FinetuneOptions:
     ],
 )
 def test_published_settings(name: str, settings: tuple[float, ...]) -> None:
-    """Settings that are not given are those published for the task; the schedule follows from them later."""
+    """Settings that are not given are those published for the task."""
     task, options = TASKS[name], with_defaults(name)
     assert (options.batch_size, task.lr, task.epochs, options.max_length) == settings
-    assert (options.lr, options.epochs, options.warmup) == (None, None, None)
     assert options.long == "head"
 
 
 def test_given_values_win_over_the_task() -> None:
     """A value that is given is used, even 0."""
-    options = with_defaults("imdb", lr=0.0, epochs=1.5, batch_size=2, long="windows")
-    assert (options.batch_size, options.lr, options.epochs) == (2, 0.0, 1.5)
-    assert (options.max_length, options.long) == (512, "windows")
+    options = with_defaults("imdb", batch_size=2, long="windows")
+    assert (options.batch_size, options.max_length, options.long) == (2, 512, "windows")
+    assert with_defaults("squad", null_threshold=0.0, stride=0).stride == 0
 
 
 def test_long_requires_one_text_column() -> None:
@@ -93,8 +94,7 @@ def test_long_requires_one_text_column() -> None:
 
 def test_scored_as_trained(tmp_path: Path) -> None:
     """A checkpoint is scored with the --max-length and --long of its training on that task, unless they are given."""
-    trained = with_defaults("imdb", max_length=96, long="head-tail")
-    write_biography(tmp_path, [record("finetune", trained, {})])
+    write_biography(tmp_path, [trained_with("imdb", max_length=96, long="head-tail")])
     used = with_training_settings(IMDB, eval_options(task="imdb"), str(tmp_path))
     assert (used.max_length, used.long) == (96, "head-tail")
     used = with_training_settings(IMDB, eval_options(task="imdb", long="head", max_length=64), str(tmp_path))
@@ -105,7 +105,7 @@ def test_scored_as_trained(tmp_path: Path) -> None:
 def test_spans_are_scored_as_trained(tmp_path: Path) -> None:
     """SQuAD's options come from the training too, even 0; the rest are the official script's."""
     squad = TASKS["squad"]
-    write_biography(tmp_path, [record("finetune", with_defaults("squad", stride=0, n_best=7), {})])
+    write_biography(tmp_path, [trained_with("squad", stride=0, n_best=7)])
     used = with_training_settings(squad, eval_options(task="squad", n_best=3), str(tmp_path))
     assert (used.stride, used.n_best, used.max_answer_length, used.null_threshold) == (0, 3, 30, 0.0)
 

@@ -19,6 +19,7 @@ from distilkit.encoders.forward import INPUTS, input_names
 from distilkit.options.evaluate import EvalOptions
 from distilkit.tasks import encoding
 from distilkit.tasks.catalogue import TASKS
+from distilkit.tasks.settings import with_task_defaults
 
 SST2, MNLI, IMDB = (TASKS[name] for name in ("sst2", "mnli", "imdb"))
 
@@ -43,8 +44,8 @@ def test_inputs_and_positions_of_a_model(family: object, inputs: tuple[str, ...]
     model = AutoModelForSequenceClassification.from_config(family)
     assert input_names(model) == inputs
     assert checkpoint.max_tokens(model) == positions
-    assert encoding.window_length(SST2, eval_options(task="sst2"), model) == positions
-    assert encoding.window_length(SST2, eval_options(task="sst2", max_length=16), model) == 16
+    assert encoding.window_length(with_task_defaults(SST2, eval_options(task="sst2")), model) == positions
+    assert encoding.window_length(with_task_defaults(SST2, eval_options(task="sst2", max_length=16)), model) == 16
 
 
 def test_positions_are_enough(make_checkpoint: Callable[..., Path]) -> None:
