@@ -1,8 +1,8 @@
 """Claim an output directory or file for one run, and clean up after a failure."""
 
 import contextlib
-import fcntl
 import os
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,15 +51,27 @@ def locked(lock: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
 def take_lock(lock: Path, busy: str, *, wait: bool = False) -> int:
     """Make and lock a lock file, as locked() does; return its descriptor, which holds the lock until it is closed."""
     while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+            hold(descriptor, wait=wait)
+        except (BlockingIOError, PermissionError):
             os.close(descriptor)
             raise DistilkitError(busy) from None
         if os.path.lexists(lock) and os.path.samestat(os.fstat(descriptor), lock.lstat()):
             return descriptor
         os.close(descriptor)  # the holder before has removed the file that was opened here
+
+
+def hold(descriptor: int, *, wait: bool) -> None:
+    """Lock an open file for this process. Raises OSError if another process holds it and this one does not wait."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 @contextlib.contextmanager

@@ -7,9 +7,9 @@ from typing import Any
 
 from distilkit.claims import LOCK, refuse_used
 from distilkit.errors import DistilkitError
+from distilkit.hub import nearest
 from distilkit.options.declare import Options
 from distilkit.options.spec import fields_of, typed_name
-from distilkit.options.values import did_you_mean
 from distilkit.record import is_output_of
 
 CHECKPOINTS = ("model", "student", "teacher", "models", "against", "control")
@@ -44,15 +44,6 @@ def is_local(place: str) -> bool:
     if "://" in place or any(letter in place for letter in "*?["):
         return False
     return place.startswith((".", "/", "~")) or place.count("/") > 1 or place.endswith(FILE_ENDINGS)
-
-
-def nearest(place: Path) -> str:
-    """Suggest the most similar name in the same folder, "" if none is similar."""
-    folder = place.parent
-    try:
-        return did_you_mean(place.name, [path.name for path in folder.iterdir()])
-    except OSError:
-        return ""
 
 
 def used_output(command: str, options: Any) -> Iterator[str]:

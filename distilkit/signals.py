@@ -9,9 +9,11 @@ INTERRUPTED = 130  # the exit code
 
 
 def stopping_signals() -> list[signal.Signals]:
-    """Return SIGTERM, and SIGHUP unless nohup made the process ignore it."""
-    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    return [signal.SIGTERM, *([] if ignored else [signal.SIGHUP])]
+    """Return SIGTERM, and SIGHUP unless nohup made the process ignore it. Windows has no SIGHUP."""
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN:
+        return [signal.SIGTERM]
+    return [signal.SIGTERM, hang_up]
 
 
 def exit_on_interrupt() -> None:

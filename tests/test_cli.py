@@ -83,7 +83,6 @@ def test_table_shows_every_metric(teacher: Path, tmp_path: Path) -> None:
         ["init", "t", "-o", "out", "--keep", "0,x"],
         ["init", "t"],
         ["distill", "s", "-o", "out"],
-        ["eval", "m"],
         ["finetune", "m", "-o", "out"],
         ["init", "t", "-o", ""],
         ["init", "", "-o", "out"],
@@ -108,10 +107,10 @@ def test_wrong_usage_exits_with_2(words: list[str], tmp_path: Path, monkeypatch:
     assert not list(tmp_path.iterdir())
 
 
-def test_eval_names_both_options_of_which_it_needs_one() -> None:
-    """Without a task and without a text there is nothing to do; a recipe may give either."""
-    assert "missing option '--task or --agreement'" in run("eval", "m").stderr
-    assert "missing option '--task'" in run("finetune", "m", "-o", "out").stderr
+def test_what_a_command_needs_is_named() -> None:
+    """Without a task and without rows there is nothing to do; a recipe or a model's record may give either."""
+    assert "'m' has no record of a fine-tuning: name a task with --task" in run("eval", "m").stderr
+    assert "missing option '--task or --data'" in run("finetune", "m", "-o", "out").stderr
     assert "no checkpoint directory" in run("eval", "./m", "--agreement", "text.txt").stderr
 
 

@@ -56,6 +56,7 @@ TEXTS = (
 COPIES = {
     "student1": "student0",
     "tickets": "tasks/tickets",
+    "student-tickets": "student-sst2",
     "teacher": "bert-base-uncased",
     "models/teacher": "bert-base-uncased",
     **{f"{name}-encoder": "sentence-transformers/all-MiniLM-L6-v2" for name in ("teacher", "student")},

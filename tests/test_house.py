@@ -17,6 +17,7 @@ FLOORS = [
             "machine",
             "wording",
             "class_scores",
+            "hub",
             "next_command",
             "progress",
             "files",
@@ -164,3 +165,12 @@ def test_cli_imports_nothing_heavy_at_its_top() -> None:
         names = {getattr(node, "module", "") or "", *(alias.name for alias in node.names)}
         assert not {name.partition(".")[0] for name in names} & HEAVY
         assert not any(name.startswith("distilkit.commands") for name in names)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_work_on_windows(file: str) -> None:
+    """No file imports at its top what only Unix has."""
+    top = [node for node in tree(file).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    found = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+    found |= {str(node.module) for node in top if isinstance(node, ast.ImportFrom)}
+    assert not found & {"fcntl", "resource", "termios", "pwd", "grp", "pty"}

@@ -105,7 +105,7 @@ def train_each(runs: list[tuple[Task, FinetuneOptions]]) -> dict[str, float]:
                 done = finished_record(options, CHANGEABLE | LEARNING_RATES)
                 done = done or finetune_task(task, replace(options, resume=options.output.is_dir()))
             except DivergedError as error:
-                warn(f"{task.name} diverged: {error}")
+                warn(f"{task.title} diverged: {error}")
                 diverged.append(task.name)
                 continue
             scores |= {name: value for name, value in done.metrics.items() if _is_score(task, name)}
@@ -171,7 +171,7 @@ def train_seed(inputs: TrainingInputs, options: FinetuneOptions) -> Record:
     scores = early_stopping.restore()
     scores |= mark_failure(task, inputs.splits[task.name], scores)
     if failure := failure_of(scores):
-        warn(f"{task.name} with seed {options.seed} {failure.replace('_', ' ')}: {advice(failure, options)}")
+        warn(f"{task.title} with seed {options.seed} {failure.replace('_', ' ')}: {advice(failure, options)}")
     own = {"kept_evaluation": float(early_stopping.kept), "parameters": float(student.num_parameters())}
     metrics = scores | {name: value for name, value in totals.items() if "/" not in name} | own
     done = record("finetune", options, metrics, given=inputs.given_to(options), **_device(), **inputs.about)
@@ -190,7 +190,7 @@ def train_student(
     batches = inputs.batches(options)
     every = evaluation_interval(options, batches.per_epoch)
     objective = inputs.objective(student, options)
-    label = f"finetune {inputs.task.name}"
+    label = f"finetune {inputs.task.title}"
     less_memory = memory_suggestions(options, f"lower --max-length (now {options.max_length})")
     with explain_out_of_memory(less_memory, options.output):
         return train(
@@ -235,13 +235,13 @@ def train_seeds(inputs: TrainingInputs, options: FinetuneOptions) -> Record:
         try:
             records.append(finished_record(own) or start_seed(inputs, own, resume=options.resume))
         except DivergedError as error:
-            warn(f"{task.name} with seed {seed} diverged: {error}")
+            warn(f"{task.title} with seed {seed} diverged: {error}")
             marks[f"seed-{seed}/diverged"] = 1.0
             continue
         if failure := failure_of(records[-1].metrics):
             marks[f"seed-{seed}/{failure}"] = 1.0
     if not records:
-        raise DivergedError(f"all {options.seeds} seeds diverged on {task.name}: lower --lr")
+        raise DivergedError(f"all {options.seeds} seeds diverged on {task.title}: lower --lr")
     headline = headline_metric(task)
     middle = sorted(records, key=lambda done: done.metrics[headline])[(len(records) - 1) // 2]
     metrics = summarise_seeds([done.metrics for done in records]) | marks

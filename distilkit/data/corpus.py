@@ -15,6 +15,7 @@ from distilkit.data.readers import LINE_LIMIT, content_hash, file_type, is_plain
 from distilkit.data.tables import bad_row, column_names, read_table
 from distilkit.data.token_store import store_table
 from distilkit.errors import DistilkitError
+from distilkit.hub import hub_errors
 from distilkit.progress import warn
 
 ENDINGS = (".txt", ".jsonl", ".json", ".parquet")
@@ -208,10 +209,5 @@ def _read_hub(source: str, streaming: bool) -> Any:
     name, _, config = source.partition(":")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix in (*ENDINGS, ".gz"):
         raise DistilkitError(f"no corpus '{source}': check the path")
-    try:
+    with hub_errors(name, what="data set", remedy="give local text"):
         return datasets.load_dataset(name, config or None, split="train", streaming=streaming)
-    except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise DistilkitError(
-            f"no file '{source}', and no such data set on the hub ({reason}): give local text"
-        ) from None

@@ -1,6 +1,5 @@
 """Rows and token ids on disk: written once under a key, then memory-mapped."""
 
-import fcntl
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pyarrow as pa
 from datasets import Dataset
 from datasets.table import MemoryMappedTable
 
+from distilkit.claims import hold
 from distilkit.data.packing import Ids
 from distilkit.data.readers import cache_unwritable
 from distilkit.errors import UnwritableError
@@ -59,7 +59,7 @@ def _locked(path: Path) -> Iterator[None]:
     with writing(path):
         file = path.open("w")
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        hold(file.fileno(), wait=True)
         yield
 
 

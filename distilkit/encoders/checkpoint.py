@@ -28,6 +28,7 @@ from distilkit.encoders.contents import (
 from distilkit.encoders.weights import read_tensors, widest
 from distilkit.errors import DistilkitError, first_words, library_errors
 from distilkit.files import staging
+from distilkit.hub import hub_errors, split_revision
 from distilkit.progress import say_once
 from distilkit.special_tokens import Special, check_special_tokens, vocabulary_size
 
@@ -54,12 +55,10 @@ def open_config(name: str) -> PretrainedConfig:
         raise DistilkitError(f"no checkpoint directory '{name}': check the path")
     if (path / "adapter_config.json").is_file():
         raise DistilkitError(f"'{name}' has an adapter (adapter_config.json): merge its weights into the model first")
-    problem, remedy = f"'{name}' has a config.json that transformers cannot read", "check it"
-    if not path.is_dir():
-        problem = f"no directory '{name}', and no such checkpoint on the hub"
-        remedy = "give a local directory"
-    with library_errors(problem, remedy):
-        config: PretrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    unreadable = library_errors(f"'{name}' has a config.json that transformers cannot read", "check it")
+    hub_id, revision = split_revision(name)
+    with unreadable if path.is_dir() else hub_errors(name):
+        config: PretrainedConfig = AutoConfig.from_pretrained(hub_id, revision=revision, trust_remote_code=False)
     check_kind(name, config)
     for field in NOT_HANDED_ON:
         config.__dict__.pop(field, None)
@@ -227,7 +226,10 @@ def open_tokenizer(
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     """Load a tokenizer that reads special tokens in text as text, without a reference to code of its own."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    hub_id, revision = split_revision(str(name))
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        hub_id, revision=revision, trust_remote_code=False
+    )
     tokenizer.split_special_tokens = True
     tokenizer.init_kwargs.pop("auto_map", None)
     tokenizer._auto_map = None  # noqa: SLF001 - transformers has no public name for it
@@ -284,7 +286,7 @@ def weights_hash(name: str) -> str:
     """Return a fingerprint of a checkpoint's weights: a hash of the files, or the commit of a hub id."""
     files = sorted(Path(name).glob("*.safetensors"))
     if not files:
-        return f"{name}@{open_config(name)._commit_hash}"  # noqa: SLF001 - transformers has no public name for it
+        return f"{split_revision(name)[0]}@{open_config(name)._commit_hash}"  # noqa: SLF001 - transformers has no public name for it
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

@@ -14,6 +14,7 @@ from transformers.utils.hub import cached_file
 
 from distilkit.errors import DistilkitError
 from distilkit.files import replacing, write_text
+from distilkit.hub import split_revision
 
 MODULES = "modules.json"  # its presence makes a checkpoint a sentence-transformers model
 MODEL_SETTINGS = "config_sentence_transformers.json"
@@ -181,6 +182,11 @@ def _read_json(name: str, file: str) -> Any:
 
 def _find(name: str, file: str) -> str | None:
     """Return the path of a file of a checkpoint, downloaded if it is on the hub, or None."""
+    place, revision = split_revision(name)
     return cached_file(
-        name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+        place,
+        file,
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
     )

@@ -12,6 +12,7 @@ from transformers.utils.hub import cached_file
 
 from distilkit.errors import DistilkitError, library_errors
 from distilkit.files import is_exported
+from distilkit.hub import hub_errors, split_revision
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 PRECISIONS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # of weights that are numbers as they stand
@@ -90,6 +91,7 @@ def _locate(name: str, file: str) -> Path | None:
     if Path(name).is_dir():
         path = Path(name) / file
         return path if path.is_file() else None
-    with library_errors(f"'{name}' cannot be read from the hub", "check the connection, or give a local directory"):
-        found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+    place, revision = split_revision(name)
+    with hub_errors(name):
+        found = cached_file(place, file, revision=revision, _raise_exceptions_for_missing_entries=False)
     return None if found is None else Path(found)

@@ -142,7 +142,7 @@ def predict(
     length = encoding.window_length(settings, model)
     encoded = encoding.encode(rows, task, tokenizer, inputs, length, settings.long)
     logits = torch.empty(len(encoded), len(labels.output_names(model.config)))  # (N, C)
-    for numbers, output in forward(model, tokenizer, encoded, inputs, settings.batch_size, task.name):
+    for numbers, output in forward(model, tokenizer, encoded, inputs, settings.batch_size, task.title):
         logits[numbers] = output["logits"].float().cpu()
     _check_finite(name, logits)
     targets = np.array(encoded["labels"][:]) if "labels" in encoded.column_names else None
@@ -182,7 +182,7 @@ def _predict_spans(
     spans = torch.empty(len(windows), 4, dtype=torch.float64)  # (W, 4): first, last, score, null score
     contexts = torch.tensor(windows["context"][:])  # (W, 2)
     cls = torch.tensor([squad.no_answer_token(ids, tokenizer) for ids in windows["input_ids"]])  # (W,)
-    for numbers, output in forward(model, tokenizer, windows, inputs, settings.batch_size, task.name):
+    for numbers, output in forward(model, tokenizer, windows, inputs, settings.batch_size, task.title):
         start, end = output["start_logits"].float().cpu(), output["end_logits"].float().cpu()  # (B, T)
         _check_finite(name, start, end)
         best = squad.best_spans(start, end, contexts[numbers], **limits)
@@ -207,7 +207,7 @@ def _predict_tags(
     encoded = tagging.encode(rows, task, tokenizer, inputs, encoding.window_length(settings, model))
     places: list[list[int]] = encoded[tagging.PLACES][:]
     predicted = [list(row) for row in places]
-    for numbers, output in forward(model, tokenizer, encoded, inputs, settings.batch_size, task.name):
+    for numbers, output in forward(model, tokenizer, encoded, inputs, settings.batch_size, task.title):
         logits = output["logits"].float().cpu()
         _check_finite(name, logits)
         best = logits[..., order or slice(None)].argmax(dim=2).tolist()  # (B, T)

@@ -68,10 +68,10 @@ def score_checkpoint(
         }
         predictions, scores = predictions | found, scores | metrics_of(found)
         if f"{task.name}/{COLLAPSED}" in scores:
-            warn(f"'{path}' predicts the same label for every row of {task.name}")
+            warn(f"'{path}' predicts the same label for every row of {task.title}")
         for each in found.values():
             if isinstance(each, TagPredictions):
-                tagging.warn_if_lost(each.predicted, task.name, tagging.SCORED)
+                tagging.warn_if_lost(each.predicted, task.title, tagging.SCORED)
         if out and is_first_process():
             write_predictions(out, labelled, found)
         for file, rows in tests.items():

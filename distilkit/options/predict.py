@@ -17,7 +17,7 @@ class PredictOptions(CommonOptions, panel="Input and output"):
 
     usage = (
         "distilkit predict student-tickets --data new.csv -o predicted.csv",
-        "distilkit predict student-tickets --data new.jsonl --text subject -o predicted.jsonl",
+        "distilkit predict student-sst2 --data reviews.jsonl --text text -o predicted.jsonl",
     )
 
     model: str = argument("Fine-tuned checkpoint or export: a directory or a hub id.", "MODEL")

@@ -4,10 +4,11 @@ The functions that run there import only what the model needs, as a program that
 """
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
+
+import psutil
 
 from distilkit.files import EXPORT_MANIFEST
 from distilkit.runtimes.fresh import call_in_new_process
@@ -71,5 +72,9 @@ def peak_bytes() -> int:
     if status.is_file():  # getrusage() on Linux counts the process that started this one, too
         line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

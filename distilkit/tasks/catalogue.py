@@ -57,6 +57,7 @@ class Task:
     fallback: str = ""  # the split to score if there is no validation split
     zero_shot: bool = False  # scored by the embeddings of a sentence encoder, without training
     validation_split: float = 0.0  # share of the training rows that are held out, if no file has validation rows
+    data: str = ""  # the name of a custom task's file, folder or hub data set
     headline: str = ""  # a metric of the user's choice, which becomes the first
     leaderboard_names: bool = False  # GLUE's leaderboard expects label names, not ids
     # Defaults of options. GLUE's are those of transformers' run_glue.py (README of examples/pytorch/
@@ -71,6 +72,11 @@ class Task:
     n_best: int = 20
     max_answer_length: int = 30
     null_threshold: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """What a line calls the task: by its name, a custom one by that of its data."""
+        return self.data or self.name
 
     @property
     def files(self) -> list[str]:
@@ -222,6 +228,7 @@ def _custom_task(options: TaskOptions) -> Task:
         fallback="test",
         validation_split=options.validation_split or 0.0,
         headline=options.metric or "",
+        data=options.data.name,
     )
     name = HUB_NAME.fullmatch(str(options.data))
     if options.data.exists() or name is None:

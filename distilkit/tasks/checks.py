@@ -125,6 +125,6 @@ def check_labels(rows: Dataset, task: Task, source: str) -> None:
         # Data sets mark hidden labels of a test split with -1.
         hint = "use a split with labels" if str(shown).startswith("-1") else "fix the row"
         raise DistilkitError(
-            f"'{source}' has {task.label} {shown!r} in row {number}, but {task.name} has "
+            f"'{source}' has {task.label} {shown!r} in row {number}, but {task.title} has "
             f"{describe_labels(task)}: {hint}"
         )

@@ -179,14 +179,14 @@ def label_order(task: Task, config: PretrainedConfig, name: str) -> list[int]:
     if not _fits_kind(task, config):
         trained_for = str(problem_type).replace("_", " ")
         raise DistilkitError(
-            f"'{name}' was trained for {trained_for}, but {task.name} is {task.kind}: choose another model"
+            f"'{name}' was trained for {trained_for}, but {task.title} is {task.kind}: choose another model"
         )
     order = find_order(task, config)
     if order is None:
         expected = ", ".join(task.labels) or "one number"
         raise DistilkitError(
-            f"'{name}' predicts {', '.join(output_names(config))}, but {task.name} has {expected}: "
-            f"choose a model trained on {task.name}"
+            f"'{name}' predicts {', '.join(output_names(config))}, but {task.title} has {expected}: "
+            f"choose a model trained on {task.title}"
         )
     return order
 

@@ -16,6 +16,7 @@ from distilkit.data.split_files import find_file, split_files
 from distilkit.data.tables import Row, column_names, parse_json, read_table
 from distilkit.data.token_store import Batches, store_table
 from distilkit.errors import DistilkitError
+from distilkit.hub import hub_errors
 from distilkit.progress import warn
 from distilkit.tasks import squad
 from distilkit.tasks.catalogue import Task
@@ -144,13 +145,8 @@ def _read_hub(task: Task, split: str) -> Dataset:
 
 
 def _call_hub(task: Task, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    try:
+    with hub_errors(task.dataset, what="data set", remedy="use a folder as --data"):
         return function(*args, **kwargs)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip(".:")
-        raise DistilkitError(
-            f"cannot read '{task.dataset}' from the hub ({reason}): check the connection, or use a folder as --data"
-        ) from None
 
 
 def _read_file(task: Task, path: Path, *, labelled: bool) -> Dataset:
