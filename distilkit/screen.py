@@ -114,6 +114,8 @@ def comparison(done: Record) -> tuple[list[str], Rows]:
 def column_title(done: Record, model: str) -> str:
     """Title a model's column by its directory, with its role if it has one."""
     models = done.config.get("models") or []
+    if f"model/{model}" in done.environment:  # of a report
+        return done.environment[f"model/{model}"]
     if model.isdigit() and int(model) < len(models):
         return short_names(models)[int(model)]
     if model == "teacher" and done.config.get("against"):
@@ -175,7 +177,7 @@ def show(done: Record, *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    data = Path(done.config.get("data") or "custom task").name
+    data = Path(done.config.get("data") or done.environment.get("rows") or "custom task").name
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
     for header, rows in tabulate(done):
         table = Table(*header, box=None, pad_edge=False)

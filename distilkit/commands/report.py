@@ -4,6 +4,7 @@ from distilkit.claims import claim
 from distilkit.files import write_text
 from distilkit.options.report import ReportOptions
 from distilkit.record import Record, is_output_of, record, write_biography
+from distilkit.reporting.class_table import classes
 from distilkit.reporting.model_card import cards
 from distilkit.reporting.models import read
 from distilkit.reporting.next_steps import next_steps
@@ -27,12 +28,13 @@ def report(options: ReportOptions) -> Record:
         plots = draw(results)
         for plot in plots:
             save(plot, out)
-        tables = [overview(results), scores(results), speeds(results)]
+        tables = [overview(results), scores(results), classes(results), speeds(results)]
         base = base_of(step.record for step in done_steps)
         content = Content(results, tables, plots, done_steps, next_steps(results, base))
         write_text(out / "report.html", html(content))
         write_text(out / "report.md", markdown(content))
-        done = record("report", options, metrics)
+        names = {f"model/{i}": model.name for i, model in enumerate(results.models)}
+        done = record("report", options, metrics, **names, rows=results.task_name("custom"))
         write_biography(out, [done])
     for path, text in readmes.items():
         write_text(path, text)

@@ -14,7 +14,7 @@ from distilkit.errors import DistilkitError
 from distilkit.formatting import format_duration
 from distilkit.progress import warn
 from distilkit.record import Record
-from distilkit.reporting.models import Model, Results, scores_of, seed_warnings
+from distilkit.reporting.models import Model, Results, own_rows, scores_of, seed_warnings
 from distilkit.reporting.provenance import Step, machines, seeds, training_seconds
 from distilkit.reporting.render import fill
 from distilkit.reporting.summary import description, display_name, task_retention, tiles
@@ -101,7 +101,7 @@ def metadata(model: Model) -> ModelCardData:
     """Return what the hub reads: base model, data sets, and the scores as a model index."""
     tasks = [TASKS[name] for name in dict.fromkeys(name for name, _ in sort_by_task(scores_of(model))) if name in TASKS]
     corpora = [str(step.config["corpus"]).partition(":")[0] for step in model.training if step.config.get("corpus")]
-    hub_rows = [] if local_rows(model) else [task.dataset for task in tasks]
+    hub_rows = [] if own_rows(model.biography) else [task.dataset for task in tasks]
     datasets = dict.fromkeys([*filter(HUB_ID.fullmatch, filter(on_hub, corpora)), *hub_rows])
     return ModelCardData(
         license="other",  # to be filled in: the records do not know it
@@ -119,13 +119,6 @@ def metadata(model: Model) -> ModelCardData:
 def on_hub(name: str) -> bool:
     """Say whether a name in a record is not a local path. Records have local paths in full."""
     return not Path(name).is_absolute()
-
-
-def local_rows(model: Model) -> str:
-    """Return the name of the folder or file whose rows the model was fine-tuned on, "" for a hub data set."""
-    tuned = tuned_last(model)
-    place = str(tuned.config.get("data") or "") if tuned else ""
-    return Path(place).name if place and not on_hub(place) else ""
 
 
 def usage(model: Model) -> str:
@@ -188,7 +181,7 @@ def eval_results(model: Model) -> Iterator[EvalResult]:
     """Yield the scores of a model in the hub's form."""
     tuned = tuned_last(model)
     several = int(tuned.config.get("seeds") or 1) if tuned else 1
-    local = local_rows(model)
+    local = own_rows(model.biography)
     for task, metric in sort_by_task(scores_of(model)):
         value = model.metrics[f"{task}/{metric}"]
         row = TASKS.get(task.removesuffix("_mismatched"))
@@ -229,7 +222,7 @@ def data(results: Results, model: Model) -> Iterator[str]:
             task = str(step.config.get("task"))
             row, place = TASKS.get(task), step.config.get("data")
             source = Path(str(place)).name if place else row.dataset if row else "the hub"
-            yield f"{task_name(task)}, training rows from {source}: fine-tuning"
+            yield f"{results.task_name(task)}, training rows from {source}: fine-tuning"
 
 
 def training(model: Model) -> str:

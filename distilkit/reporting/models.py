@@ -21,6 +21,7 @@ from distilkit.reporting.records import (
 from distilkit.tasks.catalogue import TASKS
 from distilkit.tasks.rows import SCORED_ON_TEST
 from distilkit.training.log import read_log
+from distilkit.wording import task_name
 
 # what finetune's mark of a seed means
 SEED_MARKS = {"diverged": "does not count", **FAILURES}
@@ -68,6 +69,11 @@ class Results:
 
     models: list[Model]
     measured: list[Record]
+
+    def task_name(self, prefix: str) -> str:
+        """Return the name of a task; own rows are called by their file if all models have the same."""
+        files = {name for model in self.models if (name := own_rows(model.biography))}
+        return task_name(prefix, files.pop() if len(files) == 1 else "")
 
     def find(self, place: str | None) -> Model | None:
         """Return the model that a record names."""
@@ -198,6 +204,13 @@ def differences(results: Results, model: Model) -> dict[tuple[str, str], tuple[f
                 if wanted and low in mine:
                     apart[name.task, other.name] = mine[str(name)], mine[low], mine[high]
     return apart
+
+
+def own_rows(biography: Sequence[Record]) -> str:
+    """Return the name of the file or folder whose rows a model was fine-tuned on last, "" for a hub data set."""
+    tuned = next((step for step in reversed(biography) if step.command == "finetune"), None)
+    place = Path(str(tuned.config.get("data") or "")) if tuned else Path()
+    return place.name if place.is_absolute() else ""  # records have local paths in full
 
 
 def seed_warnings(model: Model) -> list[str]:

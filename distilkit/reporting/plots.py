@@ -17,7 +17,7 @@ from distilkit.reporting.tables import MAX_WIDE_TASKS, common_setting, headline_
 from distilkit.tasks.catalogue import TASKS
 from distilkit.training.learning_curve import points
 from distilkit.training.log import NON_LOSS_KEYS
-from distilkit.wording import describe_setting, metric_name, task_name
+from distilkit.wording import describe_setting, metric_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,9 +144,9 @@ def retention(results: Results) -> list[Plot]:
             axes.plot([retained], [row + shift], linestyle="", markersize=6, label=label, **color_and_marker(number))
             label = "_"
             interval = f" ({format_percent(low)} to {format_percent(high)})" if low != high else ""
-            descriptions.append(f"{model.name} {format_percent(retained)}{interval} on {task_name(task)}")
+            descriptions.append(f"{model.name} {format_percent(retained)}{interval} on {results.task_name(task)}")
     axes.axvline(1.0, color=INK, linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(tasks)), [task_name(task) for task in tasks])
+    axes.set_yticks(range(len(tasks)), [results.task_name(task) for task in tasks])
     axes.set_ylim(len(tasks) - 0.5, -0.5)
     axes.margins(x=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -170,7 +170,7 @@ def frontiers(results: Results) -> list[Plot]:
         scored = [(n, m, m.metrics[name]) for n, m in enumerate(models) if name in m.metrics]
         plots += frontier(
             task if task in TASKS else f"{task}-{metric}",
-            f"{task_name(task)} {metric_name(metric)}",
+            f"{results.task_name(task)} {metric_name(metric)}",
             models,
             scored,
         )

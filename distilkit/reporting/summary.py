@@ -9,7 +9,7 @@ from distilkit.record import FAILURES, MetricName
 from distilkit.reporting.models import Model, Results, differences
 from distilkit.reporting.records import position
 from distilkit.reporting.tables import bounds, settings
-from distilkit.wording import describe_setting, task_name
+from distilkit.wording import describe_setting
 
 SIGNIFICANCE_NOTE = "baseline trained without a teacher; counted if the 95 % confidence interval excludes 0"
 
@@ -57,7 +57,7 @@ def description(results: Results, model: Model) -> str:
         elif step.command == "finetune":
             task = str(step.config.get("task", "a task"))
             taught = " with a task teacher" if step.config.get("teacher") else ""
-            tuned.setdefault(taught, []).append(task_name(task))
+            tuned.setdefault(taught, []).append(results.task_name(task))
     sentences += [f"fine-tuned on {', '.join(names)}{taught}" for taught, names in tuned.items()]
     text = "; ".join(sentences)
     return text[:1].upper() + text[1:] + "." if text else ""
@@ -125,13 +125,13 @@ def retention(results: Results, model: Model) -> list[Tile]:
         without = "retention/wnli" in model.metrics
         worst = min(retained, key=lambda task: retained[task])
         detail = f"mean of {len(retained)} tasks{', without WNLI' if without else ''}"
-        detail += f"; lowest on {task_name(worst)}: {format_percent(retained[worst])}"
+        detail += f"; lowest on {results.task_name(worst)}: {format_percent(retained[worst])}"
         return [Tile(format_percent(fmean(retained.values())), f"of {teacher}'s scores retained", detail)]
     return [
         Tile(
             format_percent(value),
             f"of {teacher}'s score retained",
-            ", 95 % confidence interval ".join(filter(None, [task_name(task), interval])) + warning,
+            ", 95 % confidence interval ".join(filter(None, [results.task_name(task), interval])) + warning,
         )
         for task, value in retained.items()
         for interval in [bounds(model, f"retention/{task}", "low", "high", format_percent)]

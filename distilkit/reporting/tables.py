@@ -7,7 +7,7 @@ from distilkit.formatting import format_percent, format_score
 from distilkit.record import BenchSetting, MetricName
 from distilkit.reporting.models import Model, Results, differences, scores_of, seed_warnings
 from distilkit.tasks.catalogue import TASKS
-from distilkit.wording import DISPLAY_NAMES, describe_setting, metric_name, task_name
+from distilkit.wording import DISPLAY_NAMES, describe_setting, metric_name
 
 MAX_WIDE_TASKS = 2  # with more tasks, columns are narrow and plots show means
 OTHER_METRICS = (
@@ -50,20 +50,20 @@ def overview(results: Results) -> Table:
     columns.append((Cell("Speed-up", "median"), lambda model: _number(model, "speedup", 1, ".2f", "×")))
     columns.append((Cell("Held-out loss", "masked LM"), lambda model: _number(model, "heldout_loss", 1, ".3f")))
     for task, metric in headline_metrics(models):
-        columns += task_columns(task, metric, narrow=len(headline_metrics(models)) > MAX_WIDE_TASKS)
+        columns += task_columns(results, task, metric)
     filled = [(head, cell) for head, cell in columns if any(cell(model).text for model in models)]
     rows = [[Cell(model.name, _role(results, model)), *(cell(model) for _, cell in filled)] for model in models]
     return Table("Models", _caption(results), [Cell("Model"), *(head for head, _ in filled)], rows)
 
 
-def task_columns(task: str, metric: str, *, narrow: bool) -> list[tuple[Cell, Callable[[Model], Cell]]]:
+def task_columns(results: Results, task: str, metric: str) -> list[tuple[Cell, Callable[[Model], Cell]]]:
     """Return a column for a task's score and one for its retention, or one for both in a narrow table."""
-    head, name = Cell(task_name(task), metric_name(metric)), f"{task}/{metric}"
+    head, name = Cell(results.task_name(task), metric_name(metric)), f"{task}/{metric}"
 
     def retention(model: Model) -> Cell:
         return _retention(model, task) if (task, metric) in headline_metrics([model]) else Cell("")
 
-    if narrow:
+    if len(headline_metrics(results.models)) > MAX_WIDE_TASKS:
         return [(head, lambda model: _score(model, name)._replace(note=retention(model).text))]
     return [(head, lambda model: _score(model, name)), (Cell("Retention", head.text), retention)]
 
@@ -118,7 +118,7 @@ def scores(results: Results) -> Table:
             beside = [_difference(apart[model.name].get((task, baseline))) for baseline in baselines]
             if (task, metric) not in headline_metrics([model]):
                 retention, beside = Cell(""), [Cell("") for _ in baselines]
-            what = Cell(task_name(task), metric_name(metric))
+            what = Cell(results.task_name(task), metric_name(metric))
             score = format_score(model.metrics[name]), bounds(model, name, "min", "max", format_score)
             rows.append([Cell(model.name), what, *map(Cell, (*score, retention.text, retention.note)), *beside])
     tested = [name for name in DISPLAY_NAMES if any(name in model.tested for model in results.models)]

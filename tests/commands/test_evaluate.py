@@ -413,3 +413,24 @@ def test_writes_other_tasks_predictions_by_name(
     refused = run("eval", *words, "--against", number)
     assert "is for classification, but '" in refused.stderr
     assert "for regression" in refused.stderr
+
+
+def test_an_earlier_eval_is_a_baseline(make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str]) -> None:
+    """Its metrics stand beside the new ones, and a gate may subtract from them; a record of other scores is refused."""
+    data = write_rows(tmp_path, "validation.jsonl", [{"sentence": text, "label": 1} for text in prose[:9]])
+    words = [make_checkpoint("bert", 1, CLASSIFIER, seed=3), "--task", "sst2", "--data", data, "--max-length", 64]
+    earlier = json.loads(run("eval", *words, "--json").stdout)
+    earlier["metrics"]["sst2/accuracy"] += 0.05
+    (tmp_path / "good.json").write_text(json.dumps(earlier))
+    gates = {"baseline-0.1": 0, "baseline-0.01": 3, "baseline": 3}
+    for gate, code in gates.items():
+        done = run(
+            "eval", *words, "--baseline", tmp_path / "good.json", "--require", f"sst2/accuracy>={gate}", "--json"
+        )
+        assert done.exit_code == code, gate
+        found = json.loads(done.stdout)["metrics"]
+        assert found["baseline/sst2/accuracy"] == pytest.approx(found["sst2/accuracy"] + 0.05)
+    earlier["metrics"] = {"rte/accuracy": 1.0}
+    (tmp_path / "good.json").write_text(json.dumps(earlier))
+    other = run("eval", *words, "--baseline", tmp_path / "good.json")
+    assert (other.exit_code, "has none of these metrics" in other.stderr) == (1, True)
