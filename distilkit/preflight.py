@@ -58,7 +58,8 @@ def nearest(place: Path) -> str:
 def used_output(command: str, options: Any) -> Iterator[str]:
     """Yield an error line for an output directory that the command would refuse."""
     output = getattr(options, "output", None)
-    if output is None or getattr(options, "dry_run", False) or getattr(options, "plan", False):
+    unwritten = getattr(options, "dry_run", False) or (command == "distill" and getattr(options, "plan", False))
+    if output is None or unwritten:
         return
     if os.path.lexists(output / LOCK):  # a run that was killed, or still runs: the claim itself says which
         return

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, get_args, get_origin
 
 from distilkit.errors import DistilkitError
-from distilkit.gates import parse_gate, unmet_gates
+from distilkit.gates import parse_gate, unmet_budget, unmet_gates
 from distilkit.options.declare import Options, build, missing
 from distilkit.options.recipes import COMMANDS, read_recipe
 from distilkit.options.spec import base_type, fields_of, spec_of
@@ -25,8 +25,9 @@ def run(command: str, options: CommonOptions) -> Record:
 
     Raises DistilkitError if it cannot do its work, or if a gate cannot be read.
     """
-    for gate in getattr(options, "require", ()):  # checked before the work, which may take hours
-        parse_gate(gate)
+    for name in ("require", "budget"):  # checked before the work, which may take hours
+        for gate in getattr(options, name, ()):
+            parse_gate(gate, f"--{name}")
     check_places(command, options)
     name = MODULES.get(command, command)
     with level(quiet=options.quiet), waiting("loading PyTorch and transformers"):
@@ -58,7 +59,8 @@ def make_function(command: str) -> Callable[..., Record]:
             raise DistilkitError(f"missing option '{lacking[0].replace('--', '').replace('-', '_')}'")
         options = build(options_class, given, table)
         done = run(command, options)
-        if failures := unmet_gates(getattr(options, "require", ()), done.metrics):
+        unmet = unmet_gates(getattr(options, "require", ()), done.metrics)
+        if failures := [*unmet, *unmet_budget(getattr(options, "budget", ()), done.metrics)]:
             raise DistilkitError(f"gate not met: {'; '.join(failures)}")
         return done
 

@@ -1,12 +1,11 @@
 """Options of `finetune` and `eval`."""
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distilkit.options.spec import argument, flag, option
+from distilkit.options.spec import argument, option
 from distilkit.options.training import CommonOptions, TeacherOptions, TrainOptions
 
 TaskName = Literal[
@@ -75,12 +74,6 @@ class TaskOptions(CommonOptions, panel="Task"):
         max=1e9,
         panel="SQuAD",
     )
-
-    def unused(self, names: tuple[str, ...], reason: str) -> Iterator[str]:
-        """Yield an error line for each of these options that is given though it has no effect."""
-        for item in dataclasses.fields(self):
-            if item.name in names and getattr(self, item.name) != item.default:
-                yield f"{flag(item.name)} {reason}"
 
 
 # None: the task's published setting, or what tasks/schedule.py derives from it
