@@ -159,7 +159,9 @@ def excesses(budget: Sequence[str], own: dict[str, float]) -> list[tuple[str, fl
     found = []
     for limit in budget:
         name, compare, bound = parse_gate(limit, "--budget")
-        for key in metrics_meant(name, own):
+        if not (keys := metrics_meant(name, own)):
+            found.append((f"{limit}: not measured on this machine", math.inf))
+        for key in keys:
             if not OPERATORS[compare](own[key], bound.number):
                 miss = abs(own[key] - bound.number) / max(abs(bound.number), 1e-9)
                 found.append((f"{limit}: {key} is {own[key]:.6g}", miss))

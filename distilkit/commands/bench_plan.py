@@ -72,7 +72,8 @@ def check_names(options: BenchOptions, sizes: Sequence[dict[str, float]], settin
     ]
     names = [*metric_names(len(sizes), settings), *counted, *training]
     check_gates(options.require, names)
-    check_gates(options.budget, [name for name in names if name.startswith("1/")], "--budget")
+    of_students = dict.fromkeys(name.removeprefix("1/") for name in names if name.startswith("1/"))
+    check_gates(options.budget, of_students, "--budget")
 
 
 def distill_speed(teacher: PreTrainedModel, student: PreTrainedModel, options: BenchOptions) -> float:
