@@ -18,7 +18,7 @@ from distilkit import __version__, progress
 from distilkit.errors import DistilkitError, OptionError
 from distilkit.files import writing
 from distilkit.formatting import printable, shorten
-from distilkit.gates import unmet_gates
+from distilkit.gates import unmet_budget, unmet_gates
 from distilkit.options.declare import build, missing
 from distilkit.options.recipes import COMMANDS, read_recipe, recipe_names, recipe_text
 from distilkit.options.spec import Spec, bounds, fields_of, flag, is_list, spec_of
@@ -153,7 +153,7 @@ def execute(name: str, options_class: type[CommonOptions], typed: dict[str, Any]
         show(done, as_json=options.json)
         sys.stdout.flush()
     gates = getattr(options, "require", ())
-    failures = unmet_gates(gates, done.metrics)
+    failures = [*unmet_gates(gates, done.metrics), *unmet_budget(getattr(options, "budget", ()), done.metrics)]
     with progress.level(quiet=options.quiet):
         for gate in gates:
             if not any(line.startswith(f"{gate}:") for line in failures):

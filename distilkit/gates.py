@@ -1,9 +1,9 @@
-"""Parse gates (--require), find the metrics they mean and check them."""
+"""Parse gates (--require) and limits (--budget), find the metrics they mean and check them."""
 
 import math
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from distilkit.errors import DistilkitError
@@ -57,20 +57,20 @@ def gate_words(gate: str) -> set[str]:
     return set(parse_gate(gate)[0].split("/"))
 
 
-def check_gates(requirements: Iterable[str], metrics: Iterable[str]) -> None:
+def check_gates(requirements: Iterable[str], metrics: Iterable[str], option: str = "--require") -> None:
     """Raise DistilkitError if a gate cannot be read, or names none of the metrics that a command may return."""
     names = list(metrics)
     for gate in requirements:
-        name, _, _ = parse_gate(gate)
+        name, _, _ = parse_gate(gate, option)
         if not metrics_meant(name, names):
-            raise _no_metric(gate, name, names)
+            raise _no_metric(gate, name, names, option)
 
 
-def _no_metric(gate: str, name: str, metrics: Iterable[str]) -> DistilkitError:
+def _no_metric(gate: str, name: str, metrics: Iterable[str], option: str = "--require") -> DistilkitError:
     import difflib  # only an error needs it, and every --help would pay for it
 
     near = difflib.get_close_matches(name, list(metrics), n=5, cutoff=0.4) or sorted(metrics)
-    return DistilkitError(f"--require '{gate}' names no metric: there are {', '.join(near[:5])}, …")
+    return DistilkitError(f"{option} '{gate}' names no metric: there are {', '.join(near[:5])}, …")
 
 
 def undefined_retentions(name: str, metrics: Iterable[str]) -> list[str]:
@@ -110,14 +110,59 @@ class Bound(NamedTuple):
         return self.number + (metrics[BASELINE + key] if self.relative else 0.0)
 
 
-def parse_gate(gate: str) -> tuple[str, str, Bound]:
-    """Split 'sst2/accuracy>=0.90' into its name, comparison and bound."""
+def parse_gate(gate: str, option: str = "--require") -> tuple[str, str, Bound]:
+    """Split 'sst2/accuracy>=0.90' into its name, comparison and bound. A limit of --budget has no baseline."""
     match = re.fullmatch(r"\s*([^<>=\s]+)\s*(>=|<=|>|<)\s*(baseline)?\s*([-+.\deE]*)\s*", gate)
     try:
         name, compare, relative, text = match.groups()  # type: ignore[union-attr]
         number = float(text or ("0" if relative else "nan"))
-        if not math.isfinite(number) or (relative and text and text[0] not in "+-"):
+        if not math.isfinite(number) or (relative and (option != "--require" or (text and text[0] not in "+-"))):
             raise ValueError("no such number")
         return name, compare, Bound(number, relative is not None)
     except (AttributeError, ValueError):
-        raise DistilkitError(f"--require '{gate}' cannot be read: write it like 'sst2/accuracy>=0.90'") from None
+        example = "sst2/accuracy>=0.90" if option == "--require" else "latency_ms<=10"
+        raise DistilkitError(f"{option} '{gate}' cannot be read: write it like '{example}'") from None
+
+
+def choose_largest(budget: Sequence[str], metrics: dict[str, float]) -> str | None:
+    """Return the number of the student with the most parameters within all limits of --budget, None if there is none.
+
+    A limit is written like a gate, and its name means metrics of one student.
+    """
+    students = metrics_by_student(metrics)
+    within = [number for number, own in students.items() if not excesses(budget, own)]
+    return max(within, key=lambda number: students[number]["parameters"], default=None)
+
+
+def unmet_budget(budget: Sequence[str], metrics: dict[str, float]) -> list[str]:
+    """Return a line that names the student nearest to the budget if none is within it, else no line."""
+    if not budget or choose_largest(budget, metrics):
+        return []
+    students = metrics_by_student(metrics)
+    nearest = min(students.values(), key=lambda own: max(share for _, share in excesses(budget, own)))
+    reasons = "; ".join(line for line, _ in excesses(budget, nearest))
+    return [f"no student is within --budget; the nearest has {nearest['layers']:.0f} layers ({reasons})"]
+
+
+def metrics_by_student(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Return the metrics of each student of a plan by its number; number 0 is the teacher."""
+    students: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        number, _, own = name.partition("/")
+        if number.isdecimal() and number != "0":
+            students.setdefault(number, {})[own] = value
+    return students
+
+
+def excesses(budget: Sequence[str], own: dict[str, float]) -> list[tuple[str, float]]:
+    """Return a line for each limit that a student's metrics do not keep, and by which share of the limit they miss."""
+    found = []
+    for limit in budget:
+        name, compare, bound = parse_gate(limit, "--budget")
+        if not (keys := metrics_meant(name, own)):
+            found.append((f"{limit}: not measured on this machine", math.inf))
+        for key in keys:
+            if not OPERATORS[compare](own[key], bound.number):
+                miss = abs(own[key] - bound.number) / max(abs(bound.number), 1e-9)
+                found.append((f"{limit}: {key} is {own[key]:.6g}", miss))
+    return found

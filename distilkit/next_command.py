@@ -73,9 +73,23 @@ def after_eval(done: Record) -> str:
 
 
 def after_bench(done: Record) -> str:
-    """Put everything on one page."""
+    """Extract the student that a plan chose; after a comparison, put everything on one page."""
+    if done.config.get("plan"):
+        return chosen_student(done)
     places = [name for name in done.config["models"] if read_biography(name)]
     return line("report", directories=places, output=free("report")) if places else ""
+
+
+def chosen_student(done: Record) -> str:
+    """Extract the largest student within the budget of a plan."""
+    if (number := done.metrics.get("chosen")) is None:
+        return ""
+    layers, tokens = int(done.metrics[f"{number:.0f}/layers"]), done.config["vocabulary"]
+    pruned = {"vocabulary": str(tokens), "corpus": "TEXT"} if tokens else {}
+    return line(
+        "init", teacher=done.config["models"][0], layers=layers, architecture=done.config["architecture"], **pruned,
+        output=free("student0"),
+    )  # fmt: skip
 
 
 NEXT = {

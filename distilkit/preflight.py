@@ -49,7 +49,8 @@ def is_local(place: str) -> bool:
 def used_output(command: str, options: Any) -> Iterator[str]:
     """Yield an error line for an output directory that the command would refuse."""
     output = getattr(options, "output", None)
-    if output is None or command == "predict" or getattr(options, "dry_run", False) or getattr(options, "plan", False):
+    unwritten = getattr(options, "dry_run", False) or (command == "distill" and getattr(options, "plan", False))
+    if output is None or command == "predict" or unwritten:
         return
     if os.path.lexists(output / LOCK):  # a run that was killed, or still runs: the claim itself says which
         return

@@ -12,12 +12,13 @@ from distilkit.class_scores import SHOWN_CONFUSIONS, ClassScore, class_tables
 from distilkit.formatting import format_duration, format_gibibytes, format_number, printable
 from distilkit.next_command import next_command, relative
 from distilkit.progress import say
-from distilkit.record import MetricName, Record, baselines_by_prefix, json_text
-from distilkit.wording import describe
+from distilkit.record import BenchSetting, MetricName, Record, baselines_by_prefix, json_text
+from distilkit.wording import describe, describe_setting, plan_names
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+PLANNED = ("parameters", "bytes", "latency_ms", "speedup", "distill_seconds")  # columns of a plan
 NAMED = ("metric", "compared", "")  # first columns that hold names of metrics
 Rows = list[tuple[Any, ...]]
 DETAIL = re.compile(  # what has a table of its own: slices of a text, and bins of confidence
@@ -31,7 +32,7 @@ def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
     if done.command == "init":
         return [*ranking(done), sizes(done)]
     if done.config.get("plan"):
-        return [planned(done)]
+        return [students(done) if done.command == "bench" else planned(done)]
     metrics = {
         name: value for name, value in done.metrics.items() if not DETAIL.fullmatch(name) and not ClassScore.parse(name)
     }
@@ -169,6 +170,18 @@ def planned(done: Record) -> tuple[list[str], Rows]:
     return ["plan", ""], rows
 
 
+def students(done: Record) -> tuple[list[str], Rows]:
+    """Return the teacher of a plan and its students, a row each, in readable units."""
+    settings = (BenchSetting.parse(MetricName.parse(name).subject) for name in done.metrics)
+    latency = next(f"latency, {describe_setting(setting)}" for setting in settings if setting)
+    rows: Rows = []
+    for number, name in plan_names(done.metrics).items():
+        own = {key: done.metrics.get(f"{number}/{key}") for key in PLANNED}
+        cells = ("" if value is None else describe(key).write(value) for key, value in own.items())
+        rows.append((name, *cells, "← chosen" if done.metrics.get("chosen") == int(number) else ""))
+    return ["plan", "parameters", "size", latency, "speed-up", f"distill, {done.config['tokens']:,} tokens", ""], rows
+
+
 def show(done: Record, *, as_json: bool) -> None:
     """Print a record on stdout: as one JSON document, or as tables."""
     if as_json:
@@ -210,7 +223,8 @@ def in_words(row: tuple[Any, ...], data: str | None, *, compare: bool) -> "list[
 
 def outcome(done: Record) -> Iterator[str]:
     """Yield the lines below the tables: what was written, and what to do next."""
-    if (output := done.config.get("output")) and not (done.config.get("dry_run") or done.config.get("plan")):
+    unwritten = done.config.get("dry_run") or (done.command == "distill" and done.config.get("plan"))
+    if (output := done.config.get("output")) and not unwritten:
         slash = "" if done.command == "predict" else os.sep
         yield f"written: {relative(output)}{slash}{'report.html' if done.command == 'report' else ''}"
     if command := next_command(done):

@@ -1,6 +1,6 @@
 """Names of tasks and metrics for people, and how the value of a metric is written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from distilkit.formatting import format_duration
@@ -102,7 +102,7 @@ WRITERS: tuple[tuple[Callable[[str], bool], Callable[[float], str]], ...] = (  #
     (lambda metric: "parameters" in metric, lambda value: f"{value / 1e6:,.2f} M"),
     (lambda metric: "latency_ms" in metric, lambda value: f"{three_digits(value)} ms"),
     (lambda metric: metric == "speedup", lambda value: f"{value:.2f} ×"),
-    (lambda metric: metric == "seconds", format_duration),
+    (lambda metric: metric in ("seconds", "distill_seconds"), format_duration),
     (lambda metric: metric in COUNTS or metric.endswith("_per_second"), count),
 )
 
@@ -128,6 +128,14 @@ def metric_name(metric: str) -> str:
 def task_name(prefix: str, data: str = "") -> str:
     """Return the name of a task in tables and plots; `prefix` is the first part of its metric names."""
     return data if prefix == "custom" and data else DISPLAY_NAMES.get(prefix, prefix)
+
+
+def plan_names(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return the names of the models of `bench --plan` by number: the teacher and its students."""
+    layers = {
+        parts.model: value for name, value in metrics.items() if (parts := MetricName.parse(name)).metric == "layers"
+    }
+    return {number: f"{count:.0f} layers{'' if int(number) else ', the teacher'}" for number, count in layers.items()}
 
 
 def describe_setting(setting: BenchSetting) -> str:

@@ -27,7 +27,7 @@ Every command writes its result to stdout and everything else to stderr.
 | 0 | done |
 | 1 | an error, explained in one line |
 | 2 | wrong usage |
-| 3 | a `--require` gate is not met |
+| 3 | a `--require` gate is not met, or no student is within `--budget` |
 | 130 | interrupted |
 
 A value on the command line overrides the recipe's, which overrides the default.

@@ -29,7 +29,12 @@ CUT = {
     "finetune": "--steps 1 --batch-size 2 --max-length 32",
     "bench": "--runs 2 --batch-sizes 1 --seq-lengths 16",
 }
-CUT_IF_GIVEN = {"--seeds": "2", "--vocabulary 8000": "200", "--max-drop": "1"}  # only where the page has the option
+CUT_IF_GIVEN = {
+    "--seeds": "2",
+    "--vocabulary 8000": "200",
+    "--max-drop": "1",
+    "--layers 4,6,8": "1,2",
+}  # only where the page has the option
 CUT_SQUAD = "--max-length 64 --stride 16"  # a window must be longer than its stride
 
 # Commands that cannot run here, by how they begin or by an option, with the reason.

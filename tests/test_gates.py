@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from distilkit.errors import DistilkitError
-from distilkit.gates import parse_gate, unmet_gates
+from distilkit.gates import check_gates, choose_largest, parse_gate, unmet_budget, unmet_gates
 from distilkit.record import FAILURES
 
 METRICS = {"sst2/accuracy": 0.9, "1/speedup": 1.5, "2/speedup": 2.5}
@@ -99,3 +99,52 @@ def test_a_gate_that_names_no_metric_is_refused(check: Callable[[], object]) -> 
     """Otherwise a misspelt gate would always be met."""
     with pytest.raises(DistilkitError, match=r"--require .*no metric"):
         check()
+
+
+PLANNED = {
+    "0/parameters": 9.0, "0/bytes": 36.0, "0/latency_ms": 8.0,
+    **{f"{i}/layers": float(i) for i in (1, 2, 3)},
+    **{f"{i}/parameters": float(2 * i) for i in (1, 2, 3)},
+    **{f"{i}/bytes": 8.0 * i for i in (1, 2, 3)},
+    **{f"{i}/latency_ms": 2.0 * i for i in (1, 2, 3)},
+    **{f"{i}/cpu/fp32/b{batch}/l8/speedup": 6.0 / i / batch for i in (1, 2, 3) for batch in (1, 2)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("budget", "chosen"),
+    [
+        (("bytes<=24",), "3"),
+        (("bytes<24",), "2"),
+        (("bytes<=24", "latency_ms<=3"), "1"),
+        (("speedup>=1.5",), "2"),  # in every setting
+        (("latency_ms<=1",), None),
+        (("energy_joules_per_1000<=9",), None),  # not measured
+    ],
+)
+def test_a_budget_chooses_the_largest_student_within_all_limits(budget: tuple[str, ...], chosen: str | None) -> None:
+    """The teacher, number 0, is not among them."""
+    assert choose_largest(budget, PLANNED) == chosen
+    assert bool(unmet_budget(budget, PLANNED)) == (chosen is None)
+
+
+def test_the_student_nearest_to_a_budget_is_named() -> None:
+    """The one whose worst miss, as a share of the limit, is smallest; with each limit that it misses."""
+    (line,) = unmet_budget(("latency_ms<=1", "parameters>=4"), PLANNED)
+    reasons = "latency_ms<=1: latency_ms is 2; parameters>=4: parameters is 2"
+    assert line == f"no student is within --budget; the nearest has 1 layers ({reasons})"
+    assert unmet_budget((), PLANNED) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("bytes<=baseline", "--budget 'bytes<=baseline' cannot be read"),
+        ("50e6", "write it like 'latency_ms<=10'"),
+        ("latencies<=1", "--budget 'latencies<=1' names no metric"),
+    ],
+)
+def test_a_limit_that_cannot_be_checked_is_refused(limit: str, message: str) -> None:
+    """In the words of its own option."""
+    with pytest.raises(DistilkitError, match=message):
+        check_gates((limit,), PLANNED, "--budget")

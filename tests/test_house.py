@@ -36,7 +36,9 @@ FLOORS = [
 ]
 LIGHT = {"rich", "tomli"}  # what the ground floor may import besides the standard library
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate", "numpy", "rich"}
-HELPERS = {f"commands.{name}": {f"commands.{name}_inputs"} for name in ("distill", "finetune")}  # their second files
+HELPERS = {f"commands.{name}": {f"commands.{name}_inputs"} for name in ("distill", "finetune")} | {
+    "commands.bench": {"commands.bench_plan"}  # their second files
+}
 FILES = sorted(".".join(path.relative_to(HOUSE).with_suffix("").parts) for path in HOUSE.rglob("*.py"))
 WINGS = sorted(path.parent.name for path in HOUSE.glob("*/__init__.py"))
 

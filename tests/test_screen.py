@@ -106,6 +106,21 @@ def test_a_plan_is_shown_in_readable_units() -> None:
     ]  # fmt: skip
 
 
+def test_students_of_a_plan_are_rows() -> None:
+    """The teacher comes first, without what only students have; the chosen one is marked."""
+    metrics = {
+        "1/speedup": 2.0, "0/layers": 12.0, "0/parameters": 109.5e6, "0/bytes": 438e6, "1/layers": 6.0,
+        "1/parameters": 67e6, "1/bytes": 268e6, "0/latency_ms": 20.0, "1/latency_ms": 10.0, "1/distill_seconds": 7200.0,
+        "1/cpu/fp32/b1/l128/latency_ms_p50": 10.0, "chosen": 1.0,
+    }  # fmt: skip
+    ((header, rows),) = tabulate(done("bench", metrics, plan=True, tokens=1000))
+    assert header[3:6] == ["latency, CPU fp32, batch 1, 128 tokens", "speed-up", "distill, 1,000 tokens"]
+    assert rows == [
+        ("12 layers, the teacher", "109.50 M", "438.0 MB", "20 ms", "", "", ""),
+        ("6 layers", "67.00 M", "268.0 MB", "10 ms", "2.00 ×", "2 h 0 min", "← chosen"),
+    ]
+
+
 def test_json_is_the_record_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """stdout is one JSON document, with no table and no suggestion."""
     shown = done("init", {"loss": 1.0}, {"head": "masked-lm"}, output=str(tmp_path), dry_run=False)

@@ -1,1 +1,1 @@
-"""What a model costs: time and memory. Start with timing.py."""
+"""What a model costs: time, memory and energy. Start with timing.py."""

@@ -14,7 +14,8 @@ from torch import nn
 from transformers import AutoModel, PreTrainedModel
 
 from distilkit.encoders import checkpoint
-from distilkit.encoders.sizes import model_sizes, parameters_by_part
+from distilkit.encoders.sizes import memory_bytes, model_sizes, parameters_by_part
+from distilkit.errors import library_errors
 from distilkit.files import is_exported
 from distilkit.options.bench import BenchOptions
 from distilkit.runtimes.exported import RuntimeModel, open_exported, program_bytes, save_exported
@@ -45,6 +46,8 @@ class Contender:
             parts = parameters_by_part(self.model)
             sizes = model_sizes(self.model, self.source)
             sizes |= {f"parameters_{part}": float(count) for part, count in parts.items() if count}
+        if self.in_torch:
+            sizes["weights_memory_bytes"] = float(memory_bytes(self.timed))
         return sizes | ({"bytes": float(program_bytes(self.files))} if self.files else {})
 
 
@@ -56,6 +59,8 @@ def open_contenders(options: BenchOptions, stack: ExitStack) -> Iterator[Contend
     forms = {runtime.partition("-")[0] for runtime in options.runtimes} - {"torch"}
     for form in forms:
         require_packages(form)
+    if options.compile:
+        require_compiler()
     for name in options.models:
         if is_exported(name):
             model = open_exported(name, options.threads)
@@ -76,20 +81,39 @@ def open_checkpoint(name: str, *, random_weights: bool = False) -> Contender:
         model: PreTrainedModel = AutoModel.from_config(checkpoint.open_config(name)).eval()
         return Contender(name, model, model, name)
     model = checkpoint.open_model(name)
+    return Contender(name, model, timed_part(model), name)
+
+
+def timed_part(model: PreTrainedModel) -> nn.Module:
+    """Return what is timed of a model: all of it if it has a head for a task, else its encoder."""
     whole = checkpoint.head_of_model(model) not in ("masked-lm", "encoder")
-    return Contender(name, model, model if whole else model.base_model, name)
+    return model if whole else model.base_model
 
 
 def run_in(contender: Contender, runtime: str, options: BenchOptions, stack: ExitStack) -> Contender:
-    """Return a checkpoint's contender in another runtime, or in torch in the precision of --precision."""
+    """Return a checkpoint's contender in another runtime, or in torch as the options say."""
     form, _, int8 = runtime.partition("-")
     if runtime == "torch":
-        return replace(contender, timed=contender.timed.to(DTYPES[options.precision]))
+        return replace(contender, timed=prepare(contender.timed, options))
     if runtime == "torch-int8":
         return replace(contender, timed=quantize(contender.timed), in_torch=False)
     directory = stack.enter_context(tempfile.TemporaryDirectory())
     save_exported(export_model(cast(PreTrainedModel, contender.timed), form, int8=bool(int8)), None, Path(directory))
     return replace(contender, timed=open_exported(directory, options.threads), files=directory, in_torch=False)
+
+
+def prepare(model: nn.Module, options: BenchOptions) -> nn.Module:
+    """Return a model in the precision of --precision; with --compile, torch compiles it in the first passes."""
+    model = model.to(DTYPES[options.precision])
+    if options.compile:
+        model.compile(dynamic=bool(options.task or options.data))
+    return model
+
+
+def require_compiler() -> None:
+    """Raise DistilkitError if torch.compile does not work here. On a CPU it needs a C++ compiler."""
+    with library_errors("--compile does not work here", "install a C++ compiler such as g++, or remove --compile"):
+        torch.compile(lambda values: values + 1)(torch.ones(2))
 
 
 def quantize(model: nn.Module) -> nn.Module:

@@ -2,15 +2,16 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 from torch import nn
 
 from distilkit.benchmark.contenders import Contender
+from distilkit.benchmark.energy import find_counters, joules_per_1000
 from distilkit.benchmark.inputs import Batch, Texts, random_inputs, text_batches
 from distilkit.benchmark.peak_memory import peak_memory
 from distilkit.errors import DistilkitError
@@ -21,38 +22,21 @@ from distilkit.runtimes.exported import RuntimeModel
 from distilkit.training.memory import is_out_of_memory
 
 Seconds = npt.NDArray[np.float64]
-WARM_UP_PASSES = 3
+STEADY_PASSES = 2  # in a row that are no faster than the fastest before: the warm-up is over
+FASTER = 0.95  # of the fastest time before; a smaller gain is noise
+MAX_WARM_UP = 50  # passes
 SPREAD_PERCENTILES = (2.5, 97.5)  # 95 % of the runs lie between
 
 
 @contextlib.contextmanager
-def cpu_threads(wanted: int | None) -> Iterator[int]:
-    """Context manager: use this number of CPU threads, or the current one for None; yield the number in use."""
+def cpu_threads(wanted: int | None) -> Iterator[None]:
+    """Context manager: use this number of CPU threads, or the current one for None."""
     before = torch.get_num_threads()
     torch.set_num_threads(wanted or before)
     try:
-        yield torch.get_num_threads()
+        yield
     finally:
         torch.set_num_threads(before)
-
-
-class OtherProcesses:
-    """Measures how much of the machine's CPU time other processes used, from its creation to share()."""
-
-    def __init__(self) -> None:
-        self.started = self._totals()
-
-    @staticmethod
-    def _totals() -> tuple[float, float, float]:
-        """Return seconds of CPU time in all, idle, and of this process."""
-        everything, own = psutil.cpu_times(), psutil.Process().cpu_times()
-        idle = everything.idle + getattr(everything, "iowait", 0.0)
-        return sum(everything[:8]), idle, own.user + own.system  # the first 8 do not overlap
-
-    def share(self) -> float:
-        """Return the share of all CPU time, from 0 to 1; 0 if the measurement is too short to tell."""
-        total, idle, own = (after - before for after, before in zip(self._totals(), self.started, strict=True))
-        return max(0.0, (total - idle - own) / total) if total > 0 else 0.0
 
 
 def measure(
@@ -71,15 +55,15 @@ def measure(
         else:
             batches = [random_inputs(contenders, setting, options.seed)] * options.runs
         seconds = time_interleaved(models, batches, advance, setting)
-        peaks = [peak_of(model, batches, i, setting) for i, model in enumerate(models)]
+        costs = [memory_and_energy(model, [batch[i] for batch in batches], setting) for i, model in enumerate(models)]
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise DistilkitError(f"{setting} does not fit in memory: lower --batch-sizes or --seq-lengths") from None
     metrics: dict[str, float] = {}
-    for i, (own, peak) in enumerate(zip(seconds, peaks, strict=True)):
+    for i, (own, cost) in enumerate(zip(seconds, costs, strict=True)):
         sizes = [(len(batch[i]["input_ids"]), int(batch[i]["attention_mask"].sum())) for batch in batches]
-        values = {**summarise(own, *map(sum, zip(*sizes, strict=True))), **peak}
+        values = {**summarise(own, *map(sum, zip(*sizes, strict=True))), **cost}
         if i:
             values |= speedup(seconds[0], own, total=bool(texts))
         metrics |= {f"{i}/{setting}/{name}": value for name, value in values.items()}
@@ -94,32 +78,61 @@ def time_interleaved(
 
     `batches` has the input of each model for each run.
     """
-    for i, model in enumerate(models):
-        for _ in range(WARM_UP_PASSES):
-            model(**batches[0][i])
+
+    def run(i: int, number: int) -> float:
+        inputs = batches[number][i]
+        synchronise(setting.device)
+        started = time.perf_counter()
+        models[i](**inputs)
+        synchronise(setting.device)
+        return time.perf_counter() - started
+
+    for i in range(len(models)):
+        warm_up(partial(run, i, 0))
     seconds = np.empty((len(models), len(batches)))
-    for run, inputs in enumerate(batches):
-        for i, model in enumerate(models):
-            _synchronise(setting.device)
-            started = time.perf_counter()
-            model(**inputs[i])
-            _synchronise(setting.device)
-            seconds[i, run] = time.perf_counter() - started
+    for number in range(len(batches)):
+        for i in range(len(models)):
+            seconds[i, number] = run(i, number)
         advance(1, str(setting))
     return seconds
 
 
-def _synchronise(device: str) -> None:
+def warm_up(run: Callable[[], float]) -> None:
+    """Run until a few passes in a row are no faster than the fastest before."""
+    fastest, steady = run(), 0
+    for _ in range(MAX_WARM_UP):
+        seconds = run()
+        steady = 0 if seconds < FASTER * fastest else steady + 1
+        fastest = min(fastest, seconds)
+        if steady == STEADY_PASSES:
+            return
+
+
+def synchronise(device: str) -> None:
+    """Wait until a GPU has done what it was given."""
     if device == "cuda":
         torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
 
 
-def peak_of(model: nn.Module, batches: Sequence[Sequence[Batch]], i: int, setting: BenchSetting) -> dict[str, float]:
-    """Return the peak memory of a model on its largest batch, in torch only: it cannot be told for other runtimes."""
-    if isinstance(model, RuntimeModel):
-        return {}
-    largest = max((batch[i] for batch in batches), key=lambda batch: batch["input_ids"].numel())
-    return {"peak_memory_bytes": float(peak_memory(model, largest, setting.device))}
+@torch.inference_mode()
+def memory_and_energy(model: nn.Module, batches: Sequence[Batch], setting: BenchSetting) -> dict[str, float]:
+    """Return the peak memory of a model on its largest batch, and the energy of all batches, where they can be told.
+
+    Peak memory cannot be told for other runtimes than torch, nor on mps.
+    """
+
+    def run() -> int:
+        for batch in batches:
+            model(**batch)
+        synchronise(setting.device)
+        return sum(len(batch["input_ids"]) for batch in batches)
+
+    largest = max(batches, key=lambda batch: batch["input_ids"].numel())
+    told = setting.device != "mps" and not isinstance(model, RuntimeModel)
+    peak = {"peak_memory_bytes": float(peak_memory(model, largest, setting.device))} if told else {}
+    return peak | joules_per_1000(run, find_counters(setting.device))
 
 
 def summarise(seconds: Seconds, sequences: int, tokens: int) -> dict[str, float]:

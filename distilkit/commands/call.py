@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, get_args, get_origin
 
 from distilkit.errors import DistilkitError
-from distilkit.gates import parse_gate, unmet_gates
+from distilkit.gates import parse_gate, unmet_budget, unmet_gates
 from distilkit.options.declare import Options, build, missing
 from distilkit.options.evaluate import EvalOptions
 from distilkit.options.finetune import FinetuneOptions
@@ -28,8 +28,9 @@ def run(command: str, options: CommonOptions) -> Record:
 
     Raises DistilkitError if it cannot do its work, or if a gate cannot be read.
     """
-    for gate in getattr(options, "require", ()):  # checked before the work, which may take hours
-        parse_gate(gate)
+    for name in ("require", "budget"):  # checked before the work, which may take hours
+        for gate in getattr(options, name, ()):
+            parse_gate(gate, f"--{name}")
     check_places(command, options)
     check_rows(options)
     name = MODULES.get(command, command)
@@ -73,7 +74,8 @@ def make_function(command: str) -> Callable[..., Record]:
             raise DistilkitError(f"missing option '{lacking[0].replace('--', '').replace('-', '_')}'")
         options = build(options_class, given, table)
         done = run(command, options)
-        if failures := unmet_gates(getattr(options, "require", ()), done.metrics):
+        unmet = unmet_gates(getattr(options, "require", ()), done.metrics)
+        if failures := [*unmet, *unmet_budget(getattr(options, "budget", ()), done.metrics)]:
             raise DistilkitError(f"gate not met: {'; '.join(failures)}")
         return done
 

@@ -29,17 +29,20 @@ def memory_bytes(model: nn.Module) -> int:
 
 def compare_sizes(teacher: PreTrainedModel, student: PreTrainedModel) -> dict[str, float]:
     """Count layers, tokens, parameters by part, and bytes of teacher and student."""
-    metrics: dict[str, float] = {}
-    for name, model in (("teacher", teacher), ("student", student)):
-        parts = parameters_by_part(model)
-        metrics |= {
-            f"{name}/layers": float(len(find_stack(model).layers)),
-            f"{name}/vocabulary": float(model.config.vocab_size),
-            **{f"{name}/parameters_{part}": float(number) for part, number in parts.items() if number},
-            f"{name}/parameters": float(sum(parts.values())),
-            f"{name}/bytes": float(tensor_bytes(model)),
-        }
-    return metrics
+    models = {"teacher": teacher, "student": student}
+    return {f"{name}/{size}": value for name, model in models.items() for size, value in shape_sizes(model).items()}
+
+
+def shape_sizes(model: PreTrainedModel) -> dict[str, float]:
+    """Count a model's layers, tokens, parameters by part, and the bytes of its tensors, which need no data."""
+    parts = parameters_by_part(model)
+    return {
+        "layers": float(len(find_stack(model).layers)),
+        "vocabulary": float(model.config.vocab_size),
+        **{f"parameters_{part}": float(number) for part, number in parts.items() if number},
+        "parameters": float(sum(parts.values())),
+        "bytes": float(tensor_bytes(model)),
+    }
 
 
 def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:

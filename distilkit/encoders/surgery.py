@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from distilkit.encoders.checkpoint import drop_pooler
+from distilkit.encoders.contents import Head, model_class
 from distilkit.errors import DistilkitError
 
 
@@ -40,6 +41,19 @@ def build_empty(
         raise DistilkitError(f"{config.model_type} does not allow these layers ({error})") from None
     if getattr(cast(Any, like).base_model, "pooler", ...) is None:
         drop_pooler(model)
+    return model
+
+
+def build_from_config(config: PretrainedConfig, head: Head) -> PreTrainedModel:
+    """Build the model of a config with a head, without weights: its parameters have shapes but no memory.
+
+    Raises DistilkitError if the architecture has no such head.
+    """
+    if (chosen := model_class(config, head)) is None:
+        raise DistilkitError(f"{config.model_type} has no model with a {head} head: give another checkpoint")
+    with init_empty_weights(include_buffers=False):
+        model = cast(PreTrainedModel, chosen(config).eval())
+    model.tie_weights()  # left out by the constructor, which initialises no empty model
     return model
 
 

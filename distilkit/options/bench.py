@@ -2,31 +2,63 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from distilkit.options.init import ArchitectureOptions
 from distilkit.options.spec import argument, option
 from distilkit.options.tasks import TaskName
-from distilkit.options.training import CommonOptions
+from distilkit.options.training import CompileOptions
 
 Runtime = Literal["torch", "torch-int8", "onnx", "onnx-int8", "openvino"]
+FOR_PLANS = ("layers", "architecture", "vocabulary", "tokens", "budget")
+FOR_MODELS = ("runtimes", "task", "data", "rows", "random_weights", "load")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class BenchOptions(CommonOptions, panel="Measurement"):
-    """Measure parameters, size, latency, throughput and memory."""
+class PlanOptions(ArchitectureOptions, panel="Student"):
+    """The students that `bench --plan` measures before there is one, and how it chooses."""
+
+    plan: bool = option(
+        "Measure students of MODEL, a teacher whose config.json is enough, with random weights before one is trained.",
+        False,
+    )
+    layers: tuple[int, ...] = option(
+        "Numbers of layers of the students (default: a quarter, a third, half and two thirds of the teacher's).",
+        (),
+        min=1,
+        max=10**6,
+        metavar="N,N,…",
+    )
+    vocabulary: int | None = option("Tokens that the students keep (default: all).", None, min=1, max=2**40)
+    tokens: int = option("Tokens of text to predict the time of distill for.", 10**7, min=1, max=2**60)
+    budget: tuple[str, ...] = option(
+        "Limit such as 'latency_ms<=10' or 'bytes<=50e6': choose the largest student within all limits; exit code 3 if "
+        "there is none. Repeatable.",
+        (),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class BenchOptions(PlanOptions, CompileOptions, panel="Measurement"):
+    """Measure parameters, size, latency, throughput, memory and energy."""
 
     usage = (
         "distilkit bench teacher-sst2 student-sst2",
         "distilkit bench teacher-sst2 student-sst2 --batch-sizes 1,8 --seq-lengths 128 --require 'speedup>=1.6'",
         "distilkit bench teacher-sst2 student-sst2 --runtimes torch,onnx,onnx-int8 --task sst2 --batch-sizes 1",
+        "distilkit bench --plan bert-base-uncased --layers 4,6,8 --budget 'latency_ms<=10'",
     )
 
     models: tuple[str, ...] = argument("Checkpoints and exports; speed-ups are relative to the first.", "MODEL…")
+    output: Path | None = option(
+        "Directory to write the record and plots to.", None, short="-o", metavar="DIR", panel="Input and output"
+    )
     runtimes: tuple[Runtime, ...] = option(
         "Runtimes to measure each checkpoint in; it is exported to a temporary directory.", ("torch",), metavar="R,R,…"
     )
-    devices: tuple[Literal["cpu", "cuda"], ...] = option(
-        "Devices to run on (default: cpu, and cuda if present; exports run on cpu).", (), metavar="D,D,…"
+    devices: tuple[Literal["cpu", "cuda", "mps"], ...] = option(
+        "Devices to run on (default: all that are present; exports run on cpu).", (), metavar="D,D,…"
     )
     batch_sizes: tuple[int, ...] = option("Batch sizes.", (1, 8), metavar="N,N,…", min=1, max=2**20)
     seq_lengths: tuple[int, ...] = option("Sequence lengths in tokens.", (128,), metavar="N,N,…", min=1, max=2**20)
@@ -51,9 +83,18 @@ class BenchOptions(CommonOptions, panel="Measurement"):
     require: tuple[str, ...] = option("Gate such as 'speedup>=1.6'; exit code 3 if it is not met. Repeatable.", ())
 
     def rules(self) -> Iterator[str]:
+        if self.plan:
+            yield from self.unused(FOR_MODELS, "has no effect with --plan: remove it")
+            if len(self.models) > 1:
+                yield f"--plan takes one teacher, not {len(self.models)} models: give one"
+        else:
+            yield from self.unused(FOR_PLANS, "requires --plan: give it, or remove this")
         if self.rows and not (self.task or self.data):
             yield "--rows requires --task or --data: give one, or remove it"
         if self.task in ("glue", "custom"):
             yield f"--task {self.task} names no rows: give one task, or a text as --data"
-        if self.precision != "fp32" and self.runtimes != ("torch",):
-            yield f"--precision {self.precision} requires --runtimes torch: remove one of them"
+        if self.runtimes != ("torch",):
+            if self.precision != "fp32":
+                yield f"--precision {self.precision} requires --runtimes torch: remove one of them"
+            if self.compile:
+                yield "--compile requires --runtimes torch: remove one of them"

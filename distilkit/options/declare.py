@@ -57,6 +57,12 @@ class Options:
         """Yield an error line for each rule between options that is broken."""
         yield from ()
 
+    def unused(self, names: tuple[str, ...], reason: str) -> Iterator[str]:
+        """Yield an error line for each of these options that is given though it has no effect."""
+        for item in _fields(type(self)):
+            if item.name in names and getattr(self, item.name) != item.default:
+                yield f"{flag(item.name)} {reason}"
+
 
 def _fields(base: type) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(base) if dataclasses.is_dataclass(base) else ()

@@ -11,7 +11,14 @@ from distilkit.options.values import inside_text
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class InitOptions(CommonOptions, panel="Student"):
+class ArchitectureOptions(CommonOptions, panel="Student"):
+    architecture: Literal["same", "distilbert"] = option(
+        "Architecture of the student. distilbert (from BERT only): no token types, no pooler.", "same"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class InitOptions(ArchitectureOptions, panel="Student"):
     """Extract a student from a teacher by keeping some of its layers."""
 
     usage = (
@@ -36,9 +43,6 @@ class InitOptions(CommonOptions, panel="Student"):
         metavar="TEXT",
         is_path=True,
         panel="Input and output",
-    )
-    architecture: Literal["same", "distilbert"] = option(
-        "Architecture of the student. distilbert (from BERT only): no token types, no pooler.", "same"
     )
     vocabulary: str | None = option(
         "Prune the vocabulary to the tokens of this text, or to the N most frequent in --corpus, plus the sub-tokens "

@@ -12,12 +12,12 @@ from typing import Any, Union, get_args, get_origin
 PANELS = (  # of --help, in order of need
     "Input and output",
     "Task",
-    "Student",
     "Export",
     "Comparison",
     "Objective",
     "Training",
     "Measurement",
+    "Student",
     "Teacher cache",
     "SQuAD",
     "Advanced",

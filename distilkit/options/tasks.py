@@ -1,12 +1,10 @@
 """Options about labelled rows, which `finetune` and `eval` share."""
 
-import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from distilkit.options.spec import flag, option
+from distilkit.options.spec import option
 from distilkit.options.training import CommonOptions
 
 TaskName = Literal[
@@ -88,9 +86,3 @@ class TaskOptions(CommonOptions, panel="Task"):
         max=1e9,
         panel="SQuAD",
     )
-
-    def unused(self, names: tuple[str, ...], reason: str) -> Iterator[str]:
-        """Yield an error line for each of these options that is given though it has no effect."""
-        for item in dataclasses.fields(self):
-            if item.name in names and getattr(self, item.name) != item.default:
-                yield f"{flag(item.name)} {reason}"

@@ -20,7 +20,12 @@ class CommonOptions(Options, panel="Common"):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class TrainOptions(CommonOptions, panel="Training"):
+class CompileOptions(CommonOptions, panel="Advanced"):
+    compile: bool = option("Compile the models with torch.compile.", False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class TrainOptions(CompileOptions, panel="Training"):
     batch_size: int = option("Sequences per device and forward pass.", 32, min=1, max=2**20)
     accumulate: int = option("Forward passes per update.", 1, min=1, max=2**20)
     steps: int | None = option("Number of updates, instead of --epochs.", None, min=1, max=2**40, replaces="epochs")
@@ -39,7 +44,6 @@ class TrainOptions(CommonOptions, panel="Training"):
         "Clip the gradient to this norm; 0 turns clipping off.", 5.0, min=0, max=1e9, panel="Advanced"
     )
     precision: Literal["fp32", "bf16", "fp16"] = option("Precision of matrix products.", "fp32")
-    compile: bool = option("Compile the models with torch.compile.", False, panel="Advanced")
     log_every: int = option("Updates between two readings of the losses.", 10, min=1, max=2**40, panel="Advanced")
     log_with: Literal["tensorboard", "wandb", "trackio"] | None = option(
         "Also log to this experiment tracker (TensorBoard writes to DIR/tensorboard).", None, panel="Advanced"

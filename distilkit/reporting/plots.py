@@ -103,21 +103,18 @@ def line_style(number: int) -> str:
     return LINES[number % len(LINES)]
 
 
-def legend_label(model: Model) -> str:
-    """Shorten a long name for a legend in the middle; strip a leading _, which would hide it."""
-    name = (
-        model.name
-        if len(model.name) <= LEGEND_CHARACTERS
-        else f"{model.name[:18]}…{model.name[1 - LEGEND_CHARACTERS + 18 :]}"
-    )
+def legend_label(name: str) -> str:
+    """Shorten a model's long name for a legend in the middle; strip a leading _, which would hide it."""
+    if len(name) > LEGEND_CHARACTERS:
+        name = f"{name[:18]}…{name[1 - LEGEND_CHARACTERS + 18 :]}"
     return f" {name}" if name.startswith("_") else name
 
 
-def legend(figure: "Figure", models: Sequence[Model], **options: Any) -> None:
+def legend(figure: "Figure", names: Sequence[str], **options: Any) -> None:
     """Draw a legend above a plot, in as many columns as fit; the figure grows with its rows."""
-    columns = LEGEND_CHARACTERS // (max(len(legend_label(model)) for model in models) + 2)
-    columns = max(1, min(columns, len(models), 3))
-    figure.set_figheight(figure.get_figheight() + LEGEND_ROW_INCHES * (math.ceil(len(models) / columns) - 1))
+    columns = LEGEND_CHARACTERS // (max(len(legend_label(name)) for name in names) + 2)
+    columns = max(1, min(columns, len(names), 3))
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW_INCHES * (math.ceil(len(names) / columns) - 1))
     figure.legend(loc="outside upper left", ncols=columns, **options)
 
 
@@ -135,7 +132,7 @@ def retention(results: Results) -> list[Plot]:
     descriptions = []
     for place, (number, model) in enumerate(shown):
         shift = (place - (len(shown) - 1) / 2) * 0.7 / len(shown)
-        label = legend_label(model)
+        label = legend_label(model.name)
         for row, task in enumerate(tasks):
             if (retained := model.metrics.get(f"retention/{task}")) is None:
                 continue
@@ -151,7 +148,7 @@ def retention(results: Results) -> list[Plot]:
     axes.margins(x=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-    legend(figure, [model for _, model in shown])
+    legend(figure, [model.name for _, model in shown])
     return [Plot("retention", "Retention", f"Share of the teacher's score: {'; '.join(descriptions)}.", figure)]
 
 
@@ -194,11 +191,11 @@ def frontier(name: str, words: str, models: Sequence[Model], scored: Sequence[tu
             score,
             s=area,
             alpha=0.85,
-            label=legend_label(model),
+            label=legend_label(model.name),
             **color_and_marker(number),
         )
     axes.margins(0.15)
-    legend(figure, [model for _, model, _ in shown], markerscale=0.6)
+    legend(figure, [model.name for _, model, _ in shown], markerscale=0.6)
     title = f"{words[:1].upper()}{words[1:]} against {'latency' if setting else 'size'}"
     descriptions = "; ".join(f"{m.name} {score:.3f} at {m.metrics[cost] * scale:,.2f} {unit}" for _, m, score in shown)
     return [
@@ -255,7 +252,7 @@ def learning_curve(
     descriptions = []
     for run in runs:
         number, model = run
-        label, drawn = legend_label(model), color_and_marker(number)
+        label, drawn = legend_label(model.name), color_and_marker(number)
         if heldout and (read := points(model.curve, "heldout_loss", CURVE_POINTS)):
             axes.plot(
                 *zip(*read, strict=True), label=label, markersize=4.5, zorder=3, linestyle=line_style(number), **drawn
@@ -272,6 +269,6 @@ def learning_curve(
                     f"{model.name} {read[0][1]:.3f} to {read[-1][1]:.3f} over {read[-1][0]:,.0f} tokens"
                 )
     axes.xaxis.set_major_formatter(EngFormatter())
-    legend(figure, [model for _, model in runs])
+    legend(figure, [model.name for _, model in runs])
     kind = "held out (marked) and in training (faint)" if heldout else "as training went on"
     return Plot(name, title, f"{title} {kind}: {'; '.join(descriptions)}.", figure)

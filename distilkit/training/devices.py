@@ -27,8 +27,7 @@ def open_accelerator(options: TrainOptions) -> Accelerator:
 
     Raises DistilkitError for --precision fp16 without a GPU.
     """
-    if options.precision == "fp16" and not torch.cuda.is_available():
-        raise DistilkitError("--precision fp16 requires a GPU: use bf16 or fp32")
+    check_precision(options.precision)
     keep_freed_memory()
     # Otherwise accelerate reuses the precision and sharding of the last run in this process.
     AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
@@ -38,6 +37,12 @@ def open_accelerator(options: TrainOptions) -> Accelerator:
         # Some losses give no gradient to some parameters.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+
+
+def check_precision(precision: str) -> None:
+    """Raise DistilkitError for a precision that this machine does not train in."""
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise DistilkitError("--precision fp16 requires a GPU: use bf16 or fp32")
 
 
 def autocast_dtype(precision: str) -> torch.dtype | None:

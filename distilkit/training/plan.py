@@ -1,4 +1,4 @@
-"""`distill --plan`: estimate tokens, time and memory of a run from a few of its updates."""
+"""`distill --plan` and `bench --plan`: estimate tokens, time and memory of a run from a few of its updates."""
 
 import gc
 import time
@@ -18,6 +18,7 @@ from distilkit.training.objective import Objective
 TRIAL_UPDATES = 3  # they show how many updates fit into TIMED_SECONDS
 TIMED_SECONDS = 12.0
 MIN_UPDATES, MAX_UPDATES = 5, 100  # limits on the number of timed updates
+MAX_QUICK_UPDATES = 20  # where several students are timed in turn
 
 
 def calibrate(
@@ -44,22 +45,50 @@ def calibrate(
         return train(objective, batches, short, out, evaluate=evaluation, label=f"{label}, {count} updates to plan")
 
     updates = count_updates(batches, options, state().num_processes)
-    trial = time_updates(min(TRIAL_UPDATES, updates))
-    fitting = round(TIMED_SECONDS * trial["updates"] / max(trial["seconds"], 1e-9))
-    count = max(MIN_UPDATES, min(MAX_UPDATES, updates, fitting))
-    timed = time_updates(count)
+    timed = repeat_in(
+        TIMED_SECONDS,
+        time_updates,
+        trial=min(TRIAL_UPDATES, updates),
+        least=MIN_UPDATES,
+        most=min(MAX_UPDATES, updates),
+    )
     evaluations = 1 + updates // evaluate_every + bool(updates % evaluate_every)
     epochs = updates * options.accumulate * state().num_processes / batches.per_epoch
     return {
         "updates": float(updates),
         **({} if getattr(options, "streaming", False) else {"epochs": epochs}),  # the length of a stream is unknown
-        "tokens": round(updates * timed["tokens"] / count),
+        "tokens": round(updates * timed["tokens"] / timed["updates"]),
         "tokens_per_second": timed["tokens_per_second"],
-        "seconds": updates * timed["seconds"] / count,
+        "seconds": updates * timed["seconds"] / timed["updates"],
         "heldout_seconds": evaluations * (evaluation.seconds or 0.0),
         "peak_memory_bytes": timed["peak_memory_bytes"],
         "memory_bytes": float(total_memory(device())),
     }
+
+
+def measure_speed(
+    objective: Objective, batches: Batches, options: TrainOptions, out: Path, *, seconds: float, label: str
+) -> float:
+    """Return the tokens per second of a run's updates, from one update and as many more as fit into some seconds."""
+
+    def time_updates(count: int) -> dict[str, float]:
+        free_memory()
+        return train(objective, batches, shorten(options, count, compile=False), out, label=label)
+
+    return repeat_in(seconds, time_updates, trial=1, least=0, most=MAX_QUICK_UPDATES)["tokens_per_second"]
+
+
+def repeat_in(
+    seconds: float, time_updates: Callable[[int], dict[str, float]], *, trial: int, least: int, most: int
+) -> dict[str, float]:
+    """Make `trial` updates, then as many as fit into a time, within limits; return the totals of the latter.
+
+    If none fits, and none must, the trial took long enough to be measured itself.
+    """
+    tried = time_updates(trial)
+    fitting = round(seconds * tried["updates"] / max(tried["seconds"], 1e-9))
+    count = max(least, min(most, fitting))
+    return time_updates(count) if count else tried
 
 
 class TimedEvaluation:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from distilkit.benchmark import timing
 from distilkit.benchmark.contenders import Contender
 from distilkit.benchmark.inputs import random_inputs
-from distilkit.benchmark.timing import OtherProcesses, measure, speedup, summarise
+from distilkit.benchmark.timing import MAX_WARM_UP, measure, speedup, summarise, warm_up
 from distilkit.options.bench import BenchOptions
 from distilkit.record import BenchSetting
 
@@ -65,6 +65,22 @@ def test_models_run_in_alternation_after_a_warm_up(monkeypatch: pytest.MonkeyPat
     assert clock.calls == ["a"] * 3 + ["b"] * 3 + ["a", "b"] * 5
 
 
+@pytest.mark.parametrize(
+    ("seconds", "passes"),
+    [
+        ([1.0, 1.0, 1.0], 3),
+        ([9.0, 4.0, 2.0, 1.0, 0.99, 1.2], 6),
+        ([2.0, 3.0, 1.0, 3.0, 1.0], 5),
+        ([0.9**n for n in range(100)], 1 + MAX_WARM_UP),
+    ],
+)
+def test_the_warm_up_ends_when_passes_get_no_faster(seconds: list[float], passes: int) -> None:
+    """After two passes in a row that are at most 5 % faster than the fastest before, and in any case at a limit."""
+    left = iter(seconds)
+    warm_up(lambda: next(left))
+    assert len(seconds) - len(list(left)) == passes
+
+
 def test_latency_and_throughput_by_hand() -> None:
     """Passes of 0.1, 0.1 and 0.4 s of 4 x 16 tokens: median 100 ms, 12 sequences in 0.6 s."""
     found = summarise(np.array([0.1, 0.4, 0.1]), 12, 192)
@@ -84,23 +100,6 @@ def test_speedup_by_hand() -> None:
     first, own = np.array([1.0, 2.0, 4.0]), np.array([1.0, 1.0, 1.0])
     assert speedup(first, own, total=False) == pytest.approx({"speedup": 2, "speedup/low": 1.05, "speedup/high": 3.9})
     assert speedup(first, own, total=True)["speedup"] == pytest.approx(7 / 3)
-
-
-def test_the_share_of_other_processes_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 20 s of CPU time, 5 were idle and 9 were this process's: 6 s, 30 %, were others'."""
-    times = iter([[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0], [12.0, 0.0, 3.0, 4.0, 1.0, 0.0, 0.0, 0.0, 9.0]])
-    own = iter([(1.0, 0.0), (9.0, 1.0)])
-
-    class Totals(list):
-        idle, iowait = property(lambda self: self[3]), property(lambda self: self[4])
-
-    process = SimpleNamespace(
-        cpu_times=lambda: SimpleNamespace(**dict(zip(("user", "system"), next(own), strict=True)))
-    )
-    monkeypatch.setattr(
-        timing, "psutil", SimpleNamespace(cpu_times=lambda: Totals(next(times)), Process=lambda: process)
-    )
-    assert OtherProcesses().share() == pytest.approx(0.3)
 
 
 def test_inputs_are_in_every_vocabulary_and_are_not_padding() -> None:

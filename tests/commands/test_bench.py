@@ -1,5 +1,6 @@
 """bench: its metrics, the module that it times, and what it refuses before any work."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer
 
-from distilkit.commands.bench import available_devices, bench
+from distilkit.benchmark.settings import available_devices
+from distilkit.commands.bench import bench
 from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
+from distilkit.record import read_biography
 
 V, P, H, FF, LAYERS = 400, 96, 32, 64, 4
 BERT_LAYER = 4 * (H * H + H) + (H * FF + FF) + (FF * H + H) + 2 * 2 * H
@@ -45,7 +48,13 @@ def test_the_metric_names_are_those_of_the_contract(teacher: Path, make_checkpoi
     """Two models, two batch sizes and two lengths give four settings per model, and speed-ups for the second model."""
     done = bench(quick(teacher, make_checkpoint("bert", 2), batch_sizes=(1, 2), seq_lengths=(8, 16)))
     settings = [f"cpu/fp32/b{batch}/l{length}" for batch in (1, 2) for length in (8, 16)]
-    sizes = {"parameters", "encoder_parameters", "bytes", *(f"parameters_{part}" for part in PARTS)}
+    sizes = {
+        "parameters",
+        "encoder_parameters",
+        "bytes",
+        "weights_memory_bytes",
+        *(f"parameters_{part}" for part in PARTS),
+    }
     expected = {f"{i}/{name}" for i in (0, 1) for name in sizes}
     expected |= {f"{i}/{setting}/{name}" for i in (0, 1) for setting in settings for name in SETTING_METRICS}
     expected |= {f"1/{setting}/{name}" for setting in settings for name in ("speedup", "speedup/low", "speedup/high")}
@@ -172,6 +181,30 @@ def test_a_text_is_passed_over_once_with_its_own_lengths(classifier: Path, corpu
     assert done.environment["padding"] == "to the longest text of a batch"
 
 
+def test_record_and_plots_are_written_with_o(teacher: Path, tmp_path: Path) -> None:
+    """The directory can be given to report; one in use is refused before anything is measured."""
+    done = bench(quick(teacher, output=tmp_path / "card", batch_sizes=(1, 2)))
+    assert read_biography(tmp_path / "card")[0].metrics == pytest.approx(done.metrics)
+    assert len(list((tmp_path / "card").glob("latency-cpu-fp32-b[12]-l16.svg"))) == 2
+    with pytest.raises(DistilkitError, match="choose another -o"):
+        bench(quick(teacher, output=tmp_path / "card"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_models_are_measured(teacher: Path, corpus: Path) -> None:
+    """On random tokens, and on texts of many lengths without a compilation for each."""
+    options = {"compile": True, "rows": 12, "batch_sizes": (1,)}
+    assert bench(quick(teacher, data=str(corpus), **options)).metrics["0/cpu/fp32/b1/data/latency_ms_p50"] > 0
+
+
+def test_no_compiler_is_one_line(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a model is opened."""
+    monkeypatch.setattr(torch, "compile", lambda _: pytest.fail)
+    with pytest.raises(DistilkitError, match=r"--compile does not work here .*install a C\+\+ compiler"):
+        bench(quick(teacher, compile=True))
+
+
 def test_random_weights_need_a_config_alone(teacher: Path, tmp_path: Path) -> None:
     """The encoder that it describes is measured."""
     (tmp_path / "config.json").write_bytes((teacher / "config.json").read_bytes())
@@ -186,6 +219,7 @@ def test_random_weights_need_a_config_alone(teacher: Path, tmp_path: Path) -> No
         ({"task": "glue"}, "--task glue names no rows"),
         ({"precision": "bf16", "runtimes": ("torch", "onnx")}, "--precision bf16 requires --runtimes torch"),
         ({"runtimes": ("tensorrt",)}, "--runtimes"),
+        ({"compile": True, "runtimes": ("onnx",)}, "--compile requires --runtimes torch"),
     ],
 )
 def test_options_without_effect_are_refused(options: dict[str, object], message: str, teacher: Path) -> None:
