@@ -30,6 +30,9 @@ INIT = "init G/teacher -o o "
 DISTILL = "distill G/student --teacher G/teacher --corpus G/corpus.txt -o o --steps 1 --batch-size 2 --seq-length 16 "
 CACHED = DISTILL + "--ce-positions masked --alpha-cos 0 --teacher-cache c "
 FINETUNE = "finetune G/student --task sst2 --data G/rows --steps 1 -o o "
+DISTILL_IN = "distill G/student --teacher G/teacher --corpus texts --steps 1 "
+AGREE = "eval G/student --agreement texts "
+FOREIGN = "text,label\n" + "".join(f"漢字,{n % 2}\n" for n in range(20))
 OWN = "finetune G/student --task custom --data G/rows --steps 1 -o o "
 OWN_FILE = "finetune G/student --data r.csv --steps 1 -o o "
 PREDICT = "predict G/tuned --data r.csv "
@@ -196,6 +199,9 @@ RULES = [
     Case("streaming without an end", DISTILL.replace("--steps 1 ", "") + "--streaming", "--streaming requires --steps"),
     Case("steps and epochs", DISTILL + "--epochs 1", "use either --steps or --epochs"),
     Case("cache at all positions", CACHED + "--ce-positions all", "give --ce-positions masked"),
+    Case("output in the text", DISTILL_IN + "-o texts/o", "lies inside the text of --corpus", text("texts/a.txt", "a")),
+    Case("examples in the text", AGREE + "--examples texts/e", "lies inside the text", text("texts/a.txt", "a")),
+    Case("rows in another script", OWN_FILE, "only unknown tokens", text("r.csv", FOREIGN)),
     Case("cache in the output", CACHED + "--teacher-cache o/c", "inside the output directory"),
     Case("plan and cache", CACHED + "--plan", "cannot be combined"),
     Case("new head for a student", DISTILL + "--new-head", "--new-head requires --objective mlm"),

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.data.batches import Batches
+from distilkit.data.blocks import SAMPLED_ROWS, check_known_tokens
 from distilkit.distillation.layer_matching import LayerMatching, map_layers
 from distilkit.distillation.task_objective import TaskLoss
 from distilkit.distillation.teacher import TEACHER_PREFIX, TaskTeacher, open_task_teacher
@@ -225,9 +226,13 @@ def encode(
     length = encoding.window_length(settings, *models)
     encoding.warn_if_shortened(settings, length)
     if task.kind == "span":
-        return squad.encode(rows, tokenizer, inputs, length, settings.stride, training=True)
-    if task.kind == "tokens":
+        encoded = squad.encode(rows, tokenizer, inputs, length, settings.stride, training=True)
+    elif task.kind == "tokens":
         encoded = tagging.encode(rows, task, tokenizer, inputs, length)
         tagging.warn_if_lost(encoded[tagging.PLACES], "the training rows", "nothing is learned from them")
-        return encoded
-    return encoding.encode(rows, task, tokenizer, inputs, length, settings.long)
+    else:
+        encoded = encoding.encode(rows, task, tokenizer, inputs, length, settings.long)
+    sample = encoded[:SAMPLED_ROWS]["input_ids"]
+    ids = [window for row in sample for window in (row if isinstance(row[0], list) else [row])]
+    check_known_tokens(ids, tokenizer, "the training rows")
+    return encoded

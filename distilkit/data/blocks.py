@@ -1,6 +1,7 @@
 """Pack a corpus into training and held-out blocks, as the options say."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from distilkit.progress import track, warn
 from distilkit.special_tokens import special_id, vocabulary_size
 
 HELDOUT_SHARE, HELDOUT_BLOCKS = 0.02, 256  # of a corpus without --heldout: this share, but no more blocks than this
-SAMPLED_BLOCKS = 10_000  # whose tokens are checked
+SAMPLED_ROWS = 10_000  # whose tokens are checked
 UNKNOWN_SHARE = 0.05  # of tokens, above which a text hardly fits its tokenizer
 SEQ_LENGTH = 128  # tokens per block by default
 HELDOUT_BATCH_SIZE = 32  # fixed, so that the held-out loss does not depend on --batch-size
@@ -98,13 +99,16 @@ def pack_documents(
             f"{name} does not fill one block of {seq_length} tokens: give more text, or shorter blocks "
             "(--seq-length; eval: --max-length)"
         )
-    check_known_tokens(packed, tokenizer, name)
+    check_known_tokens([row["input_ids"] for row in islice(Rows(packed), SAMPLED_ROWS)], tokenizer, name)
     return packed
 
 
-def check_known_tokens(packed: Dataset, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Warn if a text has many unknown tokens. Raises DistilkitError if it has no others."""
-    tokens = np.concatenate([row["input_ids"] for row, _ in zip(Rows(packed), range(SAMPLED_BLOCKS), strict=False)])
+def check_known_tokens(rows: Sequence[Any], tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Warn if a text, given as some rows of its token ids, has many unknown ones.
+
+    Raises DistilkitError if it has no others.
+    """
+    tokens = np.concatenate([np.asarray(ids) for ids in rows])
     special = np.isin(tokens, [number for number in tokenizer.all_special_ids if number != tokenizer.unk_token_id])
     if special.all():
         raise DistilkitError(f"{name} has only special tokens: give another text")

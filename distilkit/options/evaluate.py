@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from distilkit.options.spec import argument, option
+from distilkit.options.spec import argument, flag, option
 from distilkit.options.tasks import ScoredTaskName, TaskOptions
+from distilkit.options.values import inside_text
 
 FOR_MODELS = ("max_length", "stride", "n_best", "max_answer_length")
 FOR_TASKS = (
@@ -124,10 +125,7 @@ class EvalOptions(TaskOptions, panel="Comparison"):
     def rules(self) -> Iterator[str]:
         if not self.baseline and any("baseline" in gate for gate in self.require):
             yield "--require compares with an earlier eval: give its record as --baseline"
-        if not self.agreement and (self.examples or self.plot):
-            yield "--examples and --plot require --agreement: give a text"
-        if self.agreement and not self.models:
-            yield "--agreement compares a MODEL with its teacher: give one"
+        yield from self._rules_of_agreement()
         if self.agreement and not self.task:
             yield from self.unused(FOR_TASKS, "requires --task: give one, or remove it")
             return
@@ -142,6 +140,15 @@ class EvalOptions(TaskOptions, panel="Comparison"):
             yield "no MODEL: give one or more, or a SQuAD prediction file as --predictions"
         if self.predictions:
             yield from self._rules_of_predictions()
+
+    def _rules_of_agreement(self) -> Iterator[str]:
+        if not self.agreement and (self.examples or self.plot):
+            yield "--examples and --plot require --agreement: give a text"
+        if self.agreement and not self.models:
+            yield "--agreement compares a MODEL with its teacher: give one"
+        for name in ("examples", "plot", "write_predictions"):
+            if output := getattr(self, name):
+                yield from inside_text(flag(name), output, agreement=self.agreement)
 
     def _rules_of_retrieval(self) -> Iterator[str]:
         if self.passages_from and self.task != "retrieval":
