@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 PLANNED = ("parameters", "bytes", "latency_ms", "speedup", "distill_seconds")  # columns of a plan
-NAMED = ("metric", "compared", "")  # first columns that hold names of metrics
+COMPARED = "compared"
+NAMED = ("metric", COMPARED, "")  # first columns that hold names of metrics
 Rows = list[tuple[Any, ...]]
 DETAIL = re.compile(  # what has a table of its own: slices of a text, and bins of confidence
     r"(?:(?P<model>\d+)/)?(?P<metric>agreement|difference)/"
@@ -58,7 +59,7 @@ def details(done: Record) -> list[tuple[list[str], Rows]]:
             row = found.setdefault(title, {}).setdefault(match["slice"] or match["bin"], {})
             row[{"high": "at most", "low": "at least"}.get(match["what"], match["what"] or match["metric"])] = value
     return [
-        ([title, *next(iter(rows.values()))], [("",) * 4, *((entry, *row.values()) for entry, row in rows.items())])
+        ([title, *next(iter(rows.values()))], [(entry, *row.values()) for entry, row in rows.items()])
         for title, rows in found.items()
     ]
 
@@ -94,7 +95,7 @@ def ranking(done: Record) -> list[tuple[list[str], Rows]]:
         (name.partition("/")[2], layers, done.metrics[f"{name}/loss"], done.metrics[f"{name}/agreement"])
         for name, layers in chosen.items()
     ]
-    return [(["strategy", "layers", "masked-LM loss", "agreement"], [*rows, ("",) * 4])] if rows else []
+    return [(["strategy", "layers", "masked-LM loss", "agreement"], rows)] if rows else []
 
 
 def comparison(done: Record) -> tuple[list[str], Rows]:
@@ -136,11 +137,15 @@ def short_names(models: Sequence[str]) -> list[str]:
 
 
 def intervals(done: Record) -> list[tuple[list[str], Rows]]:
-    """Return retention and differences with their confidence intervals."""
-    parsed = {name: MetricName.parse(name) for name in done.metrics}
-    names = [name for name, parts in parsed.items() if parts.comparison and not parts.detail]
-    rows: Rows = [(name, *(done.metrics.get(name + bound) for bound in ("", "/low", "/high"))) for name in names]
-    return [(["compared", "value", "95 % from", "to"], rows)] if rows else []
+    """Return retention and differences with their confidence intervals, one table for each of several models."""
+    tables: dict[str, Rows] = {}
+    for name, parts in ((name, MetricName.parse(name)) for name in done.metrics):
+        if parts.comparison and not parts.detail:
+            title = f"{column_title(done, parts.model)}: " if parts.model.isdigit() else ""
+            shown = str(parts._replace(model="" if title else parts.model))
+            values = (done.metrics.get(name + bound) for bound in ("", "/low", "/high"))
+            tables.setdefault(title, []).append((shown, *values))
+    return [([f"{title}{COMPARED}", "value", "95 % from", "to"], rows) for title, rows in tables.items()]
 
 
 def averages(done: Record) -> list[tuple[list[str], Rows]]:
@@ -192,12 +197,15 @@ def show(done: Record, *, as_json: bool) -> None:
 
     data = Path(done.config.get("data") or done.environment.get("rows") or "custom task").name
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
-    for header, rows in tabulate(done):
+    for number, (header, rows) in enumerate(tabulate(done)):
+        what = header[0].rpartition(": ")[2]
+        if number:
+            console.print()
         table = Table(*header, box=None, pad_edge=False)
         for column in table.columns[1:]:
             column.justify = "right"
         for row in rows:
-            table.add_row(*in_words(row, data if header[0] in NAMED else None, compare=header[0] != "compared"))
+            table.add_row(*in_words(row, data if what in NAMED else None, compare=what != COMPARED))
         console.print(table)
     for line in outcome(done):
         say(line)

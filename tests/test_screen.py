@@ -64,9 +64,9 @@ def test_slices_and_bins_have_tables_of_their_own() -> None:
     scores, slices, bins = tabulate(done("eval", metrics))
     assert scores == (["metric", "value"], [("agreement", 0.9)])
     assert slices[0] == ["slice", "agreement", "at most", "count"]
-    assert slices[1][1:] == [("digits/1+", 0.5, 0.6, 40.0)]
+    assert slices[1] == [("digits/1+", 0.5, 0.6, 40.0)]
     assert bins[0] == ["student's confidence", "agreement", "count"]
-    assert bins[1][1:] == [("0.900-1.000", 0.95, 10.0)]
+    assert bins[1] == [("0.900-1.000", 0.95, 10.0)]
 
 
 def test_init_shows_teacher_and_student_side_by_side() -> None:

@@ -112,14 +112,18 @@ class TrainingLog:
         return [float(value) for value in self.accelerator.reduce(torch.stack(sums), "sum").tolist()] if sums else []
 
     def heldout(self, metrics: dict[str, float]) -> None:
-        """Write and show a line of held-out metrics; the time of the evaluation does not count as training."""
+        """Write and show a line of held-out metrics; the time of the evaluation does not count as training.
+
+        Scores of single classes are left to the record: as curves they would be too many.
+        """
+        metrics = {name: value for name, value in metrics.items() if not ClassScore.parse(name)}
         self.last_heldout = {"step": self.last["step"], "tokens": self.last["tokens"], **metrics}
         self._write(self.last_heldout)
         marks = {name for name in metrics if MetricName.parse(name).metric in FAILURES}
         words = [
             f"{MetricName.parse(name).metric.removeprefix('heldout_').replace('_', ' ')} {value:.3g}"
             for name, value in metrics.items()
-            if name not in marks and not ClassScore.parse(name)
+            if name not in marks
         ]
         self.heldout_text = f"held-out {', '.join(words)}" if words else ""
         aside(f"update {self.last['step']}: {self.heldout_text}")

@@ -90,6 +90,8 @@ def test_custom_labels_are_kept(options: FinetuneOptions, prose: list[str], tmp_
     custom = {"task": "custom", "data": data, "text": ("sentence",), "label": "label"}
     done = finetune.finetune(replace(options, steps=60, **custom))
     assert CLASSIFIER.from_pretrained(options.output).config.id2label == {0: "ham", 1: "spam"}
+    keys = {key for line in read_log(options.output) for key in line if "custom" in key}
+    assert keys - {"custom/collapsed"} == {"custom/accuracy", "custom/f1_macro"}  # class scores are no curves
     again = evaluate.evaluate(EvalOptions(models=(str(options.output),), max_length=32, **custom))
     assert again.metrics["custom/accuracy"] == done.metrics["custom/accuracy"] == 1.0
 
