@@ -19,7 +19,9 @@ METRIC_NAMES = {
     "matthews_correlation": "Matthews correlation", "pearson": "Pearson", "spearmanr": "Spearman",
     "bytes": "size", "latency_ms_p50": "latency, median", "latency_ms_p95": "latency, 95th percentile",
     "throughput_sequences_per_second": "throughput", "tokens_per_second": "tokens per second",
-    "peak_memory_bytes": "peak memory", "speedup": "speed-up", "heldout_loss": "held-out loss",
+    "peak_memory_bytes": "peak memory", "weights_memory_bytes": "weights in memory",
+    "process_peak_bytes": "peak memory of a new process", "load_seconds": "time to load",
+    "energy_joules_per_1000": "energy of 1,000 inputs", "speedup": "speed-up", "heldout_loss": "held-out loss",
     "heldout_agreement": "agreement with the teacher, held-out text",
     "heldout_cosine": "cosine to the teacher, held-out text",
     "heldout_neighbours": "same 10 neighbours as the teacher, held-out text",
@@ -41,7 +43,10 @@ PERCENT = (
     "retention",
     "heldout_neighbours",
 )
-LESS = ("loss", "heldout_loss", "heldout_kl", "heldout_difference")
+LESS = (
+    *("loss", "heldout_loss", "heldout_kl", "heldout_difference"),
+    *("load_seconds", "energy_joules_per_1000"),
+)
 COUNTS = ("updates", "tokens", "rows", "count", "kept_evaluation", "layers", "vocabulary", *FAILURES)
 
 
@@ -101,6 +106,8 @@ WRITERS: tuple[tuple[Callable[[str], bool], Callable[[float], str]], ...] = (  #
     (lambda metric: metric.endswith("bytes"), lambda value: f"{value / 1e6:,.1f} MB"),
     (lambda metric: "parameters" in metric, lambda value: f"{value / 1e6:,.2f} M"),
     (lambda metric: "latency_ms" in metric, lambda value: f"{three_digits(value)} ms"),
+    (lambda metric: metric == "energy_joules_per_1000", lambda value: f"{three_digits(value)} J"),
+    (lambda metric: metric == "load_seconds", lambda value: f"{three_digits(value)} s"),
     (lambda metric: metric == "speedup", lambda value: f"{value:.2f} ×"),
     (lambda metric: metric in ("seconds", "distill_seconds"), format_duration),
     (lambda metric: metric in COUNTS or metric.endswith("_per_second"), count),
