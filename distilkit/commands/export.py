@@ -7,6 +7,7 @@ from distilkit.claims import claim
 from distilkit.data.own_rows import with_recorded_task
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
+from distilkit.evaluation.embeddings import EmbeddingScorer
 from distilkit.evaluation.retention import TEACHER, compare
 from distilkit.evaluation.scoring import headline_metric, score_checkpoint
 from distilkit.options.evaluate import EvalOptions
@@ -58,10 +59,14 @@ def score_both(options: ExportOptions, task: Task, out: Path) -> dict[str, float
     """
     shared = {item.name: getattr(options, item.name) for item in fields(TaskOptions)}
     settings = EvalOptions(**shared, models=(str(out),), against=options.model, batch_size=options.batch_size)
-    results = {
-        "": score_checkpoint(str(out), [task], settings, trained=options.model),
-        TEACHER: score_checkpoint(options.model, [task], settings),
-    }
+    if task.zero_shot:
+        embeddings = EmbeddingScorer(task, settings)
+        results = {"": embeddings.score(str(out)), TEACHER: embeddings.score(options.model)}
+    else:
+        results = {
+            "": score_checkpoint(str(out), [task], settings, trained=options.model),
+            TEACHER: score_checkpoint(options.model, [task], settings),
+        }
     metric = headline_metric(task)
     before, after = results[TEACHER].scores[metric], results[""].scores[metric]
     if after < before - options.max_drop * abs(before):

@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-import datasets
 import pyarrow as pa
 import xxhash
-from datasets.arrow_writer import SchemaInferenceError
 
 from distilkit.errors import DistilkitError
 from distilkit.files import NO_SPACE
@@ -24,6 +22,7 @@ BAD_FILE = (
     *(UnicodeError, json.JSONDecodeError, RecursionError, csv.Error),
     *(pa.ArrowException, gzip.BadGzipFile, zlib.error, EOFError),
 )
+WRAPPER, NO_ROWS = "DatasetGenerationError", "SchemaInferenceError"  # of datasets, which takes a second to import
 REASONS: dict[type, str] = {
     RecursionError: "nested too deeply",
     UnicodeEncodeError: "it holds half of a character, such as \\ud83d",
@@ -38,23 +37,20 @@ def one_line_errors(source: str, remedy: str) -> Iterator[None]:
 
     The line starts with `source`, which names what is read, and ends with `remedy`, which says what to do.
     """
-    cause: BaseException
     try:
         yield
         return
-    except datasets.exceptions.DatasetGenerationError as error:
-        cause = error.__cause__ or error
-    except BAD_FILE as error:
-        cause = error
-    except ValueError as error:
-        if "corresponds to no data" not in str(error):
+    except Exception as error:
+        wrapped = type(error).__name__ == WRAPPER
+        cause = (error.__cause__ or error) if wrapped else error
+        no_rows = type(cause).__name__ == NO_ROWS or (isinstance(error, ValueError) and "no data" in str(error))
+        if not (wrapped or no_rows or isinstance(error, BAD_FILE)):
             raise
-        cause = SchemaInferenceError()
     if isinstance(cause, DistilkitError):
         raise cause
     if isinstance(cause, OSError) and cause.errno in NO_SPACE:
         raise cache_unwritable("no space left") from None
-    if isinstance(cause, SchemaInferenceError):
+    if no_rows:
         raise DistilkitError(f"{source} has no rows: {remedy}") from None
     if isinstance(cause, UnicodeDecodeError):
         raise DistilkitError(f"{source} is not UTF-8 text: convert it (iconv -t utf-8)") from None
@@ -121,6 +117,8 @@ def file_type(path: Path) -> str:
 
 def cache_unwritable(reason: str) -> DistilkitError:
     """Return the error for a full disk under datasets' cache, or a cache that may not be written."""
+    import datasets
+
     return DistilkitError(
         f"cannot write to '{datasets.config.HF_DATASETS_CACHE}' ({reason}): free some space, or set HF_DATASETS_CACHE "
         "to another disk (distill: or stream the text with --streaming)"

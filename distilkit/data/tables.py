@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Features
 
 from distilkit.data.readers import LINE_LIMIT, file_type, one_line_errors, open_file, read_lines
 from distilkit.errors import DistilkitError
+
+if TYPE_CHECKING:
+    from datasets import Features
 
 ENDINGS = (".jsonl", ".json", ".tsv", ".csv", ".parquet")
 SEPARATORS = (",", ";", "\t", "|")
@@ -56,8 +58,10 @@ def column_names(path: Path, *, quoted: bool = True) -> list[str]:
     return list(dict.fromkeys(name for row in islice(read_table(path, (), quoted=quoted), 1000) for name in row))
 
 
-def parquet_features(path: Path) -> Features:
+def parquet_features(path: Path) -> "Features":
     """Return the features that datasets keeps in a parquet file's schema; empty for other files."""
+    from datasets import Features  # takes a second to import
+
     with suppress(Exception):  # written by another tool, so it has no class names
         return Features.from_arrow_schema(_open_parquet(path).schema_arrow) if path.suffix == ".parquet" else Features()
     return Features()

@@ -89,7 +89,7 @@ class SentenceEncoder(nn.Module):
 
         `prompt` is put in front of every text (default: the encoder's default prompt).
         """
-        device, training = next(self.model.parameters()).device, self.training
+        device, training = self.model.device, self.training
         rows = self.tokenize(texts, prompt)
         columns, prompt_tokens = list(rows.keys()), self.prompt_tokens(prompt)
         order = sorted(range(len(texts)), key=lambda number: -len(rows["input_ids"][number]))

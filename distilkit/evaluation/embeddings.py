@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilkit.encoders.sentence import SentenceEncoder, neighbour_overlap, open_sentence_encoder
+from distilkit.encoders.sentence import SentenceEncoder, neighbour_overlap
 from distilkit.errors import DistilkitError
 from distilkit.evaluation.label_predictions import LabelPredictions
 from distilkit.evaluation.paired_outputs import PairedOutputs
@@ -19,6 +19,7 @@ from distilkit.evaluation.retention import Result
 from distilkit.evaluation.slices import slice_texts
 from distilkit.options.evaluate import EvalOptions
 from distilkit.progress import is_first_process, track
+from distilkit.runtimes.exported import open_sentence_encoder
 from distilkit.tasks.catalogue import Task
 from distilkit.tasks.labels import label_to_target
 from distilkit.tasks.retrieval import read_retrieval

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit.encoders import checkpoint
+from distilkit.encoders import checkpoint, sentence
 from distilkit.encoders.contents import Head, named_head
+from distilkit.encoders.forward import Batch
+from distilkit.encoders.sentence import SentenceEncoder
+from distilkit.encoders.sentence_layout import read_layout
+from distilkit.encoders.sentence_modules import SentenceHead
 from distilkit.errors import DistilkitError, library_errors
 from distilkit.files import EXPORT_MANIFEST, is_exported, staging
 from distilkit.runtimes.formats import require_packages, runner_options
@@ -53,6 +57,29 @@ def open_exported(name: str, threads: int | None = None) -> RuntimeModel:
         with unreadable(name):
             model.config.max_position_embeddings = json.loads(settings.read_text("utf-8"))["model_max_length"]
     return model
+
+
+class ExportedSentenceEncoder(SentenceEncoder):
+    """An exported sentence encoder, whose program has the pooling inside: texts to embeddings."""
+
+    def forward(self, batch: Batch, _prompt_tokens: int = 0) -> Tensor:
+        """Return the embeddings (B, D) of a padded batch. The program knows the tokens of the default prompt."""
+        segments = {"token_type_ids": torch.zeros_like(batch["input_ids"])} if "token_type_ids" in self.inputs else {}
+        inputs = segments | {name: batch[name] for name in (*self.inputs, "attention_mask") if name in batch}
+        return cast(Tensor, self.model(**inputs)["sentence_embedding"])
+
+
+def open_sentence_encoder(name: str) -> SentenceEncoder:
+    """Open a checkpoint or an exported model as a sentence encoder.
+
+    Raises DistilkitError if it is none.
+    """
+    if not is_exported(name):
+        return sentence.open_sentence_encoder(name)
+    if (layout := read_layout(name)) is None:
+        raise DistilkitError(f"'{name}' was not exported from a sentence encoder: export one")
+    tokenizer = checkpoint.open_tokenizer(name, None)
+    return ExportedSentenceEncoder(open_exported(name), tokenizer, cast(SentenceHead, nn.Identity()), layout)
 
 
 def save_exported(program: "ExportedModel", tokenizer: PreTrainedTokenizerBase | None, directory: Path) -> None:

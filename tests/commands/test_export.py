@@ -218,6 +218,13 @@ def test_a_sentence_encoder_has_its_pooling_inside(
     assert length == 24
     assert done.environment["head"] == "sentence"
     assert np.allclose(vectors, model.encode(prose[:5]), atol=1e-5)
+    pairs = [{"sentence1": text, "sentence2": prose[n + 1], "score": float(n)} for n, text in enumerate(prose[:9])]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    scores = [
+        evaluate(EvalOptions(models=(str(tmp_path / name),), task="sts", data=tmp_path / "pairs.jsonl")).metrics
+        for name in ("model", "out")
+    ]
+    assert scores[0] == pytest.approx(scores[1])
     assert sentence_layout.read_layout(str(tmp_path / "out")) is not None
 
 
