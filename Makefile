@@ -14,7 +14,7 @@ demo: .venv/.installed
 
 # The type checker, which uses one core, runs beside the tests.
 test: .venv/.installed-dev
-	@$(MAKE) --jobs 2 --output-sync style types tests
+	@$(MAKE) --jobs 2 style types tests
 
 style: .venv/.installed-dev
 	$(BIN)/ruff format --check
