@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
-COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib # on all cores; pip would use one
+# On all cores; pip would use one. Files for newer Pythons do not compile, and need not.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 PACKAGED := pyproject.toml constraints.txt LICENSE README.md $(shell find distilkit -name '*.py' -o -name '*.toml' -o -name py.typed)
 
 .PHONY: demo test style types tests test-slow test-lowest docs format
@@ -13,7 +14,7 @@ demo: .venv/.installed
 
 # The type checker, which uses one core, runs beside the tests.
 test: .venv/.installed-dev
-	@$(MAKE) --jobs 2 --output-sync style types tests
+	@$(MAKE) --jobs 2 style types tests
 
 style: .venv/.installed-dev
 	$(BIN)/ruff format --check
@@ -51,10 +52,10 @@ format: .venv/.installed-dev
 
 .venv/.installed: .venv/.made $(PACKAGED)
 	$(PIP:--quiet=) .
-	-$(COMPILE)
+	$(COMPILE)
 	touch $@
 
 .venv/.installed-dev: .venv/.made $(PACKAGED)
 	$(PIP) '.[dev]'
-	-$(COMPILE)
+	$(COMPILE)
 	touch $@ .venv/.installed

@@ -45,6 +45,7 @@ NOT_RUN = {
     ". venv/bin/activate": "belongs to the environment above",
     "distilkit demo": "takes minutes; tests/ run the demo on their own",
     "accelerate launch": "starts several processes; the tests of processes and of sharding do that",
+    "python examples/benchmarks": "takes minutes",
     "tensorboard": "is a server, and not installed",
     "--log-with tensorboard": "needs tensorboard, which is not installed",
 }
@@ -53,6 +54,7 @@ FIRST_PAGES = ("README.md", "docs/index.md", "docs/tutorial.md", "docs/cli.md", 
 LONG_SECTIONS = ("docs/cli.md:distilkit bench", "docs/cli.md:distilkit export")  # they export models: a minute
 BY_SECTION = {"README.md", "results.md", "cli.md"}  # their sections begin anew; other pages are one story
 PLACEHOLDERS = {"MODEL": "teacher", "TASK": "mrpc"}  # of docs/results.md, where a comment may name the task
+TAGS = ["B-PER", "O", "O", "O"]
 TEXTS = (
     "text/a.txt", "german/a.txt", "Salesforce/wikitext:wikitext-2-raw-v1/a.txt", "train.txt", "heldout.txt", "held.txt",
     "text.txt", "wikipedia-train.txt", "wikipedia-heldout.txt",
@@ -61,6 +63,8 @@ TEXTS = (
 COPIES = {
     "student1": "student0",
     "tickets": "tasks/tickets",
+    "entities": "tasks/entities",
+    "teacher-entities": "student-entities",
     "student-tickets": "student-sst2",
     "teacher": "bert-base-uncased",
     "models/teacher": "bert-base-uncased",
@@ -181,13 +185,18 @@ def write_rows(directory: Path, prose: list[str]) -> None:
     for task, columns in pairs.items():
         kinds = 3 if task == "mnli" else 2
         labels = [n % kinds * (1.5 if task == "stsb" else 1) for n in range(len(texts))]
-        rows = [{**dict.fromkeys(columns, text), "label": label} for text, label in zip(texts, labels, strict=True)]
+        rows: list[dict[str, object]] = []
+        for text, other, label in zip(texts, texts[1:] + texts[:1], labels, strict=True):
+            rows.append(
+                {columns[0]: text, columns[-1]: text if label else other, "label": label}
+            )  # pairs: alike or not
         validation = ("validation_matched", "validation_mismatched") if task == "mnli" else ("validation",)
         for split in ("train", *validation):
             save(f"{task}/{split}.jsonl", rows)
         save(f"{task}/test.jsonl", [{**row, "idx": n, "label": -1} for n, row in enumerate(rows)])
     for split in ("train", "validation"):
         save(f"tickets/{split}.jsonl", [ticket(text, "ab"[n % 2]) for n, text in enumerate(texts)])
+        save(f"entities/{split}.jsonl", [{"tokens": ["Ann", *text.split()[:3]], "ner_tags": TAGS} for text in texts])
     spans = [
         {"id": str(n), "question": "which word?", "context": text, "answers": {"text": [text[:4]], "answer_start": [0]}}
         for n, text in enumerate(texts)
