@@ -16,7 +16,7 @@ from distilkit.options.recipes import COMMANDS
 from distilkit.options.spec import fields_of, spec_of
 from distilkit.options.values import is_path_text
 
-MODEL_PREFIX = re.compile(r"(\d+|teacher|student|control(-\d+)?|baseline)/")
+MODEL_PREFIX = re.compile(r"(\d+|teacher|student|extracted|control(-\d+)?|baseline)/")
 BENCH_SETTING = re.compile(r"(\w+)/(\w+)/b(\d{1,9})/(?:l(\d{1,9})|data)")
 COMPARISONS = ("retention", "difference")
 DETAILS = ("low", "high", "min", "max", "count")
@@ -34,7 +34,7 @@ class MetricName(NamedTuple):
     | teacher/parameters | teacher | | parameters | |
     """
 
-    model: str = ""  # a position, teacher, student, control or control-N, baseline (of an earlier eval)
+    model: str = ""  # a position, teacher, student, extracted, control or control-N, baseline (an earlier eval)
     subject: str = ""  # a task, a comparison with its task, a setting of bench, a part of a text
     metric: str = ""  # "" if the subject is the metric
     detail: str = ""  # which end of an interval or of a range over seeds

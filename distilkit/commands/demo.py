@@ -1,32 +1,23 @@
-"""`demo`: the whole chain, offline, on the documentation that comes with Python."""
+"""`demo`: the whole chain, offline: shrink a classifier that the demo trains, or the checkpoint of --teacher."""
 
-import ast
-import inspect
-import json
-import random
-import re
-import sysconfig
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from pydoc_data.topics import topics
-from typing import Any
-
-import torch
-from transformers import BertConfig, BertForMaskedLM, BertTokenizer, PreTrainedTokenizerBase
+from typing import Any, NamedTuple
 
 from distilkit.claims import claim
 from distilkit.commands.bench import bench
+from distilkit.commands.demo_inputs import Sizes, write_paragraphs, write_reviews, write_untrained
 from distilkit.commands.distill import distill
 from distilkit.commands.evaluate import evaluate
 from distilkit.commands.finetune import finetune
 from distilkit.commands.init import init
 from distilkit.commands.report import report
 from distilkit.encoders import checkpoint
-from distilkit.encoders.sizes import weights_bytes
-from distilkit.files import write_text
+from distilkit.evaluation.agreement import AGREEMENT_METRICS
+from distilkit.evaluation.paired_outputs import find_teacher
 from distilkit.options.bench import BenchOptions
 from distilkit.options.declare import command_line
 from distilkit.options.distill import DistillOptions
@@ -36,206 +27,216 @@ from distilkit.options.init import InitOptions
 from distilkit.options.report import DemoOptions, ReportOptions
 from distilkit.options.training import CommonOptions
 from distilkit.progress import say
-from distilkit.record import Record, json_text, record, write_biography
+from distilkit.record import Record, record, write_biography
+from distilkit.training.log import read_log
 
-# The label of a paragraph is the area of the module that it documents. The language reference has the label "language".
-AREAS = {
-    "network": "asyncio email ftplib http imaplib poplib smtplib socket socketserver ssl urllib wsgiref xmlrpc",
-    "windows": "tkinter turtle",
-    "numbers": "_pydecimal decimal fractions statistics random datetime _pydatetime numbers ipaddress",
-    "files": "io _pyio os pathlib shutil tarfile zipfile tempfile mailbox gzip csv json pickle shelve glob xml",
-    "testing": "unittest doctest pdb bdb trace cProfile timeit logging",
-    "imports": "importlib inspect pkgutil zipimport runpy modulefinder distutils ast typing",
-}
-SKIPPED = {"test", "tests", "site-packages", "idlelib", "lib2to3", "turtledemo"}
-MIN_WORDS = 8
-VOCABULARY_TOKENS, LONGEST_END = 4000, 6
-HELDOUT_SHARE, VALIDATION_SHARE = 0.05, 0.15
-MODELS = ("teacher", "student", "control")
-PURPOSES = {
-    "teacher": "Train the teacher by masked LM.",
-    "init": "Extract a student with half of the teacher's layers.",
-    "student": "Distil: train the student with its teacher.",
-    "control": "Train the same student without the teacher, as a baseline.",
-    "teacher-tuned": "Fine-tune all three on a task: which area of the library a paragraph documents.",
-    "eval": "Compare student and baseline with the teacher.",
-    "bench": "Measure size and speed.",
-    "report": "Put everything on one page.",
-}
+SEQ_LENGTH = 64  # tokens, of the reviews and in bench
+SPEED = f"cpu/fp32/b1/l{SEQ_LENGTH}/latency_ms_p50"
+REVIEWED = ("teacher", "student", "control", "extracted")  # the models of the made-up reviews
+COMPARED = ("student", "extracted")  # the models that are compared with --teacher
 
 
-def demo(options: DemoOptions, say: Callable[[str], None] = say) -> Record:
-    """Train a small teacher from scratch, distil it, and compare teacher, student and baseline.
+class Step(NamedTuple):
+    """A step of the chain: its name, what it is for, and the command with its options."""
+
+    name: str
+    purpose: str
+    command: Callable[[Any], Record]
+    options: CommonOptions
+
+
+Done = Mapping[str, Record]  # the record of each step, by name
+
+
+def demo(options: DemoOptions, say: Callable[[str], None] = say, sizes: Sizes | None = None) -> Record:
+    """Make a student with half of a teacher's layers, distil it, compare it with baselines, and report.
 
     `say` receives the purpose and the command line of each step before it runs.
+    Raises DistilkitError if --teacher has a head whose students cannot be compared with it on plain text.
     """
+    if options.teacher:
+        find_teacher(options.teacher, options.teacher)
     output = options.output or Path(tempfile.mkdtemp(prefix="distilkit-demo-"))
     with claim(output) as out:
-        write_data(out, options.seed)
-        write_untrained(out)
-        say(f"# Corpus (Python's documentation): {out}/corpus.txt\n# Randomly initialised BERT: {out}/untrained")
-        done = {}
-        for name, command, step in steps(out, options.seed):
-            purpose = f"# {PURPOSES[name]}\n" if name in PURPOSES else ""
-            say(f"\n{purpose}$ {command_line(command.__name__.replace('evaluate', 'eval'), step)}")
-            done[name] = command(step)
-            if name in ("eval", "bench"):  # these commands write no checkpoint that could hold their record
-                write_text(out / f"{name}.json", json_text(done[name].to_json()))
-        say("\n" + "\n".join(sentences(done)))
+        if options.teacher:
+            write_paragraphs(out, options.corpus, options.seed)
+            say(f"# Text to distil on: {out}/corpus.txt\n# Text for the comparison: {out}/heldout.txt")
+            done = run(chain_of_teacher(out, options.teacher, options), say)
+            metrics, sentences = measured_agreement(done, out), partial(say_agreement, options.steps)
+        else:
+            sizes = sizes or Sizes()
+            write_reviews(out, sizes, options.seed)
+            write_untrained(out / "untrained", sizes, options.seed)
+            say(
+                f"# Made-up reviews with labels: {out}/labelled and {out}/few\n"
+                f"# Reviews without labels: {out}/corpus.txt\n# Randomly initialised BERT: {out}/untrained"
+            )
+            done = run(chain_of_reviews(out, sizes, options), say)
+            metrics, sentences = measured_accuracy(done), partial(say_accuracy, sizes)
+        say("\n" + "\n".join([say_size(metrics), *sentences(metrics)]))
         say(f"\nAll files are in {out}; the page is {out / 'report' / 'report.html'}\n")
-        summary = record("demo", replace(options, output=out), summarise(out, done))
+        summary = record("demo", replace(options, output=out), metrics)
         write_biography(out, [summary])
     return summary
 
 
-def write_data(out: Path, seed: int) -> None:
-    """Write corpus.txt and heldout.txt, one paragraph per line, and train.jsonl and validation.jsonl with labels."""
-    paragraphs = list(dict.fromkeys(documentation()))
-    random.Random(seed).shuffle(paragraphs)  # noqa: S311 - not for cryptography
-    heldout = int(HELDOUT_SHARE * len(paragraphs))
-    for name, some in (("heldout.txt", paragraphs[:heldout]), ("corpus.txt", paragraphs[heldout:])):
-        write_text(out / name, "".join(text + "\n" for _, text in some))
-    rows = [{"text": text, "label": area} for area, text in paragraphs if area]
-    validation = int(VALIDATION_SHARE * len(rows))
-    for name, some_rows in (("validation.jsonl", rows[:validation]), ("train.jsonl", rows[validation:])):
-        write_text(out / name, "".join(json.dumps(row) + "\n" for row in some_rows))
+def run(steps: Iterator[Step], say: Callable[[str], None]) -> Done:
+    """Run the steps of a chain; return their records by name."""
+    done = {}
+    for name, purpose, command, options in steps:
+        line = command_line(command.__name__.replace("evaluate", "eval"), options)
+        say(f"\n# {purpose}\n$ {line}")
+        done[name] = command(options)
+    return done
 
 
-def documentation() -> Iterator[tuple[str, str]]:
-    """Yield (area, paragraph) from the language reference and all docstrings of the standard library."""
-    for text in topics.values():
-        yield from (("language", paragraph) for paragraph in paragraphs_of(text))
-    area_of = {module: area for area, modules in AREAS.items() for module in modules.split()}
-    library = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(library.rglob("*.py")):
-        parts = path.relative_to(library).with_suffix("").parts
-        if not SKIPPED & set(parts):
-            area = area_of.get(parts[0], "")
-            yield from ((area, paragraph) for text in docstrings(path) for paragraph in paragraphs_of(text))
-
-
-def docstrings(path: Path) -> Iterator[str]:
-    """Yield the docstrings of a source file without importing it."""
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError):  # the library has a few invalid files for its own tests
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield ast.get_docstring(node) or ""
-
-
-def paragraphs_of(text: str) -> Iterator[str]:
-    """Yield the paragraphs of at least MIN_WORDS words, each on one line."""
-    for paragraph in inspect.cleandoc(text).split("\n\n"):
-        words = paragraph.split()
-        if len(words) >= MIN_WORDS:
-            yield " ".join(words)
-
-
-def write_untrained(out: Path) -> None:
-    """Make a WordPiece tokenizer of the corpus, and write it with a small, randomly initialised BERT."""
-    vocabulary = {token: number for number, token in enumerate(wordpieces((out / "corpus.txt").read_text("utf-8")))}
-    tokenizer: PreTrainedTokenizerBase = BertTokenizer(vocab=vocabulary, model_max_length=128)
-    torch.manual_seed(0)
-    model = BertForMaskedLM(
-        BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            intermediate_size=512,
-            max_position_embeddings=128,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        )
+def chain_of_reviews(out: Path, sizes: Sizes, given: DemoOptions) -> Iterator[Step]:
+    """Yield the steps with made-up reviews: train a teacher, shrink it without labels, compare with few labels."""
+    seed = given.seed
+    task: dict[str, Any] = {"data": str(out / "labelled"), "max_length": SEQ_LENGTH, "seed": seed}
+    teacher = FinetuneOptions(
+        model=f"{out}/untrained", output=out / "teacher", lr=5e-4, epochs=sizes.epochs, keep="last", **task
     )
-    checkpoint.save(model, tokenizer, out / "untrained")
-
-
-def wordpieces(text: str) -> list[str]:
-    """Return a WordPiece vocabulary: characters, then the most frequent words and ends of the other words.
-
-    The trainers of the tokenizers library break ties by chance, so no two of their vocabularies are the same.
-    """
-    words = Counter(re.findall(r"\w+|[^\w\s]", text.lower()))
-    letters = sorted({letter for word in words for letter in word})
-    frequent = [word for word, _ in sorted(words.items(), key=lambda entry: (-entry[1], entry[0])) if len(word) > 1]
-    whole, rest = frequent[: VOCABULARY_TOKENS // 2], frequent[VOCABULARY_TOKENS // 2 :]
-    ends = Counter[str]()
-    for word in rest:
-        for length in range(2, min(len(word), LONGEST_END + 1)):
-            ends[f"##{word[-length:]}"] += words[word]
-    common = [end for end, _ in sorted(ends.items(), key=lambda entry: (-entry[1], entry[0]))]
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokens = [*special, *letters, *(f"##{letter}" for letter in letters), *whole, *common]
-    return list(dict.fromkeys(tokens))[:VOCABULARY_TOKENS]
-
-
-def steps(out: Path, seed: int) -> Iterator[tuple[str, Callable[[Any], Record], CommonOptions]]:
-    """Yield the steps of the chain: name, command and options."""
-    corpus: dict[str, Any] = {
-        "corpus": f"{out}/corpus.txt", "heldout": f"{out}/heldout.txt", "seq_length": 64, "seed": seed,
-        "evaluate_every": 175, "max_grad_norm": 1.0,
-    }  # fmt: skip
-    teacher = DistillOptions(
-        student=f"{out}/untrained", objective="mlm", steps=350, lr=2e-3, output=out / "teacher", **corpus
+    yield Step("teacher", "Train the teacher: what does a review praise or criticise?", finetune, teacher)
+    yield extraction(f"{out}/teacher", out, seed)
+    student = DistillOptions(
+        student=f"{out}/extracted", corpus=f"{out}/corpus.txt", heldout=f"{out}/heldout.txt", output=out / "student",
+        split="lines", batch_size=32, lr=5e-4, steps=given.steps, seed=seed,
+    )  # fmt: skip
+    yield Step("student", "Distil: train the student with its teacher, on reviews without labels.", distill, student)
+    control = FinetuneOptions(
+        model=f"{out}/extracted", output=out / "control", keep="last", **task | {"data": str(out / "few")}
     )
-    yield "teacher", distill, teacher
-    yield "init", init, InitOptions(teacher=f"{out}/teacher", output=out / "extracted", seed=seed)
-    trained: dict[str, Any] = corpus | {"student": f"{out}/extracted", "steps": 120}
-    yield "student", distill, DistillOptions(output=out / "student", **trained)
-    yield "control", distill, DistillOptions(output=out / "control", objective="mlm", **trained)
-    task: dict[str, Any] = {
-        "task": "custom", "data": out, "text": ("text",), "label": "label", "max_length": 64, "seed": seed,
-    }  # fmt: skip
-    for model in MODELS:
-        tuned = FinetuneOptions(model=f"{out}/{model}", output=out / f"{model}-tuned", lr=5e-4, epochs=1.0, **task)
-        yield f"{model}-tuned", finetune, tuned
-    tuned_models = tuple(f"{out}/{model}-tuned" for model in MODELS)
-    yield "eval", evaluate, EvalOptions(models=tuned_models, against=tuned_models[0], control=tuned_models[2:], **task)
-    yield (
-        "bench",
-        bench,
-        BenchOptions(models=tuned_models, devices=("cpu",), batch_sizes=(1,), seq_lengths=(64,), seed=seed),
+    yield Step(
+        "control", "Train the same student without the teacher, on few labels, as a baseline.", finetune, control
     )
-    yield "report", report, ReportOptions(directories=(str(out),), output=out / "report", seed=seed)
+    models = tuple(f"{out}/{name}" for name in REVIEWED)
+    compared = EvalOptions(models=models, against=models[0], control=models[2:], task="custom", **task)
+    yield Step("eval", "Compare student and baselines with the teacher.", evaluate, compared)
+    yield from ending(models, out, seed)
 
 
-def sentences(done: dict[str, Record]) -> Iterator[str]:
-    """Yield what was shown, in three sentences: size and speed, text, task."""
-    scores, speeds, parts = done["eval"].metrics, done["bench"].metrics, [done[m].metrics for m in MODELS]
-    ours, theirs = parts[1]["parameters"], parts[0]["parameters"]
-    yield (
-        f"The student has {ours / theirs:.0%} of the teacher's parameters and is {speeds['1/speedup']:.1f} times as "
-        "fast."
+def chain_of_teacher(out: Path, teacher: str, given: DemoOptions) -> Iterator[Step]:
+    """Yield the steps with a checkpoint of the user: shrink it, and compare its outputs with the student's."""
+    seed = given.seed
+    yield extraction(teacher, out, seed)
+    text: dict[str, Any] = {"corpus": f"{out}/corpus.txt", "heldout": f"{out}/heldout.txt", "seq_length": SEQ_LENGTH}
+    if checkpoint.head_of(teacher) == "masked-lm":  # the full distribution at every token takes much longer
+        text |= {"ce_positions": "masked", "batch_size": 16}
+    student = DistillOptions(student=f"{out}/extracted", output=out / "student", steps=given.steps, seed=seed, **text)
+    yield Step("student", "Distil: train the student with its teacher, on text.", distill, student)
+    models = tuple(f"{out}/{name}" for name in COMPARED)
+    compared = EvalOptions(models=models, against=teacher, agreement=f"{out}/heldout.txt", seed=seed)
+    yield Step(
+        "eval", "Compare student and extracted layers with the teacher, on text not trained on.", evaluate, compared
     )
-    losses = [f"{metrics['heldout_loss']:.3f}" for metrics in parts]
-    yield (
-        f"On held-out text its masked-LM loss is {losses[1]}: the teacher has {losses[0]}, and the baseline, trained "
-        f"without the teacher, {losses[2]} (lower is better)."
-    )
-    low, high = (scores[f"1/difference/custom/control/{end}"] for end in ("low", "high"))
-    significant = "which is significant" if low > 0 or high < 0 else "so chance explains it"
-    interval = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
-    yield (
-        f"On the task it keeps {scores['1/retention/custom']:.0%} of the teacher's accuracy; its difference to the "
-        f"baseline is {100 * scores['1/difference/custom/control']:+.1f} points ({interval}), {significant}: minutes "
-        "of training show how the tools work, not what distillation is worth."
-    )
+    yield from ending((teacher, *models), out, seed)
 
 
-def summarise(out: Path, done: dict[str, Record]) -> dict[str, float]:
-    """Return the metrics of each model for the final table."""
-    scores, speeds = done["eval"].metrics, done["bench"].metrics
-    metrics: dict[str, float] = {}
-    for position, model in enumerate(MODELS):
+def extraction(teacher: str, out: Path, seed: int) -> Step:
+    """Return the step that makes the student."""
+    options = InitOptions(teacher=teacher, output=out / "extracted", seed=seed)
+    return Step("init", "Extract a student with half of the teacher's layers.", init, options)
+
+
+def ending(models: tuple[str, ...], out: Path, seed: int) -> Iterator[Step]:
+    """Yield the steps that every chain ends with."""
+    speed = BenchOptions(models=models, devices=("cpu",), batch_sizes=(1,), seq_lengths=(SEQ_LENGTH,), seed=seed)
+    yield Step("bench", "Measure size and speed.", bench, speed)
+    page = ReportOptions(directories=(str(out),), output=out / "report", seed=seed)
+    yield Step("report", "Put everything on one page.", report, page)
+
+
+def measured_costs(done: Done, models: tuple[str, ...]) -> dict[str, float]:
+    """Return size and speed of each model, in bench's order."""
+    found = done["bench"].metrics
+    return {
+        f"{model}/{name.rpartition('/')[2]}": found[f"{position}/{name}"]
+        for position, model in enumerate(models)
+        for name in ("parameters", "bytes", SPEED)
+    }
+
+
+def measured_accuracy(done: Done) -> dict[str, float]:
+    """Return the metrics of each model, and the student's difference to each baseline with its interval."""
+    scores, metrics = done["eval"].metrics, measured_costs(done, REVIEWED)
+    for position, model in enumerate(REVIEWED):
         metrics |= {
-            f"{model}/parameters": done[model].metrics["parameters"],
-            f"{model}/bytes": float(weights_bytes(out / model)),
-            f"{model}/heldout_loss": done[model].metrics["heldout_loss"],
             f"{model}/accuracy": scores[f"{position}/custom/accuracy"],
             f"{model}/retention": scores[f"{position}/retention/custom"],
-            f"{model}/latency_ms_p50": speeds[f"{position}/cpu/fp32/b1/l64/latency_ms_p50"],
         }
+    for position, baseline in enumerate(REVIEWED[2:]):
+        for end in ("", "/low", "/high"):
+            name = f"1/difference/custom/control-{position}{end}"
+            metrics[f"student/difference/custom/{baseline}{end}"] = scores[name]
     return metrics
+
+
+def measured_agreement(done: Done, out: Path) -> dict[str, float]:
+    """Return size and speed, and how closely student and extracted layers agree with the teacher."""
+    scores, metrics = done["eval"].metrics, measured_costs(done, ("teacher", *COMPARED))
+    for position, model in enumerate(COMPARED):
+        prefix = f"{position}/"
+        known = {name: scores[prefix + name] for name in AGREEMENT_METRICS if prefix + name in scores}
+        metrics |= {f"{model}/{name}": value for name, value in known.items()}
+    losses = [line["heldout_loss"] for line in read_log(out / "student") if "heldout_loss" in line]
+    if losses:  # a masked LM's, before and after training
+        metrics |= {"extracted/heldout_loss": losses[0], "student/heldout_loss": losses[-1]}
+    return metrics
+
+
+def say_size(metrics: Mapping[str, float]) -> str:
+    """Say how much smaller and faster the student is."""
+    share = metrics["student/parameters"] / metrics["teacher/parameters"]
+    faster = metrics["teacher/latency_ms_p50"] / metrics["student/latency_ms_p50"]
+    return f"The student has {share:.0%} of the teacher's parameters and is {faster:.1f} times as fast."
+
+
+def say_accuracy(sizes: Sizes, metrics: Mapping[str, float]) -> Iterator[str]:
+    """Say how well the models know what a review says, and whether the difference can be chance."""
+    teacher, student, control, extracted = (f"{metrics[f'{model}/accuracy']:.1%}" for model in REVIEWED)
+    yield (
+        f"On {sizes.validation:,} other reviews it is right on {student}, and the teacher, which learned from "
+        f"{sizes.labelled:,} labels, on {teacher}; the same layers are right on {extracted} before training, and on "
+        f"{control} after training on {sizes.few:,} labels without a teacher."
+    )
+    value, low, high = (100 * metrics[f"student/difference/custom/control{end}"] for end in ("", "/low", "/high"))
+    significant = "which is significant" if low > 0 or high < 0 else "so chance explains it"
+    yield (
+        f"With {sizes.unlabelled:,} reviews without labels, the teacher is worth {value:+.1f} points of accuracy (95 % "
+        f"interval {low:+.1f} to {high:+.1f}), {significant}."
+    )
+
+
+def say_agreement(steps: int, metrics: Mapping[str, float]) -> Iterator[str]:
+    """Say how close the student is to its teacher, and how much of that is due to distillation."""
+    name, unit, what, best = agreement_in_words(metrics)
+    student, extracted = (metrics[f"{model}/{name}"] for model in COMPARED)
+    losses = [metrics.get(f"{model}/heldout_loss") for model in COMPARED]
+    loss = f"; the masked-LM loss is {losses[0]:.3f} instead of {losses[1]:.3f}" if None not in losses else ""
+    yield (
+        f"On {metrics[f'student/{unit}']:,.0f} {what}: {student:.3f}, and {extracted:.3f} with the same layers before "
+        f"training{loss}."
+    )
+    closed = (student - extracted) / (best - extracted) if best != extracted else 0.0
+    if closed > 0:
+        yield f"So {steps:,} updates of distillation closed {closed:.0%} of the gap to the teacher."
+    else:
+        yield (
+            f"So {steps:,} updates of distillation brought it no closer to the teacher: try more --steps, or a "
+            "--corpus like your own texts."
+        )
+
+
+def agreement_in_words(metrics: Mapping[str, float]) -> tuple[str, str, str, float]:
+    """Return the metric that compares with the teacher, the one that counts the items, what it is, and its best."""
+    if "student/agreement/cosine" in metrics:
+        what = "held-out texts, the mean cosine of its embeddings with the teacher's is"
+        return "agreement/cosine", "difference/texts", what, 1.0
+    if "student/difference" in metrics:
+        return "difference", "difference/texts", "held-out texts, its mean difference from the teacher's output is", 0.0
+    if "student/agreement/tokens" in metrics:
+        what = "masked tokens of held-out text, the share on which it predicts what the teacher predicts is"
+        return "agreement", "agreement/tokens", what, 1.0
+    what = "held-out texts, the share on which it predicts what the teacher predicts is"
+    return "agreement", "agreement/texts", what, 1.0

@@ -1,5 +1,6 @@
 """Options of `report` and `demo`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,13 @@ class ReportOptions(CommonOptions):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DemoOptions(CommonOptions):
-    """Run the whole chain offline, on the documentation that comes with Python."""
+    """Run the whole chain offline and say what it shows.
 
-    usage = ("distilkit demo", "distilkit demo -o demo")
+    Without --teacher, a small classifier of made-up reviews is trained first, and then shrunk. With --teacher, the
+    demo shrinks that checkpoint: a sentence encoder, a masked LM or a classifier.
+    """
+
+    usage = ("distilkit demo", "distilkit demo -o demo", "distilkit demo --teacher bert-base-uncased --corpus text/")
 
     output: Path | None = option(
         "Directory to keep everything in (default: a new temporary directory).",
@@ -34,3 +39,21 @@ class DemoOptions(CommonOptions):
         short="-o",
         metavar="DIR",
     )
+    teacher: str | None = option(
+        "Checkpoint to shrink: a directory or a hub id (default: a small one that the demo trains).",
+        None,
+        metavar="MODEL",
+        is_path=True,
+    )
+    corpus: str | None = option(
+        "With --teacher: text to distil on. Same formats as for distill (default: the documentation that comes with "
+        "Python).",
+        None,
+        metavar="TEXT",
+        is_path=True,
+    )
+    steps: int = option("Updates of the distillation.", 250, min=1, max=2**40, panel="Training")
+
+    def rules(self) -> Iterator[str]:
+        if self.corpus and not self.teacher:
+            yield "--corpus is the text to distil --teacher on: give one, or remove it"
