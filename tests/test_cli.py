@@ -109,7 +109,7 @@ def test_wrong_usage_exits_with_2(words: list[str], tmp_path: Path, monkeypatch:
 
 def test_what_a_command_needs_is_named() -> None:
     """Without a task and without rows there is nothing to do; a recipe or a model's record may give either."""
-    assert "'m' has no record of a fine-tuning: name a task with --task" in run("eval", "m").stderr
+    assert "'m' has no finetune record: name a task with --task" in run("eval", "m").stderr
     assert "missing option '--task or --data'" in run("finetune", "m", "-o", "out").stderr
     assert "no checkpoint directory" in run("eval", "./m", "--agreement", "text.txt").stderr
 

@@ -113,9 +113,13 @@ def bind(
     if not arguments:
         return keywords
     if positional is None or positional.name in keywords:
-        raise DistilkitError(f"distilkit.{command} takes options by keyword: give {arguments[0]!r} a name")
+        raise DistilkitError(
+            f"distilkit.{command} takes options by keyword: pass {arguments[0]!r} as a keyword argument"
+        )
     if get_origin(base_type(positional.type)) is tuple:
         return keywords | {positional.name: arguments}
     if len(arguments) > 1:
-        raise DistilkitError(f"distilkit.{command} takes one argument and keywords: give {arguments[1]!r} a name")
+        raise DistilkitError(
+            f"distilkit.{command} takes one argument and keywords: pass {arguments[1]!r} as a keyword argument"
+        )
     return keywords | {positional.name: arguments[0]}

@@ -111,7 +111,7 @@ def open_sentence_encoders(options: DistillOptions) -> Models:
     teacher = SentenceEncoder(adapted, tokenizer, teacher.head, teacher.layout)
     check_different(student.model, teacher.model)
     if student.width != teacher.width and options.projection == "save":
-        say(f"the student gets a Dense module from {student.width} to the teacher's {teacher.width} components")
+        say(f"the student gets a Dense module from {student.width} to the teacher's {teacher.width} dimensions")
         student = student.with_dense(teacher.width)
     readers = [
         Reader(encoder.tokenizer, cut_length(options, encoder.model, encoder.max_length), encoder.default_prompt)
@@ -172,7 +172,7 @@ def check_single_text(name: str) -> None:
     """Raise DistilkitError if a checkpoint was fine-tuned on rows of two texts."""
     if task := task_of_pairs(name):
         raise DistilkitError(
-            f"'{name}' was trained on pairs of texts ({task}), and --corpus has single texts: give --objective "
+            f"'{name}' was trained on pairs of texts ({task}), but --corpus has single texts: give --objective "
             "hidden, or finetune with --teacher"
         )
 
@@ -213,9 +213,9 @@ def match_readers(
     given = [term for term in LAYER_TERMS if getattr(options, f"alpha_{term}")]
     if given or tokens:
         what = f"--alpha-{given[0]} compares" if given else "taggers are compared"
-        raise DistilkitError(f"{what} token by token, and '{teacher}' reads other tokens: give another --teacher")
+        raise DistilkitError(f"{what} token by token, and '{teacher}' has another tokenizer: give another --teacher")
     if dropped := [term for term in LAYER_TERMS if term in weights]:
-        say(f"'{teacher}' reads other tokens than the student: {' and '.join(dropped)} states are not compared")
+        say(f"'{teacher}' has another tokenizer than the student: {' and '.join(dropped)} states are not compared")
     weights = {term: weight for term, weight in weights.items() if term not in LAYER_TERMS}
     return (readers[0], readers[1]._replace(prefix=TEACHER_PREFIX)), weights
 

@@ -75,7 +75,10 @@ def warn_if_rows_changed(names: Iterable[str], task: Task, options: EvalOptions)
     for name in names:
         then = [done.environment[SPLIT_ROWS] for done in read_biography(name) if SPLIT_ROWS in done.environment]
         if now and then and then[-1] != now:
-            warn(f"'{options.data}' has changed since '{name}' was trained: it may have seen rows that it is scored on")
+            warn(
+                f"'{options.data}' has changed since '{name}' was trained: the model may have seen rows that it is "
+                "scored on"
+            )
 
 
 def read_earlier(path: Path) -> dict[str, float]:

@@ -45,7 +45,7 @@ def export(options: ExportOptions) -> Record:
         if chosen:
             metrics |= score_both(options, chosen[0], out)
         elif options.int8:
-            warn("the loss of score by --int8 was not measured: give --task and --data")
+            warn("the drop in score from --int8 was not measured: give --task and --data")
         head = "sentence" if layout else checkpoint.head_of_model(model)
         done = record("export", options, metrics, head=head)
         write_biography(out, [*history, done])

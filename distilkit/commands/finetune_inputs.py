@@ -132,7 +132,7 @@ def prepare(task: Task, options: FinetuneOptions) -> TrainingInputs:
         task = labels.infer_labels(task, rows, str(options.data), options.kind)
         check_labels(rows, task, str(options.data))
     if options.class_weights == "balanced" and task.kind != "classification":
-        raise DistilkitError(f"--class-weights requires one class a row, not {task.kind}: remove it")
+        raise DistilkitError(f"--class-weights requires one class per row, not {task.kind}: remove it")
     splits = read_validation(task, options.data)
     about = tasks_scored_on_test([task], options.data)  # the hub may be unreachable when the training is over
     about |= fingerprint(task, options.data)

@@ -83,7 +83,7 @@ def run(options: PredictOptions, used: EvalOptions) -> LabelPredictions | TagPre
         opened.model, opened.tokenizer, opened.task, rows, opened.settings, order=opened.order, name=options.model
     )
     if isinstance(found, SpanPredictions | RankingPredictions):
-        raise DistilkitError(f"'{options.model}' is no classifier or tagger: use eval --write-predictions")
+        raise DistilkitError(f"'{options.model}' is not a classifier or tagger: use eval --write-predictions")
     return found
 
 
@@ -123,7 +123,7 @@ def with_predictions(data: Path, found: LabelPredictions | TagPredictions, *, ne
     rows = read_sentences(data) if file_type(data) in CONLL else read_table(data)
     for number, row in enumerate(rows):
         if taken := {PREDICTION, PROBABILITY} & row.keys():
-            raise DistilkitError(f"'{data}' has a column '{min(taken)}', which is written here: rename it")
+            raise DistilkitError(f"'{data}' has a column '{min(taken)}', which the output adds: rename it")
         added = found.row(number)
         yield row | (added if nested else as_columns(added))
 

@@ -151,7 +151,7 @@ def checked(documents: Any, source: str, column: str) -> Any:
         for row in islice(documents, 1000):
             if not isinstance(row["text"], str | None):
                 raise DistilkitError(
-                    f"corpus '{source}' has other values than text in its column '{column}': use plain text"
+                    f"corpus '{source}' has values other than text in column '{column}': use plain text"
                 )
             if (row["text"] or "").strip():
                 return documents

@@ -51,7 +51,7 @@ def with_recorded_task(options: O, model: str) -> O:
     task = options.task or ("custom" if options.data and trained.get("task", "custom") == "custom" else None)
     task = task or trained.get("task")
     if task is None:
-        raise DistilkitError(f"'{model}' has no record of a fine-tuning: name a task with --task, or give --data")
+        raise DistilkitError(f"'{model}' has no finetune record: name a task with --task, or give --data")
     options = replace(options, task=task)
     if trained.get("task") != task:
         return with_own_rows(options)
@@ -62,7 +62,7 @@ def with_recorded_task(options: O, model: str) -> O:
     same_rows = options.data is None or str(options.data.absolute()) == str(trained.get("data"))
     recorded = (columns if task == "custom" else {}) | (rows if same_rows else {})
     if same_rows and (place := rows["data"]) and Path(place).is_absolute() and not Path(place).exists():
-        raise DistilkitError(f"'{model}' was fine-tuned on '{place}', which does not exist any more: give --data")
+        raise DistilkitError(f"'{model}' was fine-tuned on '{place}', which no longer exists: give --data")
     return with_own_rows(
         replace(options, **{name: value for name, value in recorded.items() if value and not getattr(options, name)})
     )

@@ -121,7 +121,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DistilkitError(f"{MANIFEST} in '{directory}' cannot be read ({error}): {REMEDY}") from None
     if not isinstance(found, dict) or not found:
-        raise DistilkitError(f"{MANIFEST} in '{directory}' cannot be read (it is no manifest): {REMEDY}")
+        raise DistilkitError(f"{MANIFEST} in '{directory}' cannot be read (it is not a manifest): {REMEDY}")
     for name in ("schema", "seed", "tokens", "blocks"):
         if type(found.get(name)) is not int or not (name in ("tokens", "blocks")) <= found[name] < 2**63:
             raise DistilkitError(f"{MANIFEST} in '{directory}' is damaged ({name} is {found.get(name)!r}): {REMEDY}")

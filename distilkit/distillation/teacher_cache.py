@@ -175,7 +175,7 @@ class TeacherCache:
         if is_main_process():
             say(
                 f"the teacher cache takes {per_token:.1f} bytes per token, was filled in {fill:.0f} s and saves about "
-                f"{saved:.3f} s per update: a gain from epoch {epoch:.2f} on, and from the start in later runs"
+                f"{saved:.3f} s per update: it pays off from epoch {epoch:.2f} on, and in later runs from the start"
             )
         return costs
 

@@ -78,7 +78,7 @@ def check_kind(name: str, config: PretrainedConfig) -> None:
         raise DistilkitError(f"'{name}' is a {config.model_type} checkpoint, {kind}: give a BERT-like one")
     names: Any = config.architectures
     if names is not None and not (isinstance(names, list) and all(isinstance(entry, str) for entry in names)):
-        raise DistilkitError(f"'{name}' has a config.json whose architectures are no list of names: correct it")
+        raise DistilkitError(f"'{name}' has a config.json in which 'architectures' is not a list of names: correct it")
     if getattr(config, "quantization_config", None):
         raise DistilkitError(f"'{name}' is quantised (quantization_config): give the checkpoint in full precision")
 

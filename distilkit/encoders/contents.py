@@ -231,8 +231,8 @@ def check_placement(name: str, placement: Placement, tensors: Mapping[str, Tenso
     inside, other = left_over(placement, tensors)
     if inside:
         raise DistilkitError(
-            f"'{name}' has weights without a place in a {type(model).__name__} of its config.json ('{inside[0]}'"
-            f"{f' and {len(inside) - 1} more' * (len(inside) > 1)}), so it would compute something else: correct "
+            f"'{name}' has weights that the {type(model).__name__} in its config.json does not use ('{inside[0]}'"
+            f"{f' and {len(inside) - 1} more' * (len(inside) > 1)}), so its outputs would change: correct "
             "config.json, or give another checkpoint"
         )
     in_encoder = _encoder_names(model, head)

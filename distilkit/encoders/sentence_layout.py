@@ -137,8 +137,9 @@ def read_layout(name: str) -> Layout | None:
         raise DistilkitError(f"'{name}' has a {MODULES} that does not list modules: restore it") from None
     if not paths or paths[0][1]:
         raise DistilkitError(
-            f"'{name}' does not have its encoder at the top (modules.json: {paths[0][1] if paths else 'no modules'}): "
-            "load it and save it again with the installed sentence-transformers"
+            f"'{name}' does not have its encoder in its top folder "
+            f"(modules.json: {paths[0][1] if paths else 'no modules'}): load it and save it again "
+            "with the installed sentence-transformers"
         )
     return Layout(
         modules=(ModuleFiles(entries[0]), *_read_modules(name, entries[1:])),
@@ -151,7 +152,9 @@ def _read_modules(name: str, entries: list[dict[str, Any]]) -> Iterator[ModuleFi
     for entry in entries:
         path = str(entry["path"])
         if Path(path).is_absolute() or ".." in Path(path).parts or not path:
-            raise DistilkitError(f"'{name}' has a module outside of it (modules.json: '{path}'): correct its path")
+            raise DistilkitError(
+                f"'{name}' has a module outside the checkpoint (modules.json: '{path}'): correct its path"
+            )
         yield ModuleFiles(entry, _read_json(name, f"{path}/config.json") or {}, _read_weights(name, path))
 
 

@@ -17,10 +17,11 @@ FOR_MODELS = ("runtimes", "task", "data", "rows", "random_weights", "load")
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PlanOptions(ArchitectureOptions, panel="Student"):
-    """The students that `bench --plan` measures before there is one, and how it chooses."""
+    """The possible students that `bench --plan` measures, and how it chooses one."""
 
     plan: bool = option(
-        "Measure students of MODEL, a teacher whose config.json is enough, with random weights before one is trained.",
+        "Before training, measure possible students of a teacher, MODEL. They have random weights, so MODEL needs only "
+        "a config.json.",
         False,
     )
     layers: tuple[int, ...] = option(
@@ -31,7 +32,9 @@ class PlanOptions(ArchitectureOptions, panel="Student"):
         metavar="N,N,…",
     )
     vocabulary: int | None = option("Tokens that the students keep (default: all).", None, min=1, max=2**40)
-    tokens: int = option("Tokens of text to predict the time of distill for.", 10**7, min=1, max=2**60)
+    tokens: int = option(
+        "Number of training tokens for which to estimate the time of distill.", 10**7, min=1, max=2**60
+    )
     budget: tuple[str, ...] = option(
         "Limit such as 'latency_ms<=10' or 'bytes<=50e6': choose the largest student within all limits; exit code 3 if "
         "there is none. Repeatable.",
@@ -55,7 +58,7 @@ class BenchOptions(PlanOptions, CompileOptions, panel="Measurement"):
         "Directory to write the record and plots to.", None, short="-o", metavar="DIR", panel="Input and output"
     )
     runtimes: tuple[Runtime, ...] = option(
-        "Runtimes to measure each checkpoint in; it is exported to a temporary directory.", ("torch",), metavar="R,R,…"
+        "Runtimes to measure; each checkpoint is exported to a temporary directory.", ("torch",), metavar="R,R,…"
     )
     devices: tuple[Literal["cpu", "cuda", "mps"], ...] = option(
         "Devices to run on (default: all that are present; exports run on cpu).", (), metavar="D,D,…"
@@ -75,11 +78,13 @@ class BenchOptions(PlanOptions, CompileOptions, panel="Measurement"):
         replaces="seq_lengths",
     )
     rows: int | None = option("Rows of --task or --data to use (default: all).", None, min=2, max=2**40)
-    random_weights: bool = option("Use random weights: a directory then needs a config.json only.", False)
+    random_weights: bool = option("Use random weights: a directory then needs only a config.json.", False)
     precision: Literal["fp32", "bf16", "fp16"] = option("Precision of the weights in torch.", "fp32")
     threads: int | None = option("CPU threads (default: torch's choice).", None, min=1, max=1024)
     runs: int = option("Timed runs per model, interleaved, after the warm-up.", 20, min=2, max=10**6)
-    load: bool = option("Also load each model in a new process, and measure the time and the peak memory.", False)
+    load: bool = option(
+        "Also load each model in a new process, and measure the time to the first output and the peak memory.", False
+    )
     require: tuple[str, ...] = option("Gate such as 'speedup>=1.6'; exit code 3 if it is not met. Repeatable.", ())
 
     def rules(self) -> Iterator[str]:
@@ -92,7 +97,7 @@ class BenchOptions(PlanOptions, CompileOptions, panel="Measurement"):
         if self.rows and not (self.task or self.data):
             yield "--rows requires --task or --data: give one, or remove it"
         if self.task in ("glue", "custom"):
-            yield f"--task {self.task} names no rows: give one task, or a text as --data"
+            yield f"--task {self.task} does not apply to bench: give one task, or a text as --data"
         if self.runtimes != ("torch",):
             if self.precision != "fp32":
                 yield f"--precision {self.precision} requires --runtimes torch: remove one of them"

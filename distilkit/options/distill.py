@@ -118,7 +118,7 @@ class DistillOptions(
         None,
     )
     projection: Literal["save", "drop"] = option(
-        "How embeddings are compared if the teacher's have another width. save: through a Dense module that becomes "
+        "How to compare embeddings if the teacher's have another width. save: through a Dense module that becomes "
         "part of the student. drop: through a projection used only in training; the student keeps its own width.",
         "save",
         panel="Advanced",
@@ -130,19 +130,23 @@ class DistillOptions(
         panel="Advanced",
     )
     teacher_cache: Path | None = option(
-        "Directory to store the teacher's predictions at masked tokens in, for all epochs and later runs (requires "
-        "--ce-positions masked --alpha-cos 0).",
+        "Directory in which to store the teacher's predictions at masked tokens, for all epochs and later runs "
+        "(requires --ce-positions masked --alpha-cos 0).",
         None,
         metavar="DIR",
         panel="Teacher cache",
     )
-    cache_size: int = option("Sampled tokens to store per prediction.", 64, min=1, max=2**20, panel="Teacher cache")
+    cache_size: int = option(
+        "Number of sampled tokens to store for each masked token.", 64, min=1, max=2**20, panel="Teacher cache"
+    )
     cache_maskings: int = option(
-        "Different maskings of each block, used epoch by epoch in turn.", 1, min=1, max=2**20, panel="Teacher cache"
+        "Number of different maskings of each block, which alternate from epoch to epoch.",
+        1,
+        min=1,
+        max=2**20,
+        panel="Teacher cache",
     )
-    evaluate_every: int = option(
-        "Updates between two readings of the held-out loss.", 200, min=1, max=2**40, panel="Training"
-    )
+    evaluate_every: int = option("Updates between two held-out evaluations.", 200, min=1, max=2**40, panel="Training")
     plan: bool = option(
         "Estimate tokens, time and memory from a few updates, then stop. Writes only the cache of tokenised text.",
         False,
@@ -162,7 +166,7 @@ class DistillOptions(
         if self.new_head and self.objective != "mlm":
             yield "--new-head requires --objective mlm: train the new head before you distil"
         if self.teacher_cache and self.streaming:
-            yield "--teacher-cache stores predictions by block and needs a finite text: remove --streaming"
+            yield "--teacher-cache stores predictions by block and cannot store those of a stream: remove --streaming"
         if self.teacher_cache and self.ce_positions != "masked":
             yield "--teacher-cache stores predictions at masked tokens only: give --ce-positions masked"
         if self.teacher_cache and self.output.absolute() in (cache := self.teacher_cache.absolute(), *cache.parents):

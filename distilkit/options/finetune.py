@@ -63,7 +63,10 @@ class FinetuneOptions(
         None,
     )
     patience: int | None = option(
-        "Stop after this many evaluations without a better headline score (default: never).", None, min=1, max=2**40
+        "Stop early after this many evaluations without a better headline score (default: never).",
+        None,
+        min=1,
+        max=2**40,
     )
     evaluate_every: int | None = option(
         "Updates between two evaluations (default: one epoch; with --keep last and no --patience only at the end).",

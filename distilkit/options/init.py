@@ -70,7 +70,7 @@ class InitOptions(ArchitectureOptions, panel="Student"):
         if self.strategy == "search" and self.keep is not None:
             yield "--strategy search chooses the layers itself: remove --keep"
         if self.strategy == "search" and self.random:
-            yield "--strategy search compares the teacher's layers, and --random keeps none: remove one of them"
+            yield "--strategy search compares the teacher's layers, but --random keeps no weights: remove one of them"
         if self.vocabulary and self.vocabulary.isdecimal() and self.corpus is None:
             yield "--vocabulary N counts tokens in a text: give it as --corpus"
         yield from inside_text("-o", self.output, corpus=self.corpus, vocabulary=self.vocabulary)

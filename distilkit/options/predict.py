@@ -25,7 +25,7 @@ class PredictOptions(CommonOptions, panel="Input and output"):
         "File of rows without labels (jsonl, tsv, csv, .gz too, or parquet).", metavar="FILE", is_path=True
     )
     output: Path = option(
-        "File to write: every row with its prediction and its probability (.jsonl, .csv or .tsv).",
+        "File to write: every row with its prediction and the probability of each label (.jsonl, .csv or .tsv).",
         short="-o",
         metavar="FILE",
     )

@@ -53,10 +53,10 @@ def read_recipe(name: str, command: str) -> dict[str, Any]:
     except ValueError as error:  # not TOML, or a number of thousands of digits
         raise DistilkitError(f"recipe '{name}' is not TOML: {error}") from None
     except RecursionError:
-        raise DistilkitError(f"recipe '{name}' is nested too deeply: give one table a command") from None
+        raise DistilkitError(f"recipe '{name}' is nested too deeply: give one table for each command") from None
     for table, content in tables.items():
         if table not in COMMANDS or not isinstance(content, dict):
-            raise DistilkitError(f"recipe '{name}' has '{table}': one table a command, of {', '.join(COMMANDS)}")
+            raise DistilkitError(f"recipe '{name}' has '{table}': give only tables named {', '.join(COMMANDS)}")
     return dict(tables.get(command, {}))
 
 

@@ -29,28 +29,30 @@ class TaskOptions(CommonOptions, panel="Task"):
         panel="Input and output",
     )
     text: tuple[str, ...] | None = option(
-        "Text column or columns, for --task custom (default: guessed from the rows).", None, metavar="COL[,COL]"
+        "Text column or columns, for --task custom; eval: also for sts and retrieval (default: guessed from the rows).",
+        None,
+        metavar="COL[,COL]",
     )
     label: str | None = option(
-        "Label column, for --task custom: names, numbers or lists of names; or several columns of 0 and 1 "
-        "(default: guessed from the rows).",
+        "Label column, for --task custom: names, numbers or lists of names; or several columns of 0 and 1. eval: also "
+        "the column of scores for sts (default: guessed from the rows).",
         None,
         metavar="COL[,COL]",
     )
     kind: Literal["classification", "multi-label", "regression", "tokens"] | None = option(
-        "Label type for --task custom: one class, several classes, a number, or a tag for each word "
-        + AS_TRAINED.format("inferred from the rows"),
+        "Label type for --task custom: one class for each row, several labels for each row, a number, or a tag for "
+        "each word " + AS_TRAINED.format("inferred from the rows"),
         None,
     )
     validation_split: float | None = option(
-        "Share of the training rows to hold out for validation, the same rows for every --seed and as many of each "
-        "class (default: 0.1 if --task custom has no validation or test rows; eval: as the model was trained).",
+        "Share of the training rows to hold out for validation, stratified by class and the same for every --seed "
+        "(default: 0.1 if --task custom has no validation or test rows; eval: as the model was trained).",
         None,
         min=0.001,
         max=0.9,
     )
     metric: str | None = option(
-        "Headline metric, by which weights are kept and models are compared, such as f1_macro "
+        "Headline metric, which chooses the weights to keep and is used to compare models, such as f1_macro "
         + AS_TRAINED.format("the task's first"),
         None,
         metavar="NAME",

@@ -16,7 +16,7 @@ class CommonOptions(Options, panel="Common"):
         "Take options from a shipped recipe or a TOML file.", None, metavar="NAME|FILE", is_path=True, recorded=False
     )
     quiet: bool = option("Show no progress and no notes, only warnings and errors.", False, short="-q", recorded=False)
-    verbose: bool = option("Show what libraries report, too.", False, short="-v", recorded=False)
+    verbose: bool = option("Also show the messages of libraries.", False, short="-v", recorded=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -44,12 +44,22 @@ class TrainOptions(CompileOptions, panel="Training"):
         "Clip the gradient to this norm; 0 turns clipping off.", 5.0, min=0, max=1e9, panel="Advanced"
     )
     precision: Literal["fp32", "bf16", "fp16"] = option("Precision of matrix products.", "fp32")
-    log_every: int = option("Updates between two readings of the losses.", 10, min=1, max=2**40, panel="Advanced")
+    log_every: int = option(
+        "Updates between two transfers of the losses from the device. train.jsonl has every update.",
+        10,
+        min=1,
+        max=2**40,
+        panel="Advanced",
+    )
     log_with: Literal["tensorboard", "wandb", "trackio"] | None = option(
         "Also log to this experiment tracker (TensorBoard writes to DIR/tensorboard).", None, panel="Advanced"
     )
-    checkpoint_every: int = option("Updates between two checkpoints.", 500, min=1, max=2**40)
-    resume: bool = option("Continue from the newest checkpoint in the output directory; start if there is none.", False)
+    checkpoint_every: int = option(
+        "Updates between two run checkpoints, from which --resume continues.", 500, min=1, max=2**40
+    )
+    resume: bool = option(
+        "Continue from the newest run checkpoint in the output directory; start a new run if there is none.", False
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -57,11 +67,11 @@ class TeacherOptions(CommonOptions, panel="Objective"):
     """How a student is compared with a teacher, on text or on a task."""
 
     hidden_loss: Literal["mse", "cosine"] = option(
-        "Distance between hidden states: mean squared error, or angle.", "mse"
+        "Distance between hidden states: mean squared error, or cosine distance.", "mse"
     )
     layer_map: tuple[int, ...] | None = option(
-        "Teacher layer (from 0) for each student layer whose hidden states or attention are compared. A single number "
-        "is for the last student layer (default: evenly spread, last to last).",
+        "Teacher layer, counted from 0, for each student layer whose hidden states or attention are compared. A single "
+        "one is compared with the last student layer (default: evenly spread, last to last).",
         None,
         min=0,
         metavar="N,N,…",

@@ -110,7 +110,9 @@ def open_model(name: str, head: Head) -> PreTrainedModel:
         return checkpoint.open_model(name, head)
     found = named_head(checkpoint.open_config(name).architectures)
     if found != head:
-        raise DistilkitError(f"'{name}' was exported with a {found} head, and this takes a {head} head: export another")
+        raise DistilkitError(
+            f"'{name}' was exported with a {found} head, but a {head} head is needed: export another checkpoint"
+        )
     return open_exported(name)
 
 

@@ -289,7 +289,7 @@ def fill(tally: Tally, trial: Trial, size: int) -> None:
 def take_away(tally: Tally, trial: Trial, after: float) -> None:
     """Remove the output while the command runs."""
     trial.check(disturb(trial, after, lambda _: shutil.rmtree(trial.out, ignore_errors=True)), killed=True)
-    tally.add("outputs taken away", trial)
+    tally.add("removed outputs", trial)
 
 
 def race(tally: Tally, trial: Trial) -> None:

@@ -216,7 +216,7 @@ def test_random_weights_need_a_config_alone(teacher: Path, tmp_path: Path) -> No
     ("options", "message"),
     [
         ({"rows": 5}, "--rows requires"),
-        ({"task": "glue"}, "--task glue names no rows"),
+        ({"task": "glue"}, "--task glue does not apply to bench"),
         ({"precision": "bf16", "runtimes": ("torch", "onnx")}, "--precision bf16 requires --runtimes torch"),
         ({"runtimes": ("tensorrt",)}, "--runtimes"),
         ({"compile": True, "runtimes": ("onnx",)}, "--compile requires --runtimes torch"),

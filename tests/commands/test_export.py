@@ -100,7 +100,7 @@ def test_eval_takes_an_export(classifier: Path, exported: Path, prose: list[str]
 
     assert found["custom/accuracy"] == found["teacher/custom/accuracy"]
     assert found["retention/custom/low"] == found["retention/custom/high"] == 1.0
-    with pytest.raises(DistilkitError, match="sequence-classification head, and this takes a question-answering head"):
+    with pytest.raises(DistilkitError, match="sequence-classification head, but a question-answering head is needed"):
         evaluate(EvalOptions(models=(str(exported),), task="squad"))
 
 

@@ -131,11 +131,11 @@ def test_eval_takes_everything_from_the_record(tmp_path: Path) -> None:
 
 def test_eval_needs_a_record_and_its_rows(tmp_path: Path) -> None:
     """Without them one line says what to give."""
-    with pytest.raises(DistilkitError, match="no record of a fine-tuning: name a task"):
+    with pytest.raises(DistilkitError, match="no finetune record: name a task"):
         with_recorded_task(EvalOptions(models=(str(tmp_path),)), str(tmp_path))
     model = trained(tmp_path)
     (tmp_path / "tickets.csv").unlink()
-    with pytest.raises(DistilkitError, match="does not exist any more: give --data"):
+    with pytest.raises(DistilkitError, match="no longer exists: give --data"):
         with_recorded_task(EvalOptions(models=(model,)), model)
 
 

@@ -117,8 +117,8 @@ def test_required_options_may_come_from_the_recipe() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[distil]\nlr = 1", "has 'distil': one table a command"),
-        ("lr = 1", "has 'lr': one table a command"),
+        ("[distil]\nlr = 1", "has 'distil': give only tables named"),
+        ("lr = 1", "has 'lr': give only tables named"),
         ("[distill\n", "is not TOML"),
         (b"\xff\xfe", "is not UTF-8"),
     ],
