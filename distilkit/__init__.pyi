@@ -270,11 +270,14 @@ def report(
 def demo(
     *,
     output: str | Path | None = ...,
+    teacher: str | Path | None = ...,
+    corpus: str | Path | None = ...,
+    steps: int = ...,
     seed: int = ...,
     recipe: str | Path | None = ...,
     quiet: bool = ...,
     verbose: bool = ...,
 ) -> Record:
-    """Run the whole chain offline, on the documentation that comes with Python."""
+    """Run the whole chain offline and say what it shows."""
 
 evaluate = eval
