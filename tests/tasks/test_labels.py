@@ -113,7 +113,9 @@ def test_label_order_refuses(id2label: dict[int, str]) -> None:
 def test_a_single_label_model_does_not_fit_a_multi_label_task() -> None:
     """It is refused even if the label names are the same."""
     single = Labelled({0: "a", 1: "b", 2: "c"}, "single_label_classification")
-    with pytest.raises(DistilkitError, match=r"'m' was trained for single label classification, but data is multi-label"):
+    with pytest.raises(
+        DistilkitError, match=r"'m' was trained for single label classification, but data is multi-label"
+    ):
         labels.label_order(TAGS, single, "m")  # type: ignore[arg-type]
 
 
