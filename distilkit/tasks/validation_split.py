@@ -13,27 +13,30 @@ SEED = 0  # not --seed: runs with other seeds are scored on the same rows
 
 
 def split_rows(rows: Dataset, task: Task, source: str) -> tuple[Dataset, Dataset]:
-    """Return the training rows and the `task.validation_split` of them that are held out, each in the file's order.
+    """Return the training rows and those that are held out, `task.validation_split` of the texts, in the file's order.
 
-    Every class keeps its share. A held-out row whose text is also in a training row goes to the training rows: it would
-    be scored on what was learned by heart.
-    Raises DistilkitError if there are too few rows.
+    Every class keeps its share. Rows with the same text stay together, so that none is scored on what was learned by
+    heart.
+    Raises DistilkitError if there are too few texts.
     """
-    size = round(task.validation_split * len(rows))
-    if not 0 < size < len(rows):
-        raise DistilkitError(
-            f"'{source}' has only {len(rows)} rows, too few for --validation-split {task.validation_split:g}: "
-            "give more rows, or a folder with train.* and validation.*"
-        )
-    held_out = choose(classes(rows, task), size)
     texts = [str(row) for row in zip(*(rows[column][:] for column in task.text), strict=True)]
-    known = {text for number, text in enumerate(texts) if number not in held_out}
-    held_out = {number for number in held_out if texts[number] not in known} or held_out
-    return rows.select([n for n in range(len(rows)) if n not in held_out]), rows.select(sorted(held_out))
+    distinct = dict(zip(texts, classes(rows, task), strict=True))
+    size = round(task.validation_split * len(distinct))
+    if not 0 < size < len(distinct):
+        raise DistilkitError(
+            f"'{source}' has only {len(distinct)} different texts, too few for --validation-split "
+            f"{task.validation_split:g}: give more rows, or a folder with train.* and validation.*"
+        )
+    chosen = choose(list(distinct.values()), size)
+    held_out = {text for number, text in enumerate(distinct) if number in chosen}
+    train, validation = (
+        [number for number, text in enumerate(texts) if (text in held_out) is wanted] for wanted in (False, True)
+    )
+    return rows.select(train), rows.select(validation)
 
 
 def choose(names: Sequence[str], size: int) -> set[int]:
-    """Choose about `size` rows by their classes, so that each class keeps its share. A class of one row stays whole."""
+    """Choose about `size` texts by their classes, each of which keeps its share. A class of one text is trained on."""
     counts = Counter(names)
     numbers = [number for number, name in enumerate(names) if counts[name] > 1]
     kinds = {names[number] for number in numbers}

@@ -26,12 +26,14 @@ def test_every_class_keeps_its_share() -> None:
     assert split_rows(rows, TASK, "f")[1]["text"][:] == held_out["text"][:]
 
 
-def test_a_text_is_on_one_side_only() -> None:
-    """A held-out row that also stands among the training rows goes there."""
+def test_rows_with_the_same_text_stay_together() -> None:
+    """Where every text stands four times, a tenth of the texts is held out, each with all its rows."""
     rows = rows_of(["a", "b"] * 50, [f"text {n // 4}" for n in range(100)])
-    train, held_out = split_rows(rows, replace(TASK, validation_split=0.02), "f")
-    assert not set(train["text"]) & set(held_out["text"]) or len(held_out) == 2
-    assert len(train) + len(held_out) == 100
+    train, held_out = split_rows(rows, replace(TASK, validation_split=0.2), "f")
+    assert (len(train), len(held_out)) == (80, 20)
+    assert not set(train["text"]) & set(held_out["text"])
+    with pytest.raises(DistilkitError, match="only 1 different texts"):
+        split_rows(rows_of(["a", "b"] * 50, ["same"] * 100), TASK, "f")
 
 
 @pytest.mark.parametrize("labels", [[n / 7 for n in range(50)], [["a"], ["b", "a"]] * 25, ["a"] * 50])
@@ -48,5 +50,5 @@ def test_rare_classes() -> None:
 
 def test_too_few_rows() -> None:
     """One line says so."""
-    with pytest.raises(DistilkitError, match="only 4 rows, too few for --validation-split"):
+    with pytest.raises(DistilkitError, match="only 4 different texts, too few for --validation-split"):
         split_rows(rows_of(["a", "b", "a", "b"]), TASK, "f")
