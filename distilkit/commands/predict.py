@@ -4,8 +4,6 @@ import csv
 import io
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from distilkit.claims import claim_files
@@ -16,16 +14,13 @@ from distilkit.data.own_rows import with_text_columns
 from distilkit.data.readers import file_type
 from distilkit.data.tables import read_table
 from distilkit.encoders import checkpoint
-from distilkit.errors import DistilkitError
 from distilkit.evaluation.label_predictions import LabelPredictions
-from distilkit.evaluation.predictions import SpanPredictions
 from distilkit.evaluation.predictions import predict as predict_rows
-from distilkit.evaluation.ranking import RankingPredictions
 from distilkit.evaluation.scoring import open_for_task
 from distilkit.evaluation.tags import TagPredictions
 from distilkit.files import write_text
 from distilkit.options.evaluate import EvalOptions
-from distilkit.options.predict import PredictOptions
+from distilkit.options.predict import PREDICTION, PROBABILITY, PredictOptions
 from distilkit.progress import say
 from distilkit.record import Record, json_text, record
 from distilkit.tasks.catalogue import resolve
@@ -33,7 +28,7 @@ from distilkit.tasks.labels import output_kind
 from distilkit.tasks.rows import read_rows
 from distilkit.training.devices import device
 
-PREDICTION, PROBABILITY = "prediction", "probability"  # columns of the file
+PROBABILITIES = "probabilities"  # of all labels, in a JSON row
 
 
 def predict(options: PredictOptions) -> Record:
@@ -65,7 +60,7 @@ def eval_options(options: PredictOptions) -> EvalOptions:
         task="custom",
         data=options.data,
         text=options.text,
-        label="label",
+        label=PREDICTION,  # no file has this column
         kind=kind if kind == "tokens" else None,
         max_length=options.max_length,
         long=options.long,
@@ -82,8 +77,7 @@ def run(options: PredictOptions, used: EvalOptions) -> LabelPredictions | TagPre
     found = predict_rows(
         opened.model, opened.tokenizer, opened.task, rows, opened.settings, order=opened.order, name=options.model
     )
-    if isinstance(found, SpanPredictions | RankingPredictions):
-        raise DistilkitError(f"'{options.model}' is not a classifier or tagger: use eval --write-predictions")
+    assert isinstance(found, LabelPredictions | TagPredictions)  # a custom task has no others
     return found
 
 
@@ -100,36 +94,24 @@ def shares(found: LabelPredictions | TagPredictions) -> dict[str, float]:
 
 def write_rows(options: PredictOptions, found: LabelPredictions | TagPredictions) -> None:
     """Write the rows of the file with their predictions, as JSON lines or as a table."""
+    source = read_sentences(options.data) if file_type(options.data) in CONLL else read_table(options.data)
+    rows = [row | found.row(number) for number, row in enumerate(source)]
     ending = file_type(options.output)
     if ending == ".jsonl":
-        rows = with_predictions(options.data, found, nested=True)
         write_text(options.output, "".join(json_text(row, indent=None) + "\n" for row in rows))
         return
+    table = [as_cells(row) for row in rows]
     text = io.StringIO()
-    table = with_predictions(options.data, found, nested=False)
-    first = next(table)
-    writer = csv.DictWriter(text, list(first), delimiter="\t" if ending == ".tsv" else ",", extrasaction="ignore")
+    columns = dict.fromkeys(name for row in table for name in row)  # JSON rows may differ in theirs
+    writer = csv.DictWriter(text, columns, delimiter="\t" if ending == ".tsv" else ",")
     writer.writeheader()
-    writer.writerow(first)
     writer.writerows(table)
     write_text(options.output, text.getvalue())
 
 
-def with_predictions(data: Path, found: LabelPredictions | TagPredictions, *, nested: bool) -> Iterator[dict[str, Any]]:
-    """Yield each row of a file with its prediction; `nested` for JSON, else lists and probabilities become columns.
-
-    Raises DistilkitError if the file has a column of that name.
-    """
-    rows = read_sentences(data) if file_type(data) in CONLL else read_table(data)
-    for number, row in enumerate(rows):
-        if taken := {PREDICTION, PROBABILITY} & row.keys():
-            raise DistilkitError(f"'{data}' has a column '{min(taken)}', which the output adds: rename it")
-        added = found.row(number)
-        yield row | (added if nested else as_columns(added))
-
-
-def as_columns(added: dict[str, Any]) -> dict[str, Any]:
-    """Return a prediction as cells of a table: lists apart by spaces, a column for each label's probability."""
-    each = added.pop("probabilities", {})
-    cells = {name: " ".join(value) if isinstance(value, list) else value for name, value in added.items()}
-    return cells | {f"{PROBABILITY}_{label}": value for label, value in each.items()}
+def as_cells(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as cells of a table: several labels or tags with commas, a column for each label's probability."""
+    cells = {name: value for name, value in row.items() if name != PROBABILITIES}
+    if isinstance(cells[PREDICTION], list):
+        cells[PREDICTION] = ",".join(cells[PREDICTION])
+    return cells | {f"{PROBABILITY}_{label}": value for label, value in row.get(PROBABILITIES, {}).items()}

@@ -15,8 +15,9 @@ from distilkit.data.readers import file_type
 from distilkit.data.split_files import find_file, split_files
 from distilkit.data.tables import Row, column_names, read_table
 from distilkit.errors import DistilkitError
+from distilkit.hub import nearest
 from distilkit.options.finetune import FinetuneOptions
-from distilkit.options.predict import PredictOptions
+from distilkit.options.predict import PREDICTION, PROBABILITY, PredictOptions
 from distilkit.options.tasks import TaskOptions
 from distilkit.record import read_biography
 
@@ -51,7 +52,8 @@ def with_recorded_task(options: O, model: str) -> O:
     task = options.task or ("custom" if options.data and trained.get("task", "custom") == "custom" else None)
     task = task or trained.get("task")
     if task is None:
-        raise DistilkitError(f"'{model}' has no finetune record: name a task with --task, or give --data")
+        hint = "" if Path(model).exists() else nearest(Path(model))
+        raise DistilkitError(f"'{model}'{hint} has no finetune record: name a task with --task, or give --data")
     options = replace(options, task=task)
     if trained.get("task") != task:
         return with_own_rows(options)
@@ -108,9 +110,11 @@ def with_own_rows(options: O) -> O:
 def with_text_columns(options: PredictOptions) -> PredictOptions:
     """Return the options with the text columns: those given, else those of the training, else guessed from the rows.
 
-    Raises DistilkitError if the file has no such columns.
+    Raises DistilkitError if the file has no such columns, or has one that the output adds.
     """
     names, rows = read_sample(options.data)
+    if taken := [name for name in (PREDICTION, PROBABILITY) if name in names]:
+        raise DistilkitError(f"'{options.data}' has a column '{taken[0]}', which the output adds: rename it")
     trained = recorded_task(options.model)
     text = options.text or tuple(trained.get("text") or ())
     if not options.text and not set(text) <= set(names):

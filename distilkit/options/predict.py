@@ -9,6 +9,7 @@ from distilkit.options.spec import argument, option
 from distilkit.options.training import CommonOptions
 
 ENDINGS = (".jsonl", ".csv", ".tsv")
+PREDICTION, PROBABILITY = "prediction", "probability"  # columns that are added
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -42,6 +42,15 @@ def test_a_class_and_its_probability(classifier: Path, tmp_path: Path) -> None:
     assert sum(value for name, value in done.metrics.items() if name.startswith("share/")) == pytest.approx(1)
 
 
+def test_rows_with_other_columns_lose_nothing(classifier: Path, tmp_path: Path) -> None:
+    """A column that only a later JSON row has is in the table, too."""
+    rows = [{"message": "return the value"}, {"message": "raise an error", "date": "2026-01-02"}]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    distilkit.predict(str(classifier), data=tmp_path / "new.jsonl", output=tmp_path / "p.tsv")
+    with (tmp_path / "p.tsv").open(newline="") as file:
+        assert [row["date"] for row in csv.DictReader(file, delimiter="\t")] == ["", "2026-01-02"]
+
+
 def test_json_lines_hold_lists(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     """Several labels a row: those above one half, with the probability of each."""
     names = {0: "a", 1: "b", 2: "c"}
@@ -54,6 +63,9 @@ def test_json_lines_hold_lists(make_checkpoint: Callable[..., Path], tmp_path: P
     for row in rows:
         assert row["prediction"] == [label for label, chance in row["probabilities"].items() if chance > 0.5]
         assert list(row["probabilities"]) == ["a", "b", "c"]
+    distilkit.predict(str(model), data=write_csv(tmp_path / "new.csv", TEXTS), output=tmp_path / "p.csv")
+    with (tmp_path / "p.csv").open(newline="") as file:
+        assert [row["prediction"] for row in csv.DictReader(file)] == [",".join(row["prediction"]) for row in rows]
 
 
 def test_tags_of_words(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
