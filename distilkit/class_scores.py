@@ -50,7 +50,7 @@ def class_tables(metrics: Mapping[str, float]) -> dict[str, ClassTable]:
     tables: dict[str, ClassTable] = {}
     for name, value in metrics.items():
         found = ClassScore.parse(name)
-        if found is None or name.endswith(("/min", "/max")):
+        if found is None or name.rpartition("/")[2] in ENDS:
             continue
         table = tables.setdefault("/".join(filter(None, (found.model, found.task))), ClassTable({}, {}))
         if found.metric == "confusion":

@@ -49,12 +49,15 @@ def run(command: str, options: CommonOptions) -> Record:
 
 def check_rows(options: CommonOptions) -> None:
     """Find mistakes about a user's own rows before PyTorch is loaded. Raises DistilkitError as the command would."""
-    own_rows = importlib.import_module("distilkit.data.own_rows") if getattr(options, "data", None) else None
-    if own_rows and isinstance(options, FinetuneOptions):
+    if not getattr(options, "data", None):
+        return
+    from distilkit.data import own_rows  # loads pyarrow, which other commands need not wait for
+
+    if isinstance(options, FinetuneOptions):
         own_rows.with_own_rows(options)
-    if own_rows and isinstance(options, EvalOptions) and options.models:
+    if isinstance(options, EvalOptions) and options.models:
         own_rows.with_recorded_task(options, options.models[0])
-    if own_rows and isinstance(options, PredictOptions):
+    if isinstance(options, PredictOptions):
         own_rows.with_text_columns(options)
 
 

@@ -38,8 +38,8 @@ def evaluate(options: EvalOptions) -> Record:
     """Measure checkpoints and keep the record beside each that distilkit made; --baseline adds earlier metrics."""
     earlier = read_earlier(options.baseline) if options.baseline else {}
     given, options = options, with_task(options)
-    if options != given and options.models:
-        say(f"scored on: {found_options(given, options)}")
+    if found := found_options(given, options):
+        say(f"scored on: {found}")
     done = replace(measure(options), given=given_json(given))
     if options.baseline and not earlier.keys() & done.metrics.keys():
         raise DistilkitError(

@@ -67,7 +67,8 @@ class TrainingInputs:
         """Yield a line for each choice that was left to the command: columns, validation rows, schedule."""
         given, task, rows = self.given, self.task, len(self.rows)
         if task.name == "custom" and not (given and given.text and given.label):
-            kind = f"{len(task.labels)} classes" if task.labels else "a number"
+            noun = {"multi-label": "labels", "tokens": "tags"}.get(task.kind, "classes")
+            kind = f"{len(task.labels)} {noun}" if task.labels else "a number"
             yield f"text: {', '.join(task.text)}, label: {task.label} ({kind})"
         if task.validation_split:
             held_out = len(self.splits[task.name])

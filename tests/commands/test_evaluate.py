@@ -434,3 +434,16 @@ def test_an_earlier_eval_is_a_baseline(make_checkpoint: Callable[..., Path], tmp
     (tmp_path / "good.json").write_text(json.dumps(earlier))
     other = run("eval", *words, "--baseline", tmp_path / "good.json")
     assert (other.exit_code, "has none of these metrics" in other.stderr) == (1, True)
+
+
+def test_what_was_found_is_named_and_nothing_else(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str]
+) -> None:
+    """The columns of a file are named in a line; if all options are given there is no such line."""
+    data = tmp_path / "mails.csv"
+    lines = [f'"{text.replace(chr(34), "")[:40]}",{n % 2}' for n, text in enumerate(prose[:12])]
+    data.write_text("\n".join(["message,category", *lines]) + "\n")
+    words = [make_checkpoint("bert", 1, CLASSIFIER, seed=3), "--data", data, "--max-length", 64]
+    assert "scored on: --task custom --text message --label category" in run("eval", *words).stderr
+    given = run("eval", *words, "--task", "custom", "--text", "message", "--label", "category")
+    assert (given.exit_code, "scored on" in given.stderr) == (0, False)
