@@ -40,7 +40,7 @@ def explain(error: BaseException, name: str, what: str, remedy: str) -> str:
     place, revision = split_revision(name)
     kinds = set(kinds_of(error))
     link = f"https://huggingface.co/{'datasets/' if what == 'data set' else ''}{place}"
-    if GATED in kinds or "gated" in str(error):
+    if GATED in kinds or "gated dataset" in str(error):  # datasets hides the cause
         return f"'{place}' is gated: ask for access at {link}, then {LOG_IN}"
     if REVISION in kinds:
         return f"'{place}' has no revision '{revision}': see {link}/branches"

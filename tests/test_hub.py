@@ -40,7 +40,7 @@ def test_each_cause_has_its_line(cause: Exception, message: str, monkeypatch: py
 
 
 def test_a_misspelt_directory_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name without slashes may be a hub id, so both are said."""
+    """A name without slashes may be a directory or a hub id: the line covers both."""
     monkeypatch.chdir(tmp_path)
     Path("student0").mkdir()
     with pytest.raises(DistilkitError, match=r"no local 'studnet0' \(did you mean 'student0'\?\), and it was not"):
@@ -64,3 +64,14 @@ def test_a_revision_stands_behind_an_at(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(DistilkitError):
         checkpoint.open_config("org/m@v1")
     assert asked == [("org/m", "v1")]
+
+
+def test_a_name_is_not_taken_for_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words of an error may hold the name of the model."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    with (
+        pytest.raises(DistilkitError, match="no such checkpoint on the hub, or it is private"),
+        hub_errors("delegated"),
+    ):
+        raise OSError("delegated is not a valid model") from errors.RepositoryNotFoundError("404", response=answer(404))

@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from distilkit.errors import DistilkitError
 from distilkit.formatting import format_duration
+from distilkit.hub import split_revision
 from distilkit.progress import warn
 from distilkit.record import Record
 from distilkit.reporting.models import Model, Results, own_rows, scores_of, seed_warnings
@@ -157,7 +158,8 @@ def base_model(model: Model) -> str | None:
         starts += [
             step.config.get(name) for name in (("model",) if step.command == "finetune" else ("teacher", "student"))
         ]
-    return next((str(start) for start in starts if start and HUB_ID.fullmatch(str(start))), None)
+    ids = (split_revision(str(start))[0] for start in starts if start)
+    return next((name for name in ids if HUB_ID.fullmatch(name)), None)
 
 
 def pipeline(model: Model) -> str | None:
