@@ -66,9 +66,11 @@ def describe(name: str, data: str = "") -> Shown:
     if setting := BenchSetting.parse(subject):
         return describe(metric)._replace(words=f"{metric_name(metric)}: {describe_setting(setting)}{end}")
     words = metric_name(metric)
+    if subject == "difference/texts" and not metric:  # beside `difference` of eval --agreement, not of a task
+        return Shown(f"texts compared{end}", count)
     if parsed.comparison:
         score, _, other = f"/{metric}".rpartition("/") if key == "difference" else (metric, "", "")
-        than = f" to the {other}" if other else ""
+        than = f" to the {other.replace('control', 'baseline')}" if other else ""
         parts = (whose(model), task_name(parsed.task, data), metric_name(score.strip("/")), key)
         words = " ".join(filter(None, parts)) + than
     elif subject:

@@ -16,6 +16,7 @@ from distilkit.commands.finetune import finetune
 from distilkit.commands.init import init
 from distilkit.commands.report import report
 from distilkit.encoders import checkpoint
+from distilkit.errors import DistilkitError
 from distilkit.evaluation.agreement import AGREEMENT_METRICS
 from distilkit.evaluation.paired_outputs import find_teacher
 from distilkit.options.bench import BenchOptions
@@ -55,7 +56,7 @@ def demo(options: DemoOptions, say: Callable[[str], None] = say, sizes: Sizes | 
     Raises DistilkitError if --teacher has a head whose students cannot be compared with it on plain text.
     """
     if options.teacher:
-        find_teacher(options.teacher, options.teacher)
+        check_comparable(options.teacher)
     output = options.output or Path(tempfile.mkdtemp(prefix="distilkit-demo-"))
     with claim(output) as out:
         if options.teacher:
@@ -78,6 +79,15 @@ def demo(options: DemoOptions, say: Callable[[str], None] = say, sizes: Sizes | 
         summary = record("demo", replace(options, output=out), metrics)
         write_biography(out, [summary])
     return summary
+
+
+def check_comparable(teacher: str) -> None:
+    """Raise DistilkitError if a checkpoint has outputs that cannot be compared on plain text."""
+    checkpoint.open_config(teacher)  # if it cannot be read, its own line says why
+    try:
+        find_teacher(teacher, teacher)
+    except DistilkitError as error:
+        raise DistilkitError(f"the demo ends with eval --agreement, and {error}") from None
 
 
 def run(steps: Iterator[Step], say: Callable[[str], None]) -> Done:
@@ -126,7 +136,9 @@ def chain_of_teacher(out: Path, teacher: str, given: DemoOptions) -> Iterator[St
     student = DistillOptions(student=f"{out}/extracted", output=out / "student", steps=given.steps, seed=seed, **text)
     yield Step("student", "Distil: train the student with its teacher, on text.", distill, student)
     models = tuple(f"{out}/{name}" for name in COMPARED)
-    compared = EvalOptions(models=models, against=teacher, agreement=f"{out}/heldout.txt", seed=seed)
+    compared = EvalOptions(
+        models=models, against=teacher, agreement=f"{out}/heldout.txt", max_length=SEQ_LENGTH, seed=seed
+    )
     yield Step(
         "eval", "Compare student and extracted layers with the teacher, on text not trained on.", evaluate, compared
     )
@@ -213,10 +225,10 @@ def say_agreement(steps: int, metrics: Mapping[str, float]) -> Iterator[str]:
     name, unit, what, best = agreement_in_words(metrics)
     student, extracted = (metrics[f"{model}/{name}"] for model in COMPARED)
     losses = [metrics.get(f"{model}/heldout_loss") for model in COMPARED]
-    loss = f"; the masked-LM loss is {losses[0]:.3f} instead of {losses[1]:.3f}" if None not in losses else ""
+    loss = f"; the masked-LM loss went from {losses[1]:.3f} to {losses[0]:.3f}" if None not in losses else ""
     yield (
-        f"On {metrics[f'student/{unit}']:,.0f} {what}: {student:.3f}, and {extracted:.3f} with the same layers before "
-        f"training{loss}."
+        f"On {metrics[f'student/{unit}']:,.0f} {what} {student:.3f}; with the same layers before training it is "
+        f"{extracted:.3f}{loss}."
     )
     closed = (student - extracted) / (best - extracted) if best != extracted else 0.0
     if closed > 0:

@@ -93,10 +93,12 @@ def missing_retention(results: Results, main: Model, base: str) -> list[NextStep
 
 
 def missing_baseline(results: Results, main: Model, base: str) -> list[NextStep]:
-    """Suggest the same training without the teacher, which shows the teacher's effect."""
+    """Suggest the same training without the teacher, which shows the teacher's effect. Only masked LM needs none."""
     if main.role != "student" or any(results.role(model) == "baseline" for model in results.models):
         return []
     made = next(step for step in reversed(main.training) if step.config.get("objective") != "mlm")
+    if made.environment.get("head", "masked-lm") != "masked-lm":
+        return []
     config: dict[str, Any] = {
         name: value
         for name, value in typed_options(made).items()
@@ -109,7 +111,8 @@ def missing_baseline(results: Results, main: Model, base: str) -> list[NextStep]
 
 def single_seed(main: Model, base: str) -> list[NextStep]:
     """Suggest several seeds if a score comes from one."""
-    every = (step for step in reversed(main.biography) if step.command == "finetune")
+    own = main.history_since("init") or main.biography  # not the fine-tuning of its teacher
+    every = (step for step in reversed(own) if step.command == "finetune")
     tuned = next((step for step in every if int(step.config.get("seeds") or 1) == 1), None)
     if tuned is None:
         return []

@@ -49,6 +49,8 @@ def overview(results: Results) -> Table:
         )
     columns.append((Cell("Speed-up", "median"), lambda model: _number(model, "speedup", 1, ".2f", "×")))
     columns.append((Cell("Held-out loss", "masked LM"), lambda model: _number(model, "heldout_loss", 1, ".3f")))
+    columns.append((Cell("Agreement", "with the teacher"), lambda model: _number(model, "agreement", 1, ".3f")))
+    columns.append((Cell("Cosine", "with the teacher"), lambda model: _number(model, "agreement/cosine", 1, ".3f")))
     for task, metric in headline_metrics(models):
         columns += task_columns(results, task, metric)
     filled = [(head, cell) for head, cell in columns if any(cell(model).text for model in models)]

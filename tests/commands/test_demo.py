@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertForMaskedLM, BertForQuestionAnswering
 from typer.testing import CliRunner
 
 from distilkit.cli import app
@@ -144,7 +144,7 @@ def test_the_label_follows_from_the_deciding_clause() -> None:
 
 @pytest.mark.parametrize(("kind", "phrase"), [("masked-lm", "masked-LM loss"), ("classifier", "predicts what")])
 def test_a_teacher_of_ones_own_goes_through_the_chain(kind: str, phrase: str, tmp_path: Path, ran: Ran) -> None:
-    """Its student and the extracted layers are compared with it on the given text; the record has what is said."""
+    """Its student and the extracted layers are compared with it on the given text. The record holds the figures that the summary names."""
     text = tmp_path / "text.txt"
     text.write_text("\n".join(review for review, _ in reviews(5, 400)), "utf-8")
     teacher = ran[0] / "teacher" if kind == "classifier" else masked_lm(ran[0] / "untrained", tmp_path / "teacher")
@@ -160,8 +160,6 @@ def test_a_teacher_of_ones_own_goes_through_the_chain(kind: str, phrase: str, tm
 
 def masked_lm(encoder: Path, out: Path) -> Path:
     """Make an untrained masked LM with the tokenizer of another checkpoint."""
-    from transformers import AutoConfig, AutoTokenizer, BertForMaskedLM
-
     BertForMaskedLM(AutoConfig.from_pretrained(encoder)).save_pretrained(out)
     AutoTokenizer.from_pretrained(encoder).save_pretrained(out)
     return out
@@ -178,6 +176,15 @@ def test_a_sentence_encoder_is_compared_by_its_embeddings() -> None:
     assert "7 updates of distillation closed 75% of the gap" in second
     worse = metrics | {"student/agreement/cosine": 0.5}
     assert "no closer" in list(module.say_agreement(7, worse))[1]
+
+
+def test_a_teacher_that_cannot_be_compared_is_refused_first(tmp_path: Path, ran: Ran) -> None:
+    """Answers to questions need questions. Nothing is written."""
+    teacher = tmp_path / "qa"
+    BertForQuestionAnswering(AutoConfig.from_pretrained(ran[0] / "untrained")).save_pretrained(teacher)
+    with pytest.raises(DistilkitError, match=r"the demo ends with eval --agreement, and .* question-answering"):
+        run(tmp_path / "out", teacher=str(teacher))
+    assert not (tmp_path / "out").exists()
 
 
 def test_corpus_needs_a_teacher() -> None:

@@ -4,6 +4,8 @@ import shlex
 from itertools import pairwise
 from pathlib import Path
 
+from distilkit.options.distill import DistillOptions
+from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.init import InitOptions
 from distilkit.record import record, write_biography
 from distilkit.reporting.models import read
@@ -40,6 +42,18 @@ def test_a_missing_baseline_and_eval_have_the_options_of_the_run(chain: Path) ->
     assert not {"--alpha-ce", "--temperature", "--teacher"} & set(words)
     assert "distilkit eval student-tuned --data mrpc --task mrpc --against TEACHER" in [step.command for step in found]
     assert any("student-tuned" in step.text and "train.jsonl" in step.text for step in found)
+
+
+def test_only_a_masked_lm_can_be_trained_without_labels_or_teacher(tmp_path: Path) -> None:
+    """A distilled classifier gets no --objective mlm, and its teacher's fine-tuning is not its own single seed."""
+    student = tmp_path / "student"
+    student.mkdir()
+    tuned = record("finetune", FinetuneOptions(model="a", task="mrpc", output=tmp_path / "t"), {"mrpc/f1": 0.8})
+    born = record("init", InitOptions(teacher=str(tmp_path / "t"), output=tmp_path / "cut"), {})
+    options = DistillOptions(student="cut", corpus="text", objective="soft-targets", output=student)
+    learnt = record("distill", options, {}, head="sequence-classification")
+    write_biography(student, [tuned, born, learnt])
+    assert not {"No baseline", "Scores come"} & {" ".join(step.text.split()[:2]) for step in suggest(student)}
 
 
 def test_one_seed_is_repeated_with_five(chain: Path) -> None:

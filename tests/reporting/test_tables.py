@@ -150,6 +150,14 @@ def test_a_custom_task_s_column_is_the_headline_of_its_kind(tmp_path: Path) -> N
     assert "custom tasks differ in data or labels" in models.caption
 
 
+def test_agreement_with_the_teacher_has_a_column(chain: Path) -> None:
+    """As an eval --agreement kept it beside the student."""
+    agreed = record("eval", EvalOptions(models=(str(chain / "student"),), agreement="t"), {"agreement": 0.75})
+    save(chain / "student" / "eval-1.json", agreed)
+    models, _, _ = read_tables(chain)
+    assert column(models, "Agreement", "with the teacher")["student"] == Cell("0.750")
+
+
 def test_settings_are_sorted_as_numbers() -> None:
     """Batch 8 comes before batch 32. The setting shared by most models is the one to compare in."""
     names = ("cpu/fp32/b32/l64", "cpu/fp32/b8/l64", "cuda/bf16/b1/l128")
