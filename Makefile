@@ -33,7 +33,7 @@ test-slow: .venv/.installed-dev
 # The tests on the lowest versions that pyproject.toml allows, in an environment of their own.
 test-lowest:
 	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt '.[plots]' \
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt . \
 		pytest pytest-randomly pytest-xdist hypothesis
 	.venv-lowest/bin/python -m pytest -n auto --dist worksteal
 

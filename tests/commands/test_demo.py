@@ -144,7 +144,7 @@ def test_the_label_follows_from_the_deciding_clause() -> None:
 
 @pytest.mark.parametrize(("kind", "phrase"), [("masked-lm", "masked-LM loss"), ("classifier", "predicts what")])
 def test_a_teacher_of_ones_own_goes_through_the_chain(kind: str, phrase: str, tmp_path: Path, ran: Ran) -> None:
-    """Its student and the extracted layers are compared with it on the given text. The record holds the figures that the summary names."""
+    """Student and extracted layers are compared with it. The record holds the figures that the summary names."""
     text = tmp_path / "text.txt"
     text.write_text("\n".join(review for review, _ in reviews(5, 400)), "utf-8")
     teacher = ran[0] / "teacher" if kind == "classifier" else masked_lm(ran[0] / "untrained", tmp_path / "teacher")
