@@ -62,12 +62,12 @@ def write_chain(root: Path) -> Path:
         "2/mrpc/f1": 0.792, "2/mrpc/accuracy": 0.71, "2/retention/mrpc": 0.90,
     }  # fmt: skip
     evaluated = EvalOptions(models=places, against=places[0], control=(places[2],), task="mrpc", data=root / "mrpc")
-    save(root / "eval.json", record("eval", evaluated, scores, device="cpu"))
+    save(root / "eval.json", record("eval", evaluated, scores, device="cpu", date="2026-11-26T10:00:00+00:00"))
     speeds: dict[str, float] = {"1/speedup": 1.6, "2/speedup": 2.0}
     for i, (milliseconds, parameters) in enumerate(((8.0, 2e5), (5.0, 1e5), (4.0, 1e5))):
         speeds |= {f"{i}/parameters": parameters, f"{i}/bytes": 4 * parameters}
         speeds |= {f"{i}/cpu/fp32/b1/l64/latency_ms_p50": milliseconds}
-    save(root / "bench.json", record("bench", BenchOptions(models=places), speeds, threads="2"))
+    save(root / "bench.json", record("bench", BenchOptions(models=places), speeds, threads="2", date="2026-11-26T11:00:00+00:00"))
     return root
 
 

@@ -26,7 +26,7 @@ def test_each_command_is_listed_once_in_an_order_to_run_them(chain: Path) -> Non
     for words in commands:
         if words[1] in ("distill", "finetune") and words[2] in made:
             assert made.index(words[2]) < made.index(words[words.index("-o") + 1])
-    assert [words[1] for words in commands[-2:]] == ["bench", "eval"]
+    assert [words[1] for words in commands[-2:]] == ["eval", "bench"]
     outcomes = {step.title: step.outcome for step in done}
     assert outcomes["init: extracted"] == "largest output difference 0"
     assert outcomes["finetune: student-tuned"] == "30 s per seed, seeds 42 to 44, device cpu"
