@@ -67,7 +67,10 @@ def write_chain(root: Path) -> Path:
     for i, (milliseconds, parameters) in enumerate(((8.0, 2e5), (5.0, 1e5), (4.0, 1e5))):
         speeds |= {f"{i}/parameters": parameters, f"{i}/bytes": 4 * parameters}
         speeds |= {f"{i}/cpu/fp32/b1/l64/latency_ms_p50": milliseconds}
-    save(root / "bench.json", record("bench", BenchOptions(models=places), speeds, threads="2", date="2026-11-26T11:00:00+00:00"))
+    save(
+        root / "bench.json",
+        record("bench", BenchOptions(models=places), speeds, threads="2", date="2026-11-26T11:00:00+00:00"),
+    )
     return root
 
 
