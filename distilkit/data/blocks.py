@@ -36,21 +36,22 @@ def read_batches(
     """
     collate = make_collate(tokenizer, options.mask_probability)
     common = {"batch_size": options.batch_size, "seed": options.seed}
-    heldout: Sequence[dict[str, Any]]
+    heldout: Sequence[dict[str, Any]] | None = None
+    if options.heldout:  # the smaller text first, so that its errors come soon
+        heldout = read_heldout(options, tokenizer)
     if options.streaming:
         packer = make_packer(tokenizer, options.seq_length or SEQ_LENGTH, options.packing)
         column = options.text or "text"
-        if options.heldout is None:
+        if heldout is None:
             stream, heldout = split_stream(options.corpus, packer, HELDOUT_BLOCKS, column)
         else:
-            stream, heldout = RowStream(options.corpus, packer, column=column), read_heldout(options, tokenizer)
+            stream = RowStream(options.corpus, packer, column=column)
         batches: Batches = StreamedBatches(stream, collate, **common)
     else:
         blocks = pack_corpus(options, options.corpus, tokenizer)
-        if options.heldout is None:
+        rows = Rows(blocks)
+        if heldout is None:
             rows, heldout = split_blocks(blocks, split_seed)
-        else:
-            rows, heldout = Rows(blocks), read_heldout(options, tokenizer)
         batches = Batches(rows, collate, lengths=rows.lengths if options.packing == "documents" else None, **common)
     return batches, Batches(heldout, collate, batch_size=HELDOUT_BATCH_SIZE, seed=0)
 
@@ -63,7 +64,7 @@ def pack_corpus(options: DistillOptions, source: str, tokenizer: PreTrainedToken
         return pack_documents(documents, tokenizer, length, packing=options.packing, name=f"'{source}'")
 
 
-def read_heldout(options: DistillOptions, tokenizer: PreTrainedTokenizerBase) -> Sequence[dict[str, Any]]:
+def read_heldout(options: DistillOptions, tokenizer: PreTrainedTokenizerBase) -> Rows:
     """Return the first HELDOUT_BLOCKS blocks of --heldout."""
     blocks = pack_corpus(options, str(options.heldout), tokenizer)
     return Rows(blocks, np.arange(min(len(blocks), HELDOUT_BLOCKS)))

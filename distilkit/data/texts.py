@@ -84,13 +84,15 @@ def read_text_batches(options: DistillOptions, readers: Sequence[Reader], split_
 
     If both come from the same text, the held-out texts are drawn with `split_seed`.
     """
+    # the smaller text first, so that its errors come soon
+    other = read_texts(options, options.heldout, readers) if options.heldout else None
     stored = read_texts(options, options.corpus, readers)
     count = len(next(iter(stored.values())))
-    if options.heldout is None:
+    if other is None:
         training, heldout = split_numbers(count, split_seed, HELDOUT_TEXTS)
         held = select(stored, heldout)
     else:
-        training, other = np.arange(count, dtype=np.uint32), read_texts(options, options.heldout, readers)
+        training = np.arange(count, dtype=np.uint32)
         held = select(other, np.arange(min(HELDOUT_TEXTS, len(next(iter(other.values()))))))
     rows = select(stored, training)
 

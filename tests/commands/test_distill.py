@@ -56,6 +56,17 @@ def test_distilling_lowers_every_loss(options: DistillOptions, positions: str) -
     assert not list(options.output.glob("checkpoint-*"))
 
 
+@pytest.mark.parametrize("objective", ["triple", "hidden", "embedding"])
+def test_the_heldout_text_is_read_first(options: DistillOptions, tmp_path: Path, objective: str) -> None:
+    """Its errors come before a long corpus is tokenised: of two damaged texts, it is the one that is named."""
+    for name in ("corpus", "heldout"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "the cat"}\n{"text":\n')
+    texts = {"corpus": str(tmp_path / "corpus.jsonl"), "heldout": str(tmp_path / "heldout.jsonl")}
+    with pytest.raises(DistilkitError, match=r"heldout\.jsonl"):
+        distill(replace(options, **texts, objective=objective))  # type: ignore[arg-type]
+    assert not options.output.exists()
+
+
 @pytest.mark.parametrize("layout", ["blocks", "documents"])
 def test_heldout_loss_is_the_mean_over_the_masked_tokens(
     options: DistillOptions, tokenizer: PreTrainedTokenizerFast, layout: Literal["blocks", "documents"]
