@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -136,6 +137,31 @@ def test_two_processes_equal_one_with_twice_the_batch(
     assert [line["step"] for line in losses(tmp_path / "broken")] == [line["step"] for line in two]
     again = load_file(tmp_path / "broken" / "model.safetensors")
     assert all(torch.equal(tensor, again[name]) for name, tensor in mine.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_if_one_of_two_processes_is_killed_the_other_ends(
+    student: Path, corpus: Path, tmp_path: Path, victim: int
+) -> None:
+    """It ends within a minute, with an exit code that is not 0, and --resume finishes the run."""
+    out = tmp_path / "out"
+    flags = ["--batch-size", 4, "--seq-length", 16, "--log-every", 1, "--checkpoint-every", 5, "--steps", 200]
+    command = ["distill", student, "--corpus", corpus, *flags, "-o", out]
+    running = start(2, *command)
+    while not list(out.glob("checkpoint-*[0-9]")):
+        assert running.poll() is None, running.communicate()[1]
+        time.sleep(0.02)
+    workers = [process for process in psutil.Process(running.pid).children() if "distilkit" in process.cmdline()]
+    workers.sort(key=lambda process: int(process.environ()["RANK"]))
+    workers[victim].kill()
+    running.communicate(timeout=60)
+    assert running.returncode != 0
+    assert not psutil.wait_procs(workers, timeout=1)[1]
+
+    done = launch(2, *command, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert [line["step"] for line in losses(out) if "loss" in line] == list(range(1, 201))
 
 
 @pytest.mark.parametrize("sharded", SHARDED)
