@@ -102,11 +102,16 @@ def count(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else three_digits(value)
 
 
+def format_parameters(value: float) -> str:
+    """Write a number of parameters in millions, fewer than 5,000 with all digits."""
+    return f"{value / 1e6:,.2f} M" if value >= 5000 else f"{value:,.0f}"
+
+
 WRITERS: tuple[tuple[Callable[[str], bool], Callable[[float], str]], ...] = (  # the first that applies
     (lambda metric: metric in PERCENT, lambda value: f"{100 * value:.1f} %"),
     (lambda metric: metric == "difference", lambda value: f"{value:+.3f}"),
     (lambda metric: metric.endswith("bytes"), lambda value: f"{value / 1e6:,.1f} MB"),
-    (lambda metric: "parameters" in metric, lambda value: f"{value / 1e6:,.2f} M"),
+    (lambda metric: "parameters" in metric, format_parameters),
     (lambda metric: "latency_ms" in metric, lambda value: f"{three_digits(value)} ms"),
     (lambda metric: metric == "energy_joules_per_1000", lambda value: f"{three_digits(value)} J"),
     (lambda metric: metric == "load_seconds", lambda value: f"{three_digits(value)} s"),

@@ -14,6 +14,7 @@ from distilkit.wording import describe
         ("cola/matthews_correlation/min", 0.30251, "CoLA Matthews correlation, lowest seed", "0.303", 1),
         ("0/bytes", 90_867_952, "size", "90.9 MB", -1),
         ("parameters", 22_713_986, "parameters", "22.71 M", 0),
+        ("0/parameters_other", 768.0, "parameters other", "768", 0),
         ("0/cpu/fp32/b1/l128/latency_ms_p50", 31.2806, "latency, median: CPU fp32, batch 1, 128 tokens", "31.3 ms", -1),
         (
             "0/cpu/fp32/b1/data/energy_joules_per_1000",

@@ -10,10 +10,10 @@ two tasks show that everything runs, and the scores mean nothing.
 import argparse
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from statistics import mean
+
+from steps import distilkit, made, markdown
 
 GLUE = {  # the metrics of each task; its score is their mean, as in the paper
     "cola": ["matthews_correlation"],
@@ -146,27 +146,6 @@ def scored(arguments: argparse.Namespace, model: str, task: str) -> list[float]:
 
 def rows_of(arguments: argparse.Namespace, task: str) -> list[str]:
     return ["--data", str(arguments.data / task)] if arguments.data else []
-
-
-def made(folder: Path, *command: str) -> str:
-    """Run a command that writes a folder, unless the folder is finished; return its name."""
-    if not (folder / "distilkit.json").is_file():
-        distilkit(*command, "-o", str(folder))
-    return str(folder)
-
-
-def distilkit(*command: str) -> str:
-    """Run one distilkit command and return what it prints; stop if it fails."""
-    print("$", shlex.join(["distilkit", *command]), file=sys.stderr)
-    done = subprocess.run([sys.executable, "-m", "distilkit", *command], stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    return done.stdout
-
-
-def markdown(header: list[str], rows: list[list[str | float | None]]) -> str:
-    cells = [["" if cell is None else cell if isinstance(cell, str) else f"{cell:.2f}" for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["--"] * len(header), *cells]) + "\n"
 
 
 if __name__ == "__main__":
