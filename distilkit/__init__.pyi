@@ -253,7 +253,7 @@ def export(
     quiet: bool = ...,
     verbose: bool = ...,
 ) -> Record:
-    """Export a checkpoint to another runtime, and check that it computes the same."""
+    """Export a checkpoint to another runtime, and check that the exported model gives the same outputs."""
 
 def report(
     *directories: str | Path,
@@ -278,6 +278,6 @@ def demo(
     quiet: bool = ...,
     verbose: bool = ...,
 ) -> Record:
-    """Run the whole chain offline and say what it shows."""
+    """Run the whole pipeline offline and summarise the result."""
 
 evaluate = eval

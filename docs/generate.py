@@ -158,7 +158,7 @@ def type_name(kind: Any) -> str:
 
 ARCHITECTURES = """# Architectures
 
-This table has every architecture that transformers {version} maps to masked language modelling.
+This table lists every architecture for which transformers {version} has a masked-LM class.
 Each was tried on a tiny teacher of {layers} layers with random weights, and a test repeats the trial.
 `make docs` generates the page from those trials.
 

@@ -13,10 +13,10 @@ mkdir -p "$OUT"
 # 1. Extract a student with half of the teacher's layers.
 distilkit init "$TEACHER" -o "$OUT/student"
 
-# 2. Distil: train the student on the text. The teacher is known from the student's record.
+# 2. Distil: train the student on the text. Its distilkit.json names the teacher.
 distilkit distill "$OUT/student" --corpus "$CORPUS" -o "$OUT/distilled"
 
-# 3. Fine-tune the teacher, then the student with the fine-tuned teacher.
+# 3. Fine-tune the teacher, then fine-tune the student on the labels and the fine-tuned teacher's soft targets.
 distilkit finetune "$TEACHER" --task "$TASK" --data "$DATA" -o "$OUT/teacher-$TASK"
 distilkit finetune "$OUT/distilled" --task "$TASK" --data "$DATA" --teacher "$OUT/teacher-$TASK" -o "$OUT/student-$TASK"
 

@@ -12,7 +12,7 @@ OUT=${OUT:-ci}                        # output directory
 KEEPS=${KEEPS:-0.90}                  # minimum retention: share of the teacher's score
 SPEEDUP=${SPEEDUP:-1.2}               # minimum speed-up over the teacher
 
-# Exit code 3 means that a gate is not met. Continue, so that one build shows all such gates. Other errors stop it.
+# Exit code 3 means that a gate failed. Continue then, so that one build shows all failed gates. Stop at any other error.
 status=0
 gate() {
     code=0

@@ -48,7 +48,7 @@ for task in $TASKS; do
 done
 
 # shellcheck disable=SC2086
-set -- $TASKS # bench measures the models of the first task
+set -- $TASKS # bench measures only the models of the first task
 # shellcheck disable=SC2086
 distilkit bench "$OUT/tuned/teacher/$1" "$OUT/tuned/student/$1" $TIMING --json >"$OUT/measured/bench.json"
 distilkit report "$OUT/tuned/teacher" "$OUT/tuned/student" "$OUT/tuned/second-step" "$OUT/tuned/extracted" \

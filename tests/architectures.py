@@ -129,7 +129,7 @@ def try_init(model_type: str, place: Path) -> Row:
             return Row(model_type, name, f"refused: {reason}", None)
         difference = halve(keep=keep, layers=layers)
         note = f" with `--keep {','.join(map(str, keep))}`" if keep else " with `--layers 3`"
-        note += f"; without: {reason}"
+        note += f"; otherwise refused: {reason}"
     result = "exact" if difference == 0 else "exact but for rounding"
     return Row(model_type, name, result + note, difference)
 

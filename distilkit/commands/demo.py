@@ -1,4 +1,4 @@
-"""`demo`: the whole chain, offline: shrink a classifier that the demo trains, or the checkpoint of --teacher."""
+"""`demo`: the whole pipeline, offline: shrink a classifier that the demo trains, or the checkpoint of --teacher."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +38,7 @@ COMPARED = ("student", "extracted")  # the models that are compared with --teach
 
 
 class Step(NamedTuple):
-    """A step of the chain: its name, what it is for, and the command with its options."""
+    """A step of the pipeline: its name, what it is for, and the command with its options."""
 
     name: str
     purpose: str
@@ -62,7 +62,7 @@ def demo(options: DemoOptions, say: Callable[[str], None] = say, sizes: Sizes | 
         if options.teacher:
             write_paragraphs(out, options.corpus, options.seed)
             say(f"# Text to distil on: {out}/corpus.txt\n# Text for the comparison: {out}/heldout.txt")
-            done = run(chain_of_teacher(out, options.teacher, options), say)
+            done = run(steps_of_teacher(out, options.teacher, options), say)
             metrics, sentences = measured_agreement(done, out), partial(say_agreement, options.steps)
         else:
             sizes = sizes or Sizes()
@@ -72,7 +72,7 @@ def demo(options: DemoOptions, say: Callable[[str], None] = say, sizes: Sizes | 
                 f"# Made-up reviews with labels: {out}/labelled and {out}/few\n"
                 f"# Reviews without labels: {out}/corpus.txt\n# Randomly initialised BERT: {out}/untrained"
             )
-            done = run(chain_of_reviews(out, sizes, options), say)
+            done = run(steps_of_reviews(out, sizes, options), say)
             metrics, sentences = measured_accuracy(done), partial(say_accuracy, sizes)
         say("\n" + "\n".join([say_size(metrics), *sentences(metrics)]))
         say(f"\nAll files are in {out}; the page is {out / 'report' / 'report.html'}\n")
@@ -91,7 +91,7 @@ def check_comparable(teacher: str) -> None:
 
 
 def run(steps: Iterator[Step], say: Callable[[str], None]) -> Done:
-    """Run the steps of a chain; return their records by name."""
+    """Run the steps; return their records by name."""
     done = {}
     for name, purpose, command, options in steps:
         line = command_line(command.__name__.replace("evaluate", "eval"), options)
@@ -100,7 +100,7 @@ def run(steps: Iterator[Step], say: Callable[[str], None]) -> Done:
     return done
 
 
-def chain_of_reviews(out: Path, sizes: Sizes, given: DemoOptions) -> Iterator[Step]:
+def steps_of_reviews(out: Path, sizes: Sizes, given: DemoOptions) -> Iterator[Step]:
     """Yield the steps with made-up reviews: train a teacher, shrink it without labels, compare with few labels."""
     seed = given.seed
     task: dict[str, Any] = {"data": str(out / "labelled"), "max_length": SEQ_LENGTH, "seed": seed}
@@ -126,7 +126,7 @@ def chain_of_reviews(out: Path, sizes: Sizes, given: DemoOptions) -> Iterator[St
     yield from ending(models, out, seed)
 
 
-def chain_of_teacher(out: Path, teacher: str, given: DemoOptions) -> Iterator[Step]:
+def steps_of_teacher(out: Path, teacher: str, given: DemoOptions) -> Iterator[Step]:
     """Yield the steps with a checkpoint of the user: shrink it, and compare its outputs with the student's."""
     seed = given.seed
     yield extraction(teacher, out, seed)
@@ -152,7 +152,7 @@ def extraction(teacher: str, out: Path, seed: int) -> Step:
 
 
 def ending(models: tuple[str, ...], out: Path, seed: int) -> Iterator[Step]:
-    """Yield the steps that every chain ends with."""
+    """Yield the last steps, which are the same for every model."""
     speed = BenchOptions(models=models, devices=("cpu",), batch_sizes=(1,), seq_lengths=(SEQ_LENGTH,), seed=seed)
     yield Step("bench", "Measure size and speed.", bench, speed)
     page = ReportOptions(directories=(str(out),), output=out / "report", seed=seed)

@@ -94,7 +94,7 @@ def read_earlier(path: Path) -> dict[str, float]:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DistilkitError(
             f"--baseline '{path}' is not the record of an eval ({reason}): give one that --json printed, or that eval "
-            "kept beside the checkpoint"
+            "saved in a checkpoint's folder"
         ) from None
     return {name: value for name, value in found.metrics.items() if not name.startswith(BASELINE)}
 

@@ -1,4 +1,4 @@
-"""`export`: write a checkpoint for another runtime, and check that it computes the same."""
+"""`export`: write a checkpoint for another runtime, and check that the exported model gives the same outputs."""
 
 from dataclasses import fields
 from pathlib import Path

@@ -20,8 +20,8 @@ class PlanOptions(ArchitectureOptions, panel="Student"):
     """The possible students that `bench --plan` measures, and how it chooses one."""
 
     plan: bool = option(
-        "Before training, measure possible students of a teacher, MODEL. They have random weights, so MODEL needs only "
-        "a config.json.",
+        "Measure possible students of the teacher MODEL before you train one. They have random weights, so MODEL needs "
+        "only a config.json.",
         False,
     )
     layers: tuple[int, ...] = option(

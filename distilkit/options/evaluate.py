@@ -60,7 +60,7 @@ class EvalOptions(TaskOptions, panel="Comparison"):
         is_path=True,
     )
     control: tuple[str, ...] = option(
-        "Baseline checkpoint to compare with too, for example one trained without the teacher. Repeatable.",
+        "Baseline checkpoint to compare with as well, for example one trained without the teacher. Repeatable.",
         (),
         is_path=True,
     )
@@ -109,8 +109,8 @@ class EvalOptions(TaskOptions, panel="Comparison"):
         metavar="FILE.svg|png",
     )
     baseline: Path | None = option(
-        "Record of an earlier eval (from --json, or kept beside the checkpoint). Its metrics are shown, and gates may "
-        "use them.",
+        "Record of an earlier eval (from --json, or an eval-….json in a checkpoint's folder). Its metrics are shown, and "
+        "gates may use them.",
         None,
         metavar="FILE",
         is_path=True,

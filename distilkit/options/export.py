@@ -18,9 +18,10 @@ class ExportOptions(
     defaults={"task": None},
     helps={"task": "Task to score the checkpoint and the export on."},
 ):
-    """Export a checkpoint to another runtime, and check that it computes the same.
+    """Export a checkpoint to another runtime, and check that the exported model gives the same outputs.
 
-    The export takes any batch size and length. A sentence encoder is exported with its pooling.
+    The export takes any batch size, and any length up to the model's maximum. A sentence encoder is exported with its
+    pooling.
     """
 
     usage = (

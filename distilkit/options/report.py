@@ -25,10 +25,10 @@ class ReportOptions(CommonOptions):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DemoOptions(CommonOptions):
-    """Run the whole chain offline and say what it shows.
+    """Run the whole pipeline offline and summarise the result.
 
-    Without --teacher, a small classifier of made-up reviews is trained first, and then shrunk. With --teacher, the
-    demo shrinks that checkpoint: a sentence encoder, a masked LM or a classifier.
+    Without --teacher, the demo trains a small classifier of made-up reviews and then shrinks it. With --teacher, it
+    shrinks that checkpoint: a sentence encoder, a masked LM or a classifier.
     """
 
     usage = ("distilkit demo", "distilkit demo -o demo", "distilkit demo --teacher bert-base-uncased --corpus text/")
