@@ -90,7 +90,7 @@ def distill(
     quiet: bool = ...,
     verbose: bool = ...,
 ) -> Record:
-    """Train a student on plain text, against its teacher."""
+    """Train a student on plain text to match its teacher."""
 
 def finetune(
     model: str | Path,

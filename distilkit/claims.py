@@ -59,7 +59,7 @@ def take_lock(lock: Path, busy: str, *, wait: bool = False) -> int:
             raise DistilkitError(busy) from None
         if os.path.lexists(lock) and os.path.samestat(os.fstat(descriptor), lock.lstat()):
             return descriptor
-        os.close(descriptor)  # the holder before has removed the file that was opened here
+        os.close(descriptor)  # the previous holder has removed this file in the meantime: try again
 
 
 def hold(descriptor: int, *, wait: bool) -> None:
@@ -76,9 +76,9 @@ def hold(descriptor: int, *, wait: bool) -> None:
 
 @contextlib.contextmanager
 def claim_files(files: Mapping[Path, str]) -> Iterator[None]:
-    """Context manager: lock the names of files that are written in it, {path: option}; remove them if it fails.
+    """Context manager: lock files that are written inside it, {path: option}; remove the files if the block fails.
 
-    Their folder is created if needed.
+    Their folders are created if needed.
     Raises DistilkitError if a file exists, if another run writes it, or if its folder cannot be written.
     """
     with contextlib.ExitStack() as stack:

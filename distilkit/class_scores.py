@@ -26,7 +26,7 @@ class ClassScore(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> "ClassScore | None":
-        """Take the name of a metric apart, None if it is of no single class."""
+        """Parse the name of a metric; return None if the metric is not about a single class."""
         match = NAME.fullmatch(name)
         if match is None or match["label"] in ENDS:
             return None

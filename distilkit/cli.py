@@ -164,9 +164,9 @@ def execute(name: str, options_class: type[CommonOptions], typed: dict[str, Any]
 
 
 def with_exit_codes(work: Callable[[], int]) -> None:
-    """Run and turn the outcome into the contract's exit codes; a bug keeps its traceback."""
+    """Run `work` and exit with its documented exit code; a bug keeps its traceback."""
     with contextlib.suppress(ValueError):  # not the main thread
-        for number in (signal.SIGINT, *stopping_signals()):  # where no training listens, clean up and exit
+        for number in (signal.SIGINT, *stopping_signals()):  # outside of training, clean up and exit
             signal.signal(number, signal.default_int_handler)
     try:
         code = work()
@@ -193,7 +193,7 @@ def main(
 
     if "RANK" in os.environ:  # with several processes, each would warn that it looks for unused parameters
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    # our own one line reports what goes wrong on the way to the hub
+    # hub_errors() reports errors of the hub in one line
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 
 

@@ -32,8 +32,9 @@ def first_words(error: BaseException) -> str:
 def library_errors(problem: str, remedy: str) -> Iterator[None]:
     """Context manager: turn whatever a library raises on a damaged file into one line with the library's own words.
 
-    Libraries do not say what they raise on bad files, and it changes between versions, so every error counts. A panic
-    of a Rust library is no Exception. Errors about memory pass through. --verbose shows the error itself.
+    Libraries do not document what they raise on bad files, and it changes between versions, so every error is caught,
+    including a panic of a Rust library, which is not an Exception. Errors about memory pass through. --verbose shows
+    the original error.
     """
     try:
         yield

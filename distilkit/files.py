@@ -14,10 +14,10 @@ from distilkit.errors import UnwritableError
 BIOGRAPHY = "distilkit.json"
 EXPORT_MANIFEST = "export.json"  # which transformers writes beside an exported model
 PARTIAL = ".partial"  # how the names of unfinished files and directories end
-MAX_JSON_BYTES = 2**26  # of a record or a manifest, which have a few thousand
+MAX_JSON_BYTES = 2**26  # limit for a record or a manifest; they usually have a few thousand bytes
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-_made: dict[Path, bool] = {}  # what runs of this process made in their outputs, in order; whether it is a whole tree
+_made: dict[Path, bool] = {}  # paths that this process made, in order: True for a directory with all its contents
 
 
 @contextlib.contextmanager

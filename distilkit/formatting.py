@@ -11,7 +11,7 @@ def printable(text: str, *, newlines: bool = False) -> str:
 
 
 def shorten(text: str, length: int = 1000) -> str:
-    """Return a text without its middle if it is longer: a name in it may have thousands of letters."""
+    """Return a text cut in the middle to at most `length` characters: names in it may be thousands of letters long."""
     return text if len(text) <= length else f"{text[: length // 2]}…{text[-length // 2 :]}"
 
 

@@ -31,7 +31,7 @@ def unmet_gates(requirements: tuple[str, ...], metrics: dict[str, float]) -> lis
         if not matching:
             raise _no_metric(gate, name, metrics)
         lines += [
-            f"{gate}: there is no {key}, the teacher's score is 0 or less"
+            f"{gate}: there is no {key}, because the teacher's score is 0 or less"
             for key in undefined_retentions(name, metrics)
         ]
         for key, value in matching.items():
@@ -70,11 +70,11 @@ def _no_metric(gate: str, name: str, metrics: Iterable[str], option: str = "--re
     import difflib  # only an error needs it, and every --help would pay for it
 
     near = difflib.get_close_matches(name, list(metrics), n=5, cutoff=0.4) or sorted(metrics)
-    return DistilkitError(f"{option} '{gate}' names no metric: there are {', '.join(near[:5])}, …")
+    return DistilkitError(f"{option} '{gate}' names no metric: give one such as {', '.join(near[:5])}")
 
 
 def undefined_retentions(name: str, metrics: Iterable[str]) -> list[str]:
-    """Return the retentions that a gate on all of them would include if the teacher's score were above 0."""
+    """Return the retention metrics that are missing because the teacher's score is 0 or less, for a gate on all."""
     compared = [
         key for key in map(MetricName.parse, metrics) if (key.comparison, key.metric) == ("difference", "teacher")
     ]
@@ -88,7 +88,7 @@ def metrics_meant(name: str, metrics: Iterable[str]) -> list[str]:
         return [name]
     parsed = {key: MetricName.parse(key) for key in metrics}
     keys = [key for key, parts in parsed.items() if not parts.model.startswith(OTHERS)]
-    if name.split("/", maxsplit=1)[0] not in COMPARISONS:  # these have the name of a task inside of theirs
+    if name.split("/", maxsplit=1)[0] not in COMPARISONS:  # the name of a comparison contains the name of its task
         keys = [key for key in keys if not parsed[key].comparison]
     words = name.split("/")
     ends = [key for key in keys if key.split("/")[-len(words) :] == words]
@@ -155,7 +155,7 @@ def metrics_by_student(metrics: dict[str, float]) -> dict[str, dict[str, float]]
 
 
 def excesses(budget: Sequence[str], own: dict[str, float]) -> list[tuple[str, float]]:
-    """Return a line for each limit that a student's metrics do not keep, and by which share of the limit they miss."""
+    """Return a line for each limit that a student exceeds, and by which share of the limit it does."""
     found = []
     for limit in budget:
         name, compare, bound = parse_gate(limit, "--budget")

@@ -25,7 +25,7 @@ def split_revision(name: str) -> tuple[str, str | None]:
 def hub_errors(name: str, *, what: str = "checkpoint", remedy: str = "give a local directory") -> Iterator[None]:
     """Context manager: turn errors about something on the hub into one line: gated, missing, offline or unreachable.
 
-    `remedy` is what to do instead of asking the hub.
+    `remedy` says what to do instead of using the hub.
     """
     try:
         yield
@@ -64,7 +64,7 @@ def kinds_of(error: BaseException | None) -> Iterator[str]:
 
 
 def is_offline() -> bool:
-    """Say whether the user forbade to ask the hub."""
+    """Return whether the user turned off access to the hub."""
     return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in OFFLINE)
 
 

@@ -1,4 +1,4 @@
-"""The natural next command after a command, with everything filled in that its record knows."""
+"""Suggest the command to run next, with the values that the record of the last command holds."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ TASK_OPTIONS = ("task", "data", "text", "label", "kind", "max_length", "long")
 
 
 def next_command(done: Record) -> str:
-    """Return the natural next command, "" without one. Capitals stand for what only the user knows."""
+    """Return the command to suggest next, "" if there is none. Words in capitals are for the user to replace."""
     return NEXT[done.command](done) if done.command in NEXT else ""
 
 
 def after_init(done: Record) -> str:
-    """Train the student: on its teacher's task if it is a fine-tuned model, else on text."""
+    """Suggest training the student: on its teacher's task if the teacher is fine-tuned, else on text."""
     if done.config.get("dry_run"):
         return ""
     student, teacher = done.config["output"], done.config.get("teacher")
@@ -32,7 +32,7 @@ def after_init(done: Record) -> str:
 
 
 def after_distill(done: Record) -> str:
-    """Compare a classifier with its teacher, measure a sentence encoder, fine-tune any other student."""
+    """Suggest comparing a classifier with its teacher, measuring a sentence encoder, or fine-tuning another student."""
     if done.config.get("plan"):
         return ""
     student, born = done.config["output"], last(done.config["output"], "init")
@@ -45,7 +45,7 @@ def after_distill(done: Record) -> str:
 
 
 def after_finetune(done: Record) -> str:
-    """Compare a student with its fine-tuned teacher; make a student of any other model."""
+    """Suggest comparing a student with its fine-tuned teacher, or making a student of any other model."""
     model, born = done.config["output"], last(done.config["output"], "init")
     if done.config["task"] == "glue":
         return line("eval", models=[model], **task_of(done))
@@ -59,13 +59,13 @@ def after_finetune(done: Record) -> str:
 
 
 def on_some_task(model: str) -> str:
-    """Fine-tune on a task that the user knows."""
+    """Suggest fine-tuning on a task that the user fills in."""
     command = line("finetune", model=model, task="custom", output=free(model, "tuned"))
     return command.replace("--task custom", "--task NAME")
 
 
 def after_eval(done: Record) -> str:
-    """Measure the speed of teacher and student."""
+    """Suggest measuring the speed of teacher and student."""
     against = [done.config["against"]] if done.config.get("against") else []
     models = list(dict.fromkeys([*against, *done.config["models"]]))
     several = done.config.get("task") == "glue"  # there, one model is a folder of nine
@@ -73,7 +73,7 @@ def after_eval(done: Record) -> str:
 
 
 def after_bench(done: Record) -> str:
-    """Extract the student that a plan chose; after a comparison, put everything on one page."""
+    """Suggest extracting the student that a plan chose, or a report after a comparison."""
     if done.config.get("plan"):
         return chosen_student(done)
     places = [name for name in done.config["models"] if read_biography(name)]
@@ -81,7 +81,7 @@ def after_bench(done: Record) -> str:
 
 
 def chosen_student(done: Record) -> str:
-    """Extract the largest student within the budget of a plan."""
+    """Suggest extracting the largest student within the budget of a plan."""
     if (number := done.metrics.get("chosen")) is None:
         return ""
     layers, tokens = int(done.metrics[f"{number:.0f}/layers"]), done.config["vocabulary"]

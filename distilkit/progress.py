@@ -151,7 +151,7 @@ def aside(text: str) -> None:
 
 
 def _bar() -> "Progress":
-    """Make the bar: one line, whose last words are cut on a narrow terminal, which then shows no bar."""
+    """Return the progress bar, which takes one line. On a narrow terminal it shows text only, cut at the end."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, Task
     from rich.text import Text

@@ -80,7 +80,7 @@ class BenchSetting(NamedTuple):
 
     @classmethod
     def parse(cls, subject: str) -> "BenchSetting | None":
-        """Take a subject apart, like cpu/fp32/b1/l128; None if it is no setting of bench."""
+        """Parse a subject such as cpu/fp32/b1/l128; return None if it is not a setting of bench."""
         match = BENCH_SETTING.fullmatch(subject)
         return cls(match[1], match[2], int(match[3]), int(match[4] or 0)) if match else None
 
@@ -174,7 +174,7 @@ def parse_record(entry: Any) -> Record:
     """Make a Record of a JSON value, whoever wrote it: another version of distilkit, or somebody else.
 
     Keys that this version does not know are dropped. A metric that JSON cannot hold, written as null, is NaN.
-    Raises ValueError with what is wrong if a value has another type than its option, or is no number.
+    Raises ValueError with the reason if a value does not have the type of its option, or if a metric is not a number.
     """
     found: dict[str, Any] = {"environment": {}, "given": {}, "schema": 1} | entry if isinstance(entry, dict) else {}
     kinds = {"command": str, "config": dict, "metrics": dict, "environment": dict, "given": dict, "schema": int}
@@ -257,7 +257,8 @@ def write_biography(directory: Path, records: list[Record]) -> None:
 def keep_record(done: Record, places: Iterable[str]) -> None:
     """Write the record of an eval or bench beside each checkpoint that distilkit made, for `report`.
 
-    The name has the date, so that later ones are kept too. A directory that cannot be written is skipped.
+    File names contain the date, so that a later record does not replace it. A directory that cannot be written to is
+    skipped.
     """
     stamp = re.sub(r"[^\dT]", "", done.environment["date"].partition("+")[0])
     for place in dict.fromkeys(Path(name) for name in places):

@@ -21,7 +21,7 @@ METRIC_NAMES = {
     "throughput_sequences_per_second": "throughput", "tokens_per_second": "tokens per second",
     "peak_memory_bytes": "peak memory", "weights_memory_bytes": "weights in memory",
     "process_peak_bytes": "peak memory of a new process", "load_seconds": "time to load",
-    "energy_joules_per_1000": "energy of 1,000 inputs", "speedup": "speed-up", "heldout_loss": "held-out loss",
+    "energy_joules_per_1000": "energy for 1,000 inputs", "speedup": "speed-up", "heldout_loss": "held-out loss",
     "heldout_agreement": "agreement with the teacher, held-out text",
     "heldout_cosine": "cosine to the teacher, held-out text",
     "heldout_neighbours": "same 10 neighbours as the teacher, held-out text",
@@ -29,7 +29,7 @@ METRIC_NAMES = {
     "heldout_difference": "difference from the teacher, held-out text", "seconds": "training time",
     "loss": "last training loss", "max_difference": "largest output difference",
     "max_embedding_difference": "largest embedding difference",
-    "kept_evaluation": "weights kept of evaluation", "low": "95 % from", "high": "to",
+    "kept_evaluation": "weights from evaluation", "low": "95 % from", "high": "to",
     "min": "lowest seed", "max": "highest seed",
 }  # fmt: skip
 PERCENT = (
@@ -79,7 +79,7 @@ def describe(name: str, data: str = "") -> Shown:
 
 
 def whose(model: str) -> str:
-    """Return whose comparison it is, if a metric's name says so: of a numbered model, or of a baseline."""
+    """Return which model a comparison is about, if the metric's name says so: a numbered model or a baseline."""
     return f"model {model}:" if model.isdigit() else f"{model.replace('control', 'baseline')}:" if model else ""
 
 

@@ -536,7 +536,7 @@ def test_there_are_many_cases() -> None:
 
 @pytest.mark.parametrize(("command", "item", "kind"), NUMBERS, ids=lambda part: getattr(part, "name", part))
 def test_no_number_is_too_odd(command: str, item: Any, kind: Any) -> None:
-    """Every option for a number refuses what is none, what is not finite and what has no end, as wrong usage."""
+    """Every numeric option refuses text, nan, infinities and numbers that are too long, as wrong usage."""
     for value in ("nan", "inf", "-inf", "1e400", "9" * 5000, "1" + "0" * 22, "-1e300", "x", "", " ", "0x1", "1e999"):
         if not (kind is float and value == "1" + "0" * 22 and (spec_of(item).max or 0) > 1e22):
             with pytest.raises(OptionError, match=flag(item.name)):

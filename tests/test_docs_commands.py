@@ -306,6 +306,6 @@ def test_the_workflow_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_nothing_is_left_out_without_need() -> None:
-    """Each reason not to run a command is that of some command on a page."""
+    """Every reason for which a command is skipped applies to at least one command on a page."""
     lines = [line for _, commands in stories() for line in commands]
     assert [what for what in NOT_RUN if not any(what in line for line in lines)] == []

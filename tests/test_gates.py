@@ -80,7 +80,7 @@ def test_a_teacher_without_a_score_meets_no_gate() -> None:
     """If the teacher's score is 0 or less there is no retention, so the gate on all tasks is not met."""
     metrics = {"retention/sst2": 0.99, "difference/sst2/teacher": -0.01, "difference/cola/teacher": 0.0}
 
-    lines = ["retention>=0.9: there is no retention/cola, the teacher's score is 0 or less"]
+    lines = ["retention>=0.9: there is no retention/cola, because the teacher's score is 0 or less"]
     assert unmet_gates(("retention>=0.9",), metrics) == lines
     assert unmet_gates(("retention/sst2>=0.9",), metrics) == []
 
@@ -145,6 +145,6 @@ def test_the_student_nearest_to_a_budget_is_named() -> None:
     ],
 )
 def test_a_limit_that_cannot_be_checked_is_refused(limit: str, message: str) -> None:
-    """In the words of its own option."""
+    """The error names --budget, not --require."""
     with pytest.raises(DistilkitError, match=message):
         check_gates((limit,), PLANNED, "--budget")

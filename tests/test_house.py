@@ -1,4 +1,4 @@
-"""The imports obey the floors of the house, and what has one place is in that place."""
+"""Imports only go from higher layers of the package to lower ones; some calls are allowed in a single file."""
 
 import ast
 from collections.abc import Iterator
@@ -81,7 +81,7 @@ def neighbours(file: str) -> set[str]:
 
 @pytest.mark.parametrize("file", FILES)
 def test_imports_go_down(file: str) -> None:
-    """A file imports its own wing and lower floors; on the ground floor, its neighbours too."""
+    """A file imports its own subpackage and lower layers; files of the lowest layer also import each other."""
     for other in neighbours(file):
         inside = room(other) == room(file) or floor(other) == floor(file) == 0
         assert floor(other) < floor(file) or inside, f"{file} imports {other}"
@@ -102,13 +102,13 @@ def test_no_circle() -> None:
 
 @pytest.mark.parametrize("file", [file for file in FILES if "." in file])
 def test_a_file_of_a_wing_has_300_lines_at_most(file: str) -> None:
-    """A longer one holds two subjects."""
+    """A longer file of a subpackage has more than one subject."""
     assert len(source(file).read_text(encoding="utf-8").splitlines()) <= 300
 
 
 @pytest.mark.parametrize("wing", WINGS)
 def test_a_wing_opens_with_a_docstring_alone(wing: str) -> None:
-    """Its __init__.py says what the wing is for and has no code."""
+    """Its __init__.py says what the subpackage is for and has no code."""
     (only,) = tree(f"{wing}.__init__").body
     assert isinstance(only, ast.Expr)
     assert ast.get_docstring(tree(f"{wing}.__init__"))

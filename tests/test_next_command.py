@@ -113,7 +113,7 @@ def done(command: str, output: Path, environment: dict[str, str] | None = None, 
 def test_next_command(
     tmp_path: Path, command: str, config: dict[str, Any], environment: dict[str, str], expected: str
 ) -> None:
-    """A masked-LM student or sentence encoder is distilled, a classifier fine-tuned; nothing follows nothing."""
+    """A masked-LM student or a sentence encoder is distilled, a classifier fine-tuned. A report is the end."""
     out = tmp_path / "out"
     assert next_command(done(command, out, environment, **config)) == expected.format(out=out)
 

@@ -1,4 +1,4 @@
-"""Help is quick: what doesn't compute doesn't load what computes."""
+"""--help, recipes and --version are quick: they load no library that computes."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def run(*arguments: str) -> list[str]:
     "arguments", [["--help"], ["distill", "--help"], ["recipes"], ["recipes", "smoke"], ["--version"]], ids=" ".join
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
-    """No library that computes is imported, and something is said."""
+    """No library that computes is imported, and the command prints something."""
     *said, loaded = run(*arguments)
     assert loaded == "[]"
     assert said

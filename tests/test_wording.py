@@ -19,7 +19,7 @@ from distilkit.wording import describe
         (
             "0/cpu/fp32/b1/data/energy_joules_per_1000",
             45.67,
-            "energy of 1,000 inputs: CPU fp32, batch 1, real lengths",
+            "energy for 1,000 inputs: CPU fp32, batch 1, real lengths",
             "45.7 J",
             -1,
         ),

@@ -18,7 +18,7 @@ NOT_AVAILABLE = "not available"
 
 
 class Counter(NamedTuple):
-    """A counter of energy: it reads in units of so many joules, and starts again from 0 after its largest value."""
+    """An energy counter. Its unit is `joules` joules; it starts again from 0 after its largest value."""
 
     read: Callable[[], int]
     joules: float

@@ -21,7 +21,7 @@ SHARES = ((1, 4), (1, 3), (1, 2), (2, 3))  # of the teacher's layers, without --
 def open_shape(name: str) -> PreTrainedModel:
     """Open a teacher for its shape: as it was saved if its weights are in a directory, else from its config alone.
 
-    The config then says which head it has; without a word about it, a masked-LM head.
+    The config then names its head. If it names none, the head is a masked-LM head.
     """
     if weights_bytes(name):
         return checkpoint.open_as_saved(name)
@@ -30,9 +30,9 @@ def open_shape(name: str) -> PreTrainedModel:
 
 
 def prune_shape(model: PreTrainedModel, tokens: int | None) -> PreTrainedModel:
-    """Return a model with a vocabulary of so many tokens, the padding token among them; None keeps all.
+    """Return a model whose vocabulary has this number of tokens, with the padding token; None keeps all tokens.
 
-    Raises DistilkitError if it has fewer.
+    Raises DistilkitError if the model has fewer.
     """
     size, padding = model.config.vocab_size, model.config.pad_token_id
     if tokens is None:

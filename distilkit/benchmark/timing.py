@@ -109,7 +109,7 @@ def warm_up(run: Callable[[], float]) -> None:
 
 
 def synchronise(device: str) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait until a GPU has finished its queued work."""
     if device == "cuda":
         torch.cuda.synchronize()
     elif device == "mps":
@@ -118,9 +118,9 @@ def synchronise(device: str) -> None:
 
 @torch.inference_mode()
 def memory_and_energy(model: nn.Module, batches: Sequence[Batch], setting: BenchSetting) -> dict[str, float]:
-    """Return the peak memory of a model on its largest batch, and the energy of all batches, where they can be told.
+    """Return the peak memory of a model on its largest batch, and the energy of all batches, if they can be measured.
 
-    Peak memory cannot be told for other runtimes than torch, nor on mps.
+    Peak memory can be measured only in torch, and not on mps.
     """
 
     def run() -> int:

@@ -19,7 +19,7 @@ from distilkit.runtimes.loading import measure_loading
 
 
 def bench(options: BenchOptions) -> Record:
-    """Measure models side by side, or with --plan students that there are not yet; with -o, write record and plots."""
+    """Measure models side by side, or with --plan students before they exist; with -o, write the record and plots."""
     with claim(options.output) if options.output else nullcontext() as out:
         done = plan(options) if options.plan else measure_models(options)
         if out:
@@ -36,8 +36,8 @@ def measure_models(options: BenchOptions) -> Record:
 
     A classifier or question-answering model is timed as a whole. Any other checkpoint is timed as its encoder, because
     a masked-LM head is used in pre-training only; an export is timed as it is. The input is random token ids without
-    padding, or the rows of --task or --data. Speed-ups are relative to the first model: see measure(), overall the
-    median over settings. With several --runtimes, the models in the record are named `MODEL [RUNTIME]`.
+    padding, or the rows of --task or --data. Speed-ups are relative to the first model (see measure()). The overall
+    speed-up is the median over settings. With several --runtimes, the record names models `MODEL [RUNTIME]`.
     Raises DistilkitError if a device is absent, or if --seq-lengths exceed a model's positions.
     """
     devices = available_devices(options.devices)
@@ -54,7 +54,7 @@ def measure_models(options: BenchOptions) -> Record:
 
 
 def costs(contender: Contender, options: BenchOptions) -> dict[str, float]:
-    """Return a model's sizes and, with --load, what it takes to load it; in torch that needs weights in a file."""
+    """Return a model's sizes and, with --load, the time and memory of loading it (in torch: if its files are local)."""
     loaded: dict[str, float] = {}
     if options.load and contender.files:
         loaded = measure_loading(contender.files, exported=True)

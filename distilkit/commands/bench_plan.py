@@ -1,4 +1,4 @@
-"""`bench --plan`: what students of a teacher would cost, to run and to train, before there is one."""
+"""`bench --plan`: estimate what students of a teacher would cost to train and to run, before one exists."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ MASKED = 0.15  # share of the tokens
 
 
 def plan(options: BenchOptions) -> Record:
-    """Measure students that `init` could make of a teacher, beside the teacher, all of them with random weights.
+    """Measure a teacher and the students that `init` could make of it, all with random weights.
 
     Model 0 is the teacher, the others are its students in the order of --layers. `distill_seconds` is the time that
     `distill` would take for --tokens; `latency_ms` is the median latency in the first setting. `chosen` is the number
@@ -79,8 +79,8 @@ def check_names(options: BenchOptions, sizes: Sequence[dict[str, float]], settin
 def distill_speed(teacher: PreTrainedModel, student: PreTrainedModel, options: BenchOptions) -> float:
     """Return the tokens per second of `distill` with its defaults, from a few updates on random tokens.
 
-    The loss is the one that distill has for a masked-LM head. Any other checkpoint learns hidden states here: that
-    costs what its own objective does, because most of the time goes into the encoders.
+    For a masked-LM head, the loss is distill's default. For any other checkpoint, it is the loss on hidden states: this
+    costs about as much as the checkpoint's own objective, because most of the time goes into the encoders.
     """
     ours, theirs = (reinitialise(shape, options.seed).float() for shape in (student, teacher))
     default, _ = BY_KIND[checkpoint.head_of_model(student)]

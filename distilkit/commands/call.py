@@ -39,7 +39,7 @@ def run(command: str, options: CommonOptions) -> Record:
     with level(quiet=options.quiet, verbose=options.verbose):
         try:
             done: Record = function(options)
-        except OSError as error:  # where no reader or writer has a better line
+        except OSError as error:  # a reader or writer with a clearer message has already raised a DistilkitError
             place = f"'{error.filename}'" if error.filename else "a file"
             raise DistilkitError(
                 f"cannot use {place} ({error.strerror or error}): check that it exists and that you may use it"
@@ -89,7 +89,7 @@ def make_function(command: str) -> Callable[..., Record]:
 
 
 def signature(options_class: type[Options]) -> inspect.Signature:
-    """Return the parameters of a command's function, for help() and the tips of a notebook."""
+    """Return the signature of a command's function, for help() and the tooltips of a notebook."""
     fields = [(item, kind) for item, kind in fields_of(options_class) if item.name != "json"]  # it is about stdout
     return inspect.Signature([_parameter(item, kind) for item, kind in fields], return_annotation=Record)
 
@@ -106,7 +106,7 @@ def _parameter(item: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
 def bind(
     options_class: type[Options], command: str, arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the options by name that a call gives. Raises DistilkitError for unknown or doubly given ones."""
+    """Return the options of a call, by name. Raises DistilkitError for an option that is unknown or given twice."""
     fields = [item for item, _ in fields_of(options_class)]
     for name in keywords:
         if name not in {item.name for item in fields}:

@@ -87,7 +87,7 @@ def check_comparable(teacher: str) -> None:
     try:
         find_teacher(teacher, teacher)
     except DistilkitError as error:
-        raise DistilkitError(f"the demo ends with eval --agreement, and {error}") from None
+        raise DistilkitError(f"the demo compares models with eval --agreement, but {error}") from None
 
 
 def run(steps: Iterator[Step], say: Callable[[str], None]) -> Done:
@@ -107,7 +107,7 @@ def steps_of_reviews(out: Path, sizes: Sizes, given: DemoOptions) -> Iterator[St
     teacher = FinetuneOptions(
         model=f"{out}/untrained", output=out / "teacher", lr=5e-4, epochs=sizes.epochs, keep="last", **task
     )
-    yield Step("teacher", "Train the teacher: what does a review praise or criticise?", finetune, teacher)
+    yield Step("teacher", "Train the teacher to tell what a review praises or criticises.", finetune, teacher)
     yield extraction(f"{out}/teacher", out, seed)
     student = DistillOptions(
         student=f"{out}/extracted", corpus=f"{out}/corpus.txt", heldout=f"{out}/heldout.txt", output=out / "student",
@@ -140,7 +140,7 @@ def steps_of_teacher(out: Path, teacher: str, given: DemoOptions) -> Iterator[St
         models=models, against=teacher, agreement=f"{out}/heldout.txt", max_length=SEQ_LENGTH, seed=seed
     )
     yield Step(
-        "eval", "Compare student and extracted layers with the teacher, on text not trained on.", evaluate, compared
+        "eval", "Compare the student, before and after training, with the teacher on held-out text.", evaluate, compared
     )
     yield from ending((teacher, *models), out, seed)
 
@@ -185,7 +185,7 @@ def measured_accuracy(done: Done) -> dict[str, float]:
 
 
 def measured_agreement(done: Done, out: Path) -> dict[str, float]:
-    """Return size and speed, and how closely student and extracted layers agree with the teacher."""
+    """Return size and speed, and how closely the student agrees with the teacher, before and after training."""
     scores, metrics = done["eval"].metrics, measured_costs(done, ("teacher", *COMPARED))
     for position, model in enumerate(COMPARED):
         prefix = f"{position}/"
@@ -205,50 +205,51 @@ def say_size(metrics: Mapping[str, float]) -> str:
 
 
 def say_accuracy(sizes: Sizes, metrics: Mapping[str, float]) -> Iterator[str]:
-    """Say how well the models know what a review says, and whether the difference can be chance."""
+    """Yield sentences on the accuracy of the models, and on whether the difference is significant."""
     teacher, student, control, extracted = (f"{metrics[f'{model}/accuracy']:.1%}" for model in REVIEWED)
     yield (
-        f"On {sizes.validation:,} other reviews it is right on {student}, and the teacher, which learned from "
-        f"{sizes.labelled:,} labels, on {teacher}; the same layers are right on {extracted} before training, and on "
-        f"{control} after training on {sizes.few:,} labels without a teacher."
+        f"On {sizes.validation:,} held-out reviews the student's accuracy is {student}. The teacher, trained on "
+        f"{sizes.labelled:,} labels, reaches {teacher}. The same layers reach {extracted} before training, and "
+        f"{control} after training on {sizes.few:,} labels without the teacher."
     )
     value, low, high = (100 * metrics[f"student/difference/custom/control{end}"] for end in ("", "/low", "/high"))
-    significant = "which is significant" if low > 0 or high < 0 else "so chance explains it"
+    significant = "significant" if low > 0 or high < 0 else "not significant: it may be chance"
     yield (
-        f"With {sizes.unlabelled:,} reviews without labels, the teacher is worth {value:+.1f} points of accuracy (95 % "
-        f"interval {low:+.1f} to {high:+.1f}), {significant}."
+        f"Distillation on {sizes.unlabelled:,} unlabelled reviews changes the accuracy by {value:+.1f} points compared "
+        f"with training on {sizes.few:,} labels (95 % confidence interval {low:+.1f} to {high:+.1f}). This difference "
+        f"is {significant}."
     )
 
 
 def say_agreement(steps: int, metrics: Mapping[str, float]) -> Iterator[str]:
-    """Say how close the student is to its teacher, and how much of that is due to distillation."""
+    """Yield sentences on how close the student is to its teacher, and how much of the gap distillation closed."""
     name, unit, what, best = agreement_in_words(metrics)
     student, extracted = (metrics[f"{model}/{name}"] for model in COMPARED)
     losses = [metrics.get(f"{model}/heldout_loss") for model in COMPARED]
     loss = f"; the masked-LM loss went from {losses[1]:.3f} to {losses[0]:.3f}" if None not in losses else ""
     yield (
-        f"On {metrics[f'student/{unit}']:,.0f} {what} {student:.3f}; with the same layers before training it is "
-        f"{extracted:.3f}{loss}."
+        f"On {metrics[f'student/{unit}']:,.0f} {what} {student:.3f} after training and {extracted:.3f} before{loss}."
     )
     closed = (student - extracted) / (best - extracted) if best != extracted else 0.0
     if closed > 0:
         yield f"So {steps:,} updates of distillation closed {closed:.0%} of the gap to the teacher."
     else:
         yield (
-            f"So {steps:,} updates of distillation brought it no closer to the teacher: try more --steps, or a "
-            "--corpus like your own texts."
+            f"So {steps:,} updates of distillation brought the student no closer to the teacher: try more --steps, or "
+            "a --corpus that is like your own texts."
         )
 
 
 def agreement_in_words(metrics: Mapping[str, float]) -> tuple[str, str, str, float]:
-    """Return the metric that compares with the teacher, the one that counts the items, what it is, and its best."""
+    """Return the metric of agreement, the metric that counts the items, the metric in words, and its best value."""
     if "student/agreement/cosine" in metrics:
-        what = "held-out texts, the mean cosine of its embeddings with the teacher's is"
+        what = "held-out texts, the mean cosine of the student's and the teacher's embeddings is"
         return "agreement/cosine", "difference/texts", what, 1.0
     if "student/difference" in metrics:
-        return "difference", "difference/texts", "held-out texts, its mean difference from the teacher's output is", 0.0
+        what = "held-out texts, the mean difference between the student's and the teacher's outputs is"
+        return "difference", "difference/texts", what, 0.0
     if "student/agreement/tokens" in metrics:
-        what = "masked tokens of held-out text, the share on which it predicts what the teacher predicts is"
+        what = "masked tokens of held-out text, the share on which the student predicts what the teacher predicts is"
         return "agreement", "agreement/tokens", what, 1.0
-    what = "held-out texts, the share on which it predicts what the teacher predicts is"
+    what = "held-out texts, the share on which the student predicts what the teacher predicts is"
     return "agreement", "agreement/texts", what, 1.0

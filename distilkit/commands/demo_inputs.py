@@ -96,7 +96,7 @@ def review(chance: random.Random) -> tuple[str, str]:
 
 
 def clause(chance: random.Random, subject: str) -> tuple[str, str]:
-    """Return a clause about a subject, and its verdict. A negation turns the verdict of the adjective round."""
+    """Return a clause about a subject, and its verdict. A negation reverses the adjective's verdict."""
     verdict = chance.choice(("good", "bad"))
     negation = chance.choice(NEGATIONS) if chance.random() < NEGATED_SHARE else ""
     thing, adjective = chance.choice(THINGS[subject]), chance.choice(ADJECTIVES[verdict])

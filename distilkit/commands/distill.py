@@ -29,7 +29,7 @@ def distill(given: DistillOptions) -> Record:
     """
     check_tracker(given.log_with)
     options = with_objective(given)
-    torch.manual_seed(options.seed)  # of new weights: projections, a new head
+    torch.manual_seed(options.seed)  # new weights are drawn with it: projections, a new head
     with waiting(f"opening {options.student}"):
         models = replace(open_models(options), given=given)
     return estimate_run(options, models) if options.plan else train_student(options, models)

@@ -60,7 +60,7 @@ class Models:
     tokenizer: PreTrainedTokenizerBase
     teacher: PreTrainedModel | None
     objective: Objective
-    layout: Layout | None = None  # the student's modules of sentence-transformers, handed on
+    layout: Layout | None = None  # the student's modules of sentence-transformers, saved with it
     readers: tuple[Reader, ...] = ()  # of whole texts: the student, and a teacher that reads other tokens
     given: DistillOptions | None = None  # the options before defaults were filled in
 
@@ -126,7 +126,7 @@ def open_sentence_encoders(options: DistillOptions) -> Models:
 
 
 def open_encoder(name: str, like: SentenceEncoder | None = None) -> SentenceEncoder:
-    """Open a checkpoint with the head that it has, as a sentence encoder; without modules, one `like` another."""
+    """Open a checkpoint as a sentence encoder; if it has no modules of its own, give it the pooling of `like`."""
     model = checkpoint.open_model(name)
     layout = read_layout(name)
     if layout is None and like and like.layout.modules:
@@ -223,7 +223,7 @@ def match_readers(
 def layer_options(
     options: DistillOptions, student: PreTrainedModel, teacher: PreTrainedModel, readers: Sequence[Reader]
 ) -> dict[str, Any]:
-    """Return the arguments of a loss on whole texts about the teacher's tokens and layers."""
+    """Return arguments for a loss on whole texts: the ones that concern the teacher's tokens and layers."""
     return {
         "prefix": readers[-1].prefix,
         "layer_map": map_layers(options.layer_map, student, teacher),

@@ -35,7 +35,7 @@ from distilkit.training.devices import device, is_main_process
 
 
 def evaluate(options: EvalOptions) -> Record:
-    """Measure checkpoints and keep the record beside each that distilkit made; --baseline adds earlier metrics."""
+    """Score checkpoints; save the record next to each checkpoint that distilkit made; --baseline adds its metrics."""
     earlier = read_earlier(options.baseline) if options.baseline else {}
     given, options = options, with_task(options)
     if found := found_options(given, options):
@@ -60,7 +60,7 @@ def with_task(options: EvalOptions) -> EvalOptions:
 
 
 def found_options(given: EvalOptions, options: EvalOptions) -> str:
-    """Spell the options that were not given, but found in the model's record or guessed from the rows."""
+    """Return, as typed, the options that were found in the model's record or guessed from the rows."""
     found = {item.name: getattr(options, item.name) for item in fields(options)}
     return " ".join(
         f"{flag(name)} {','.join(value) if isinstance(value, tuple) else relative(str(value))}"
@@ -70,7 +70,7 @@ def found_options(given: EvalOptions, options: EvalOptions) -> str:
 
 
 def warn_if_rows_changed(names: Iterable[str], task: Task, options: EvalOptions) -> None:
-    """Warn if a model was trained on another part of the rows than the one that is not held out now."""
+    """Warn if the file of rows has changed since a model was trained: held-out rows may be among its training rows."""
     now = fingerprint(task, options.data).get(SPLIT_ROWS)
     for name in names:
         then = [done.environment[SPLIT_ROWS] for done in read_biography(name) if SPLIT_ROWS in done.environment]
@@ -89,7 +89,7 @@ def read_earlier(path: Path) -> dict[str, float]:
     try:
         found = parse_record(read_json(path))
         if found.command != "eval":
-            raise ValueError(f"it is of {found.command}")
+            raise ValueError(f"it is a record of {found.command}")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DistilkitError(
@@ -132,7 +132,7 @@ def measure(options: EvalOptions) -> Record:
 
 
 def depends_on_rows(gate: str, options: EvalOptions) -> bool:
-    """Return whether a gate may be on a metric that depends on the rows or the text: of an entity type or a slice."""
+    """Return whether a gate may name a metric of a class, an entity type or a slice, which depends on the data."""
     words = gate_words(gate)
     return is_by_class(gate, options) or bool(options.agreement and SLICE_WORDS & words)
 
@@ -149,9 +149,7 @@ def check_comparable(names: Sequence[str], chosen: Sequence[Task], options: Eval
             check_directories(name, chosen)
     if chosen[0].name == "custom":
         check_kinds(names, chosen[0], options)
-    if (
-        len(names) * len(chosen) > 1 and not chosen[0].zero_shot
-    ):  # a single one is checked when it is scored, which is at once
+    if len(names) * len(chosen) > 1 and not chosen[0].zero_shot:  # one model alone is checked when it is scored
         check_checkpoints(names, chosen, options)
 
 
@@ -170,8 +168,8 @@ def check_kinds(names: Sequence[str], task: Task, options: EvalOptions) -> None:
     kinds = {name: labels.labels_from_model(task, checkpoint.open_config(name), options.kind).kind for name in names}
     for name in names:
         if kinds[name] != kinds[names[0]]:
-            both = f"'{names[0]}' is for {kinds[names[0]]}, but '{name}' for {kinds[name]}"
-            raise DistilkitError(f"{both}: give models of one kind, or --kind")
+            both = f"'{names[0]}' was trained for {kinds[names[0]]}, but '{name}' was trained for {kinds[name]}"
+            raise DistilkitError(f"{both}: give models of one label type, or give --kind")
 
 
 def claim_outputs(options: EvalOptions, chosen: Sequence[Task]) -> AbstractContextManager[None]:

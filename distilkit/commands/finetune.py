@@ -51,9 +51,9 @@ def finetune(options: FinetuneOptions) -> Record:
 def complete_options(task: Task, options: FinetuneOptions) -> FinetuneOptions:
     """Return the options with the task's default for every setting that was not given, and with --keep.
 
-    The schedule stays open, because it depends on the rows and the model: see with_schedule().
-    The default of --keep is the best evaluation. If a test split is scored it is the last one, because test scores must
-    not select a model.
+    The schedule is filled in later by with_schedule(), because it depends on the rows and the model.
+    By default, --keep takes the weights of the best evaluation. If a test split is scored, it takes the last weights,
+    because test scores must not select a model.
     """
     tests = "test" in scored_splits(task, options.data).values()
     return replace(
@@ -171,7 +171,7 @@ def train_seed(inputs: TrainingInputs, options: FinetuneOptions) -> Record:
     scores = early_stopping.restore()
     scores |= mark_failure(task, inputs.splits[task.name], scores)
     if failure := failure_of(scores):
-        warn(f"{task.title} with seed {options.seed} {failure.replace('_', ' ')}: {advice(failure, options)}")
+        warn(f"{task.title} with seed {options.seed} learned nothing: {advice(failure, options)}")
     own = {"kept_evaluation": float(early_stopping.kept), "parameters": float(student.num_parameters())}
     metrics = scores | {name: value for name, value in totals.items() if "/" not in name} | own
     done = record("finetune", options, metrics, given=inputs.given_to(options), **_device(), **inputs.about)
@@ -266,7 +266,7 @@ def summarise_seeds(runs: list[dict[str, float]]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for name in runs[0]:
         values = [one[name] for one in runs if name in one]
-        if name.split("/")[1:2] == ["confusion"]:  # medians of its cells would be no matrix
+        if name.split("/")[1:2] == ["confusion"]:  # medians cell by cell do not form the matrix of any run
             continue
         if len(values) == len(runs) and MetricName.parse(name).metric not in FAILURES:
             metrics |= {name: statistics.median_low(values), f"{name}/min": min(values), f"{name}/max": max(values)}
@@ -293,6 +293,6 @@ def finished_record(options: FinetuneOptions, changeable: set[str] = CHANGEABLE)
         left_open = value is None and name not in records[-1].given
         if name not in changeable and before[name] != value and not left_open:
             raise DistilkitError(
-                f"{flag(name)} was {before[name]} in '{options.output}', now {value}: --resume needs the same"
+                f"{flag(name)} was {before[name]} in '{options.output}', now {value}: --resume needs the same value"
             )
     return records[-1]

@@ -38,7 +38,7 @@ TOTALS = (  # the metrics of a run beside its scores
 
 
 def check_known_gates(chosen: Sequence[Task], options: FinetuneOptions) -> None:
-    """Raise DistilkitError if a gate is on a metric that the run will not have; those of a class are known later."""
+    """Raise DistilkitError if a gate names a metric that the run cannot have; class metrics are checked later."""
     names = [*score_names(chosen), *TOTALS]
     gates = [gate for gate in options.require if not is_by_class(gate, options)]
     check_gates(gates, [*names, *(f"{name}/{end}" for name in names for end in ("min", "max"))])
@@ -74,7 +74,7 @@ class TrainingInputs:
             held_out = len(self.splits[task.name])
             yield f"validation: {held_out} of {held_out + rows:,} rows are held out (--validation-split)"
         if adapted := self.adapted_settings():
-            yield f"adapted to the model and {rows:,} rows: {adapted} (published: --recipe bert-glue)"
+            yield f"adapted to the model and {rows:,} rows: {adapted} (published settings: --recipe bert-glue)"
 
     def adapted_settings(self) -> str:
         """Spell the settings that were adapted to the model and the rows, "" if all are given or as published."""
@@ -118,7 +118,7 @@ class TrainingInputs:
         )
 
     def class_weights(self) -> Tensor:
-        """Return for each class what makes all of them count the same: rows / (classes x rows of the class), (C,)."""
+        """Return the weight of each class, (C,), so that all classes count the same: rows / (classes x its rows)."""
         labels = self.rows["labels"][:]
         return torch.tensor(compute_class_weight("balanced", classes=np.unique(labels), y=labels), dtype=torch.float)
 

@@ -30,7 +30,7 @@ from distilkit.record import Record, read_biography, record, write_biography
 from distilkit.special_tokens import Special
 
 SEARCH_BLOCKS, SEARCH_BLOCK_TOKENS, SEARCH_BATCH_BLOCKS = 32, 128, 8  # 4,096 tokens in all
-MAX_SUGGESTIONS_TRIED = 60  # choices of layers to try for an error that suggests one
+MAX_SUGGESTIONS_TRIED = 60  # choices of layers to try before an error gives up suggesting one
 
 
 class Student(NamedTuple):
@@ -39,7 +39,7 @@ class Student(NamedTuple):
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     kept_ids: list[int] | None
-    layout: Layout | None  # the teacher's modules of sentence-transformers, handed on
+    layout: Layout | None  # the teacher's modules of sentence-transformers, copied to the student
 
     def save(self, out: Path) -> None:
         """Write the checkpoint."""
@@ -157,7 +157,7 @@ def convert_student(options: InitOptions, model: PreTrainedModel, tokenizer: Pre
 
 
 def reopen(student: Student, out: Path) -> Student:
-    """Return a saved student as it reads from its directory; its model must be identical bit by bit."""
+    """Reopen a saved student and return it. Raises DistilkitError if its model is not bit-identical."""
     return student._replace(model=checkpoint.reopen(out, student.model), layout=read_layout(str(out)))
 
 
@@ -178,7 +178,7 @@ def prune_tokenizer(
     if max_tokens is not None:
         return smaller, kept
     differing = list(vocabulary.find_differences(documents, tokenizer, smaller, kept))
-    if differing:  # a word that becomes unknown was first split into tokens that were not counted
+    if differing:  # before WordPiece calls a word unknown, it tries tokens that do not occur in the result
         kept = sorted({*kept, *vocabulary.find_tokens_inside(differing, tokenizer)})
         smaller = checkpoint.redefine(tokenizer, vocabulary.rewrite_tokenizer(definition, kept))
         if any(vocabulary.find_differences(documents, tokenizer, smaller, kept)):
@@ -195,7 +195,7 @@ def verify(
     Raises DistilkitError if the difference exceeds rounding. The message names the option that causes it: the new
     architecture or vocabulary, or the choice of layers, with a choice that would be exact.
     """
-    converted = options.architecture != "same"  # it adds embedding tables, and the sum is rounded when saved
+    converted = options.architecture != "same"  # convert() adds two embedding tables; saving rounds their sum
     rounding = max(TOLERANCE, 2 * torch.finfo(student.model.dtype).eps) if converted else TOLERANCE
     difference, scale = max_output_difference(teacher, student.model, kept, student.kept_ids)
     bound = rounding * max(1.0, scale)
@@ -221,7 +221,7 @@ def verify_embeddings(
 ) -> dict[str, float]:
     """Return the largest difference of sentence embeddings between the student and the truncated teacher, as a metric.
 
-    Both go through the modules that their checkpoints have. {} for a model that is no sentence encoder.
+    Both use the modules of their own checkpoints. Returns {} if the model is not a sentence encoder.
     Raises DistilkitError if the difference exceeds rounding.
     """
     layout = read_layout(options.teacher)

@@ -34,9 +34,10 @@ PROBABILITIES = "probabilities"  # of all labels, in a JSON row
 def predict(options: PredictOptions) -> Record:
     """Write every row of --data with what a model predicts for it.
 
-    Columns are added: `prediction`, `probability` (of a class; for several labels of each) and, in a table, the
-    probability of each label. The metrics are the rows per second and the share of each label.
-    Raises DistilkitError if the model is no classifier or tagger, or if the rows have no such text.
+    It adds the columns `prediction` and `probability` (of the predicted class, or of each label of a multi-label task).
+    A table also gets a column with the probability of each label. The metrics are the rows per second and the share of
+    each label.
+    Raises DistilkitError if the model is not a classifier or tagger, or if the rows lack its text columns.
     """
     given, options = options, with_text_columns(options)
     if options.text != given.text:
@@ -53,14 +54,14 @@ def predict(options: PredictOptions) -> Record:
 
 
 def eval_options(options: PredictOptions) -> EvalOptions:
-    """Return the options with which an eval on these rows would run; it needs a label, which is not read."""
+    """Return the options of an eval on these rows. An eval needs a label column: it is named here but never read."""
     kind = output_kind(checkpoint.open_config(options.model))
     return EvalOptions(
         models=(options.model,),
         task="custom",
         data=options.data,
         text=options.text,
-        label=PREDICTION,  # no file has this column
+        label=PREDICTION,  # with_text_columns() refuses a file that has this column
         kind=kind if kind == "tokens" else None,
         max_length=options.max_length,
         long=options.long,
@@ -77,12 +78,12 @@ def run(options: PredictOptions, used: EvalOptions) -> LabelPredictions | TagPre
     found = predict_rows(
         opened.model, opened.tokenizer, opened.task, rows, opened.settings, order=opened.order, name=options.model
     )
-    assert isinstance(found, LabelPredictions | TagPredictions)  # a custom task has no others
+    assert isinstance(found, LabelPredictions | TagPredictions)  # the only kinds that a custom task has
     return found
 
 
 def shares(found: LabelPredictions | TagPredictions) -> dict[str, float]:
-    """Return the share of each predicted class among the rows; of tags and of several labels nothing."""
+    """Return the share of each predicted class among the rows; {} for taggers and multi-label tasks."""
     if isinstance(found, TagPredictions) or found.task.kind != "classification":
         return {}
     counts = Counter(found.predicted.tolist())
@@ -102,7 +103,7 @@ def write_rows(options: PredictOptions, found: LabelPredictions | TagPredictions
         return
     table = [as_cells(row) for row in rows]
     text = io.StringIO()
-    columns = dict.fromkeys(name for row in table for name in row)  # JSON rows may differ in theirs
+    columns = dict.fromkeys(name for row in table for name in row)  # JSON rows may have different columns
     writer = csv.DictWriter(text, columns, delimiter="\t" if ending == ".tsv" else ",")
     writer.writeheader()
     writer.writerows(table)
@@ -110,7 +111,7 @@ def write_rows(options: PredictOptions, found: LabelPredictions | TagPredictions
 
 
 def as_cells(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row as cells of a table: several labels or tags with commas, a column for each label's probability."""
+    """Return a row as table cells: labels or tags joined by commas, and a column for the probability of each label."""
     cells = {name: value for name, value in row.items() if name != PROBABILITIES}
     if isinstance(cells[PREDICTION], list):
         cells[PREDICTION] = ",".join(cells[PREDICTION])

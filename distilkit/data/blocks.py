@@ -105,9 +105,9 @@ def pack_documents(
 
 
 def check_known_tokens(rows: Sequence[Any], tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Warn if a text, given as some rows of its token ids, has many unknown ones.
+    """Warn if many tokens of a text are unknown. `rows` are some rows of its token ids.
 
-    Raises DistilkitError if it has no others.
+    Raises DistilkitError if all tokens are unknown or special.
     """
     tokens = np.concatenate([np.asarray(ids) for ids in rows])
     special = np.isin(tokens, [number for number in tokenizer.all_special_ids if number != tokenizer.unk_token_id])

@@ -1,4 +1,4 @@
-"""Read CoNLL files: a word and its tags on a line, columns apart by spaces or tabs, a blank line between sentences."""
+"""Read CoNLL files: a word and its tags on each line, separated by spaces or tabs; a blank line between sentences."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -137,9 +137,9 @@ def corpus_errors(source: str) -> Iterator[None]:
 
 
 def checked(documents: Any, source: str, column: str) -> Any:
-    """Return documents whose first ones hold text, and only that column, under the name `text`.
+    """Return the documents with only the text column, renamed to `text`; check the first documents.
 
-    Raises DistilkitError if they do not.
+    Raises DistilkitError if these lack the column, hold something other than text, or are all empty.
     """
     with corpus_errors(source):
         if not isinstance(documents, TextFiles):
@@ -173,7 +173,7 @@ def _list_files(path: Path) -> list[Path]:
         raise DistilkitError(f"corpus '{path}' contains no {', '.join(ENDINGS)} file (.gz too): give another text")
     for file in files:
         if not file.exists() or not is_plain(file):
-            what = "a device or a pipe" if file.exists() else "a link to nothing"
+            what = "a device or a pipe" if file.exists() else "a broken link"
             raise DistilkitError(f"corpus '{path}' has '{file.name}', which is {what}: remove it")
     other = next((p for p in files if file_type(p) != file_type(files[0])), None)
     if other:

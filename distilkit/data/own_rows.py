@@ -24,7 +24,7 @@ from distilkit.record import read_biography
 O = TypeVar("O", bound=TaskOptions)  # noqa: E741 - the options of a command
 VALIDATION_SPLIT = 0.1  # of the rows, where no file has validation rows
 SAMPLE = 2000  # rows from which columns are guessed
-FEW_LABELS = 20  # a column with at most so many values, or with three rows a value, may be a label
+FEW_LABELS = 20  # a column with at most this many different values, or with three rows per value, may hold labels
 LABEL_LENGTH = 60  # characters; longer cells are text
 PAIRS = (  # columns of two texts that belong together
     *(("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("sentence_a", "sentence_b"), ("text1", "text2")),
@@ -164,9 +164,9 @@ def check_names(wanted: Sequence[str], names: Sequence[str], path: Path) -> None
 
 
 def guess_label(path: Path, names: Sequence[str], rows: Sequence[Row], text: Sequence[str]) -> str:
-    """Return the column of labels: one with a usual name, else the only one with few values, or all of 0 and 1.
+    """Return the label column or columns: the one with a usual name, the only one with few values, or all of 0 and 1.
 
-    Raises DistilkitError if that does not settle it.
+    Raises DistilkitError if none of these rules finds it.
     """
     free = [name for name in names if name not in text]
     for usual in LABEL_NAMES:

@@ -36,11 +36,11 @@ class WrittenFloat(float):
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, *, quoted: bool = True) -> Iterator[Row]:
-    """Yield the rows of a file, as {column: value}; JSON rows lack what they do not have.
+    """Yield the rows of a file, as {column: value}; a JSON row has only the keys of its object.
 
-    Values of csv and tsv files are text. `columns` spares the reading of others where the format allows it. With
-    `quoted` off, quotes in a tsv file are text, as in GLUE's.
-    Raises DistilkitError, also midway, if a row cannot be read. It names the row.
+    Values of csv and tsv files are text. If `columns` is given, others are not read where the format allows that. With
+    `quoted` off, quotes in a tsv file are text, as in GLUE's files.
+    Raises DistilkitError with the row if one cannot be read, possibly after other rows were yielded.
     """
     readers = {".csv": _csv_rows, ".tsv": _tsv_rows, ".parquet": _parquet_rows}
     with one_line_errors(f"'{path}'", REMEDY):

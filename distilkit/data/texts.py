@@ -112,7 +112,7 @@ def select(stored: dict[str, Dataset], numbers: Ids) -> TextRows:
 
 
 def read_texts(options: DistillOptions, source: str, readers: Sequence[Reader]) -> dict[str, Dataset]:
-    """Read a corpus, cut it as --split says, and tokenise the texts for each reader; by the readers' prefixes.
+    """Read a corpus, split it as --split says, and return the token ids of its texts for each reader, by prefix.
 
     The token ids are cached by fingerprint of the documents and tokenizer, and memory-mapped.
     Raises DistilkitError if there is no text.

@@ -1,4 +1,4 @@
-"""Evaluate a student on held-out text: masked-LM loss and agreement, loss terms, or what it makes of whole texts."""
+"""Evaluate a student on held-out text: masked-LM loss and agreement, loss terms, or its outputs for whole texts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +57,7 @@ class HeldoutEvaluator:
 
 
 class WholeTextEvaluator:
-    """Compare what student and teacher make of held-out texts. The teacher runs once, on creation."""
+    """Compare the outputs of student and teacher for held-out texts. The teacher runs once, on creation."""
 
     def __init__(self, batches: Batches, objective: WholeTextDistillation) -> None:
         self.objective, self.batches = objective, [batches[number] for number in range(batches.per_epoch)]
@@ -65,7 +65,7 @@ class WholeTextEvaluator:
         self.theirs = self._outputs(1)
 
     def evaluate(self, student: PreTrainedModel) -> dict[str, float]:
-        """Return the objective's readings."""
+        """Return the held-out metrics of the objective (see WholeTextDistillation.readings)."""
         with evaluating(self.objective, student):
             return self.objective.readings(self._outputs(0), self.theirs)
 

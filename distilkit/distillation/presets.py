@@ -1,4 +1,4 @@
-"""What an objective stands for: loss weights and the defaults of other options; which one fits a checkpoint."""
+"""The presets of --objective: loss weights, defaults of other options, and the default objective of a checkpoint."""
 
 from dataclasses import fields, replace
 from typing import Any, Literal, cast
@@ -29,14 +29,14 @@ ON_TEXTS: dict[str, dict[str, Any]] = {  # likewise, for objectives whose rows a
     "embedding": {"lr": 3e-4, "batch_size": 16, "split": "sentences"},
     "soft-targets": {"lr": 3e-4, "batch_size": 16, "split": "documents"},
 }
-BY_KIND: dict[Kind, tuple[str, str]] = {  # the default objective, and what a line calls such a checkpoint
+BY_KIND: dict[Kind, tuple[str, str]] = {  # the default objective, and the reason that messages give for it
     "masked-lm": ("triple", "has a masked-LM head"),
     "sentence-encoder": ("embedding", "is a sentence encoder"),
     "encoder": ("embedding", "has no head"),
     "sequence-classification": ("soft-targets", "is a classifier"),
     "token-classification": ("soft-targets", "is a tagger"),
-    "question-answering": ("hidden", "answers questions, and plain text has none"),
-    "multiple-choice": ("hidden", "chooses between texts, and plain text has no choices"),
+    "question-answering": ("hidden", "has a question-answering head, which plain text cannot train"),
+    "multiple-choice": ("hidden", "has a multiple-choice head, which plain text cannot train"),
 }
 FOR_BLOCKS = (
     *("streaming", "packing", "mask_probability", "teacher_cache", "ce_positions", "ce_until", "new_head"),
@@ -92,5 +92,7 @@ def loss_weights(options: DistillOptions) -> dict[str, float]:
         raise DistilkitError("all weights of the loss are 0: set an --alpha above 0")
     if objective == "mlm" and weights.keys() != {"mlm"}:
         others = ", ".join(sorted(weights.keys() - {"mlm"}))
-        raise DistilkitError(f"--objective mlm has no teacher for {others}: choose another --objective")
+        raise DistilkitError(
+            f"--objective mlm has no teacher, but these loss terms need one: {others}; choose another --objective"
+        )
     return weights

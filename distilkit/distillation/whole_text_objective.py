@@ -20,11 +20,11 @@ BY_ROWS = ("ce", "embedding", "similarity")  # terms that are means over texts; 
 
 
 class WholeTextDistillation(Objective):
-    """A weighted sum of loss terms: what the two models make of a text, and their layers.
+    """A weighted sum of loss terms that compare the outputs of two models for a text, and their layers.
 
-    The student trains without dropout: what it should say of a text is exact, and with dropout it gets there later.
-    `prefix` begins the names of the teacher's inputs in a batch if it reads the text in other tokens. Its layers cannot
-    be compared with the student's then.
+    The student trains without dropout: its targets are exact, and it approaches them more slowly with dropout.
+    If the teacher has another tokenizer, the names of its inputs in a batch begin with `prefix`, and layers cannot be
+    compared.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class WholeTextDistillation(Objective):
 
     @abstractmethod
     def outputs(self, side: int, batch: Batch) -> Tensor:
-        """Return what the student (side 0) or the teacher (1) makes of each text: (B, D), or of its tokens (N, C)."""
+        """Return the outputs of the student (side 0) or the teacher (1): (B, D) for texts, (N, C) for tokens."""
 
     @abstractmethod
     def compare_outputs(self, ours: Tensor, theirs: Tensor) -> dict[str, Tensor]:
@@ -66,7 +66,7 @@ class WholeTextDistillation(Objective):
         return BY_ROWS
 
     def train(self, mode: bool = True) -> "WholeTextDistillation":
-        """Set the training mode, but of nothing that has dropout."""
+        """Set the training mode, but leave all modules with dropout in evaluation mode."""
         super().train(mode)
         self.student.eval()
         return self
@@ -95,7 +95,7 @@ class WholeTextDistillation(Objective):
         return {"loss": loss} | {term: value.detach() for term, value in terms.items()}
 
     def model_inputs(self, side: int, batch: Batch) -> tuple[PreTrainedModel, Batch]:
-        """Return a side's model and its part of a batch."""
+        """Return the model of a side (0: student, 1: teacher) and its part of a batch."""
         prefix = self.prefix if side else ""
         inputs = {name: batch[prefix + name] for name in self.inputs[side] if prefix + name in batch}
         return (self.teacher if side and self.teacher is not None else self.student), inputs
@@ -142,7 +142,7 @@ class EmbeddingDistillation(WholeTextDistillation):
         }
 
     def train(self, mode: bool = True) -> "EmbeddingDistillation":
-        """Set the training mode, but of nothing that has dropout."""
+        """Set the training mode, but leave all modules with dropout in evaluation mode."""
         super().train(mode)
         self.head.eval()
         return self

@@ -35,7 +35,7 @@ from distilkit.special_tokens import Special, check_special_tokens, vocabulary_s
 # Config fields that name files beside the checkpoint: code, and weights under another name.
 NOT_HANDED_ON = ("auto_map", "transformers_weights")
 
-MIN_TOKENS = 6  # of a tokenizer; without its files, transformers makes one of the special tokens alone
+MIN_TOKENS = 6  # of a tokenizer; if its files are missing, transformers builds one that has only special tokens
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -66,7 +66,7 @@ def open_config(name: str) -> PretrainedConfig:
 
 
 def check_kind(name: str, config: PretrainedConfig) -> None:
-    """Raise DistilkitError for a checkpoint that is no plain encoder of text."""
+    """Raise DistilkitError for a checkpoint that is not a plain text encoder."""
     kind = None
     if type(config) not in transformers.MODEL_FOR_MASKED_LM_MAPPING:
         kind = "not a masked-LM encoder"
@@ -103,11 +103,11 @@ def open_model(
     allow_pickle: bool = False,
     **changes: Any,
 ) -> PreTrainedModel:
-    """Load a checkpoint with a head (None: the one that its weights hold); `changes` go into its config.
+    """Load a checkpoint with a head (None: the one that its weights hold) and return it; `changes` go into its config.
 
-    It is loaded in one precision, or with None in the own precision of every tensor; safetensors are then mapped into
-    memory. One line names the tensors that are not used. `outputs` is the order in which the outputs of a
-    trained head are taken, () for its own, and None for a new head instead.
+    All weights are loaded as `dtype`. With None, each tensor keeps its precision, and safetensors are memory-mapped.
+    Tensors that are not used are named in a note. `outputs` reorders the outputs of a trained head: () keeps their
+    order, None replaces the head by a new one.
     Raises DistilkitError if weights are missing (with `new_head`, a missing head is newly initialised), if config.json
     does not describe them, if they are NaN or infinite, or for the reasons of read_tensors().
     """
@@ -140,7 +140,7 @@ def open_model(
 
 
 def describe(config: PretrainedConfig, found: Head, unused: Sequence[str]) -> list[str]:
-    """Say if the weights lack the head that config.json names, and what of them is not used."""
+    """Return notes: on a head that config.json names and the weights lack, and on the tensors that are not used."""
     said, named = list[str](), named_head(config.architectures)
     if config.architectures and named not in ("encoder", found):
         lack = f"config.json names {config.architectures[0]}, but the weights hold no {named} head"
@@ -252,7 +252,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
     with staging(directory) as partial:
         try:
             model.save_pretrained(partial)
-            model.config.dtype = widest(model.state_dict())  # save_pretrained names the one of the first weight
+            model.config.dtype = widest(model.state_dict())  # save_pretrained would record that of the first weight
             model.config.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
         except SafetensorError as error:  # its own error for a full disk

@@ -129,7 +129,7 @@ def without_head(config: PretrainedConfig, tensors: Mapping[str, Tensor]) -> dic
 
 
 def reorder_outputs(model: PreTrainedModel, order: Sequence[int]) -> None:
-    """Put the outputs of a model's head into another order: `order` has the old number of each."""
+    """Reorder the outputs of a model's head: `order` has the old position of each new output."""
     encoder = set(model.base_model.modules())
     layers = [module for module in model.modules() if isinstance(module, nn.Linear) and module not in encoder]
     last = next(layer for layer in reversed(layers) if layer.out_features == len(order))
@@ -153,14 +153,14 @@ def restore_precision(placement: Placement, tensors: Mapping[str, Tensor]) -> No
 def identify(config: PretrainedConfig, tensors: Mapping[str, Tensor]) -> Placement:
     """Return the head that a checkpoint's weights hold, with the model on the device "meta".
 
-    That is the head which config.json names if the weights hold it, else the one that leaves the fewest tensors over. A
-    head that config.json names but the weights lack is none.
+    That is the head that config.json names, if the weights hold it, else the head that leaves the fewest tensors
+    unused. A head that config.json names but the weights lack does not count.
     Raises DistilkitError if weights of the encoder itself are missing.
     """
     named = named_head(config.architectures)
     heads = sorted(CLASSES, key=lambda head: head != named)
     if getattr(config, "is_decoder", False) and named != "masked-lm":
-        heads.remove("masked-lm")  # what has the names of a masked-LM head predicts the next token
+        heads.remove("masked-lm")  # these tensors have the names of a masked-LM head, but it predicts the next token
     complete: list[Placement] = []
     for head in heads:
         found = place(config, head, tensors, device="meta")
@@ -202,7 +202,7 @@ def _head_part(name: str) -> str:
 
 def _is_copy(name: str, tensors: Mapping[str, Tensor], placement: Placement) -> bool:
     tensor = tensors.get(name)
-    if tensor is None or torch.equal(tensor, tensor.flatten()[:1].expand_as(tensor)):  # constants equal each other
+    if tensor is None or torch.equal(tensor, tensor.flatten()[:1].expand_as(tensor)):  # equal by chance
         return False
     return any(
         other.shape == tensor.shape and other.dtype == tensor.dtype and torch.equal(other, tensor)

@@ -25,9 +25,9 @@ REFUSED = {
 
 
 class Stack(NamedTuple):
-    """The layers of a model; each is the names of its modules (one, or several in XLM's parallel lists).
+    """The layers of a model. Each layer is a tuple of module names: one, or several in XLM's parallel lists.
 
-    `blocks` has the lengths of the blocks that layers belong to (Funnel), () without blocks.
+    `blocks` has the lengths of the blocks that the layers belong to (Funnel); () if there are no blocks.
     """
 
     layers: list[tuple[str, ...]]
@@ -53,7 +53,8 @@ def find_stack(model: PreTrainedModel) -> Stack:
     if shared and not outermost:  # ALBERT: one layer, repeated
         return Stack([(shared[0][0],)] * depth)
     groups = getattr(config, "num_hidden_groups", None)
-    reason = f"its {depth} layers share {groups} sets of weights" if groups else f"{len(outermost)} stacks of {depth}"
+    stacks = f"it has {len(outermost)} stacks of {depth} layers, not one"
+    reason = f"its {depth} layers share {groups} sets of weights" if groups else stacks
     raise DistilkitError(f"{name} cannot be shortened: {reason}: give another teacher")
 
 

@@ -133,7 +133,7 @@ def wrap(
 def open_sentence_encoder(name: str) -> SentenceEncoder:
     """Open a checkpoint as a sentence encoder, in fp32.
 
-    Raises DistilkitError if it is no encoder, or has a module that is not supported.
+    Raises DistilkitError if it is not an encoder, or if it has a module that is not supported.
     """
     model = checkpoint.open_model(name, "encoder")
     return wrap(name, model, checkpoint.open_tokenizer(name, model, fast=False), read_layout(name))
@@ -153,9 +153,10 @@ def mean_cosine(ours: Tensor, theirs: Tensor) -> float:
 
 
 def neighbour_overlap(ours: Tensor, theirs: Tensor, count: int = NEIGHBOURS) -> float:
-    """Return the share of a text's nearest neighbours among the others that two embeddings (N, D), (N, D') agree on.
+    """Return the share of nearest neighbours that two embeddings of the same texts, (N, D) and (N, D'), have in common.
 
-    The mean over the texts; neighbours are the `count` others with the largest cosine (fewer if there are fewer texts).
+    It is a mean over the texts. A text's neighbours are the `count` other texts with the largest cosine, or all others
+    if there are fewer.
     """
     count = min(count, len(ours) - 1)
     if count < 1:

@@ -83,7 +83,7 @@ class Layout:
     def with_module(
         self, at: int, kind: str, config: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None
     ) -> "Layout":
-        """Return the layout with another module at this place."""
+        """Return the layout with a new module inserted at this position."""
         taken = {module.entry["path"] for module in self.modules}
         path = next(path for number in itertools.count(at) if (path := f"{number}_{kind}") not in taken)
         new = ModuleFiles({"path": path, "type": f"sentence_transformers.models.{kind}"}, config, weights or {})

@@ -12,7 +12,7 @@ from distilkit.errors import DistilkitError
 
 
 class Pooling(nn.Module):
-    """Pool the last hidden states of a text to one vector; several modes are joined.
+    """Pool the last hidden states of a text to one vector; the vectors of several modes are concatenated.
 
     The modes are those of sentence-transformers: cls (the first token), max, mean, mean_sqrt_len_tokens (the sum over
     the root of the length), weightedmean (token n counts n times) and lasttoken.

@@ -81,8 +81,8 @@ def assign_tensors(student: PreTrainedModel, tensors: Mapping[str, Tensor]) -> P
     expected = {name: tensor.shape for name, tensor in student.state_dict().items()}
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected or tensors[name].shape != expected[name]:
-            problem = "lacks" if name not in tensors else "has no place for" if name not in expected else "resizes"
-            raise DistilkitError(f"a model of these layers {problem} '{name}'")
+            problem = "lacks" if name not in tensors else "does not use" if name not in expected else "reshapes"
+            raise DistilkitError(f"a model with these layers {problem} the weight '{name}'")
     tied: dict[int, nn.Parameter] = {}
     parameters = dict(student.named_parameters(remove_duplicate=False))
 

@@ -50,7 +50,9 @@ def check_values(model: PreTrainedModel, tensors: Mapping[str, Tensor], name: st
     for key, weight in model.state_dict().items():
         candidates = [tensors[key]] if key in tensors else []
         if weight.is_floating_point() and not any(_holds(whole, weight) for whole in [*candidates, *tensors.values()]):
-            raise DistilkitError(f"'{key}' is not what the files of '{name}' hold: please report this checkpoint")
+            raise DistilkitError(
+                f"'{key}' was not loaded as it is in the files of '{name}': please report this checkpoint"
+            )
 
 
 def _holds(whole: Tensor, part: Tensor) -> bool:

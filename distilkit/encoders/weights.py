@@ -15,7 +15,7 @@ from distilkit.files import is_exported
 from distilkit.hub import hub_errors, split_revision
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
-PRECISIONS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # of weights that are numbers as they stand
+PRECISIONS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # of weights that are not quantised
 
 
 def read_tensors(name: str, *, allow_pickle: bool = False) -> dict[str, Tensor]:

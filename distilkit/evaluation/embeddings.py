@@ -34,7 +34,7 @@ QUERY_PROMPTS, PASSAGE_PROMPTS = ("query",), ("document", "passage", "corpus")
 
 
 class EmbeddingScorer:
-    """Scores encoders on the rows of a task, which are read once. Embeddings are kept: a teacher reads a text once."""
+    """Scores encoders on a task. Rows are read once; embeddings are cached, so that a teacher encodes a text once."""
 
     def __init__(self, task: Task, options: EvalOptions) -> None:
         self.task, self.options = task, options
@@ -67,8 +67,8 @@ class EmbeddingScorer:
         passages = F.normalize(self._embed(encoder, "passages", self.pairs.passages, PASSAGE_PROMPTS))
         if queries.shape[1] != passages.shape[1]:
             raise DistilkitError(
-                f"'{name}' has embeddings of {queries.shape[1]} numbers, '{encoder}' of {passages.shape[1]}: "
-                "--passages-from requires the same"
+                f"'{name}' has embeddings of width {queries.shape[1]}, '{encoder}' of width {passages.shape[1]}: "
+                "--passages-from needs an encoder of the same width"
             )
         depth = min(DEPTH, len(passages))
         best = [(part @ passages.T).topk(depth, dim=1).indices for part in queries.split(SCORED)]
@@ -100,8 +100,8 @@ def compare_embeddings(student: str, teacher: str, texts: Sequence[str], options
     )
     if ours.shape != theirs.shape:
         raise DistilkitError(
-            f"'{student}' has embeddings of {ours.shape[1]} numbers, '{teacher}' of {theirs.shape[1]}: "
-            "--agreement requires the same"
+            f"'{student}' has embeddings of width {ours.shape[1]}, '{teacher}' of width {theirs.shape[1]}: "
+            "--agreement requires the same width, so use --task"
         )
     cosines = F.cosine_similarity(ours, theirs, dim=1).double().numpy()
     overlap = neighbour_overlap(ours[:NEIGHBOURHOOD], theirs[:NEIGHBOURHOOD])

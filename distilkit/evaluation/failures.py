@@ -15,14 +15,14 @@ from distilkit.tasks.labels import label_to_target, marks_entities
 
 
 def failure_of(names: Iterable[str]) -> str:
-    """Return the mark of a model that learned nothing among the names of its metrics, "" if it has none."""
+    """Return the metric in `names` that marks a model that learned nothing, "" if there is none."""
     return next((metric for metric in (MetricName.parse(name).metric for name in names) if metric in FAILURES), "")
 
 
 def mark_failure(task: Task, rows: Dataset, scores: Mapping[str, float]) -> dict[str, float]:
-    """Return the mark of a model whose headline score on `rows` any constant reaches too; {} for one that learned.
+    """Return the metric that marks a model no better than a constant prediction on `rows`; {} for a better model.
 
-    Rows that all have one label, which a constant answers best, prove nothing.
+    If all rows have the same label, a constant prediction is perfect, so no model is marked.
     """
     headline = f"{task.name}/{task.metrics[0]}"
     if failure_of(scores) or task.kind == "span":
@@ -34,7 +34,7 @@ def mark_failure(task: Task, rows: Dataset, scores: Mapping[str, float]) -> dict
 def constant_score(task: Task, labels: Iterable[Any]) -> float:
     """Return the headline score of predicting the most frequent label (of a multi-label task: set) for every row."""
     if task.kind == "regression" or (task.kind == "tokens" and marks_entities(task.labels)):
-        return 0.0  # correlation, or no entity
+        return 0.0  # the correlation of a constant, or the F1 of a tagger that finds no entity
     if task.kind == "tokens":
         labels = chain.from_iterable(labels)
         task = replace(task, kind="classification")

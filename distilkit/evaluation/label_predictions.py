@@ -25,7 +25,7 @@ class LabelPredictions:
     def score(self) -> dict[str, float]:
         """Return the task's metrics, those of each class of a custom task, and any mark of collapsed() predictions."""
         assert self.labels is not None
-        fails = not self.task.zero_shot and collapsed(self.predicted, self.labels)  # cosines have another scale
+        fails = not self.task.zero_shot and collapsed(self.predicted, self.labels)  # cosines and labels differ in scale
         values = {COLLAPSED: 1.0} if fails else {}
         for metric in self.task.metrics:
             values |= metrics.compute(metric, self.predicted.tolist(), self.labels.tolist())
@@ -34,7 +34,7 @@ class LabelPredictions:
         return values
 
     def row(self, number: int) -> dict[str, Any]:
-        """Return a row's prediction by name; of a class with its probability, and always with that of each label."""
+        """Return a row's predicted label or labels, the probability of a predicted class, and that of every label."""
         predicted = self.predicted[number]
         if self.probabilities is None:
             return {"prediction": float(predicted)}

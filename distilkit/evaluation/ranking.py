@@ -9,7 +9,7 @@ import numpy as np
 from distilkit.files import write_text
 from distilkit.tasks.catalogue import Task
 
-DEPTH = 10  # the metrics look at so many passages of a ranking
+DEPTH = 10  # passages of a ranking that the metrics look at
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,8 @@ def score_checkpoint(
 ) -> Result:
     """Score a checkpoint on a task. For several tasks, score the directories name/<task> and compute averages.
 
-    Prediction files are written to the directory `out`, if given. The settings of the training are those of `trained`,
-    if given, instead of the checkpoint's.
+    Prediction files are written to the directory `out`, if given. The task settings are those with which the model was
+    trained, read from `trained` if it is given and from the checkpoint otherwise.
     """
     predictions: dict[str, Predictions] = {}
     scores: dict[str, float] = {}
@@ -115,7 +115,7 @@ def score_names(chosen: Sequence[Task]) -> list[str]:
 
 
 def possible_metrics(task: Task) -> Iterable[str]:
-    """Return the metrics of a task; for a custom one those of all kinds of labels."""
+    """Return the metrics that a task can have; for a custom task, those of every kind of labels."""
     if task.name == "custom":
         known = (*METRICS.values(), WORD_METRICS, *MORE_METRICS.values())
         return dict.fromkeys(metric for metrics in known for metric in metrics)
@@ -145,7 +145,7 @@ def check_checkpoints(names: Sequence[str], chosen: Sequence[Task], options: Eva
 
 
 def places(name: str, task: Task, chosen: Sequence[Task], options: EvalOptions) -> tuple[str, Path | None]:
-    """Return where a checkpoint and the rows of a task are: of several tasks, in folders with their names."""
+    """Return the places of a checkpoint and of a task's rows. With several tasks, each task has its own folder."""
     if len(chosen) == 1:
         return name, options.data
     return f"{name}/{task.name}", options.data / task.name if options.data else None
@@ -164,7 +164,7 @@ class Opened(NamedTuple):
 def open_for_task(path: str, task: Task, options: EvalOptions, trained: str | None = None) -> Opened:
     """Open a checkpoint or an exported model and check that it fits a task.
 
-    The settings of the training are those of `trained`, if given, instead of the checkpoint's.
+    The task settings are read from the training record of `trained` if it is given, else from the checkpoint's.
     """
     labelled = task
     if task.name == "custom":

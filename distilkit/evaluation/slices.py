@@ -25,7 +25,7 @@ class Slice(NamedTuple):
 
 
 def slice_texts(texts: Sequence[str]) -> Slices:
-    """Slice texts by their numbers of words, of words that occur only once in all texts, of punctuation and digits."""
+    """Slice texts by their numbers of words, rare words (found once in all texts), punctuation marks and digits."""
     words = [re.findall(r"\w+", text.lower()) for text in texts]
     counts = Counter(word for entry in words for word in entry)
     rare = [sum(counts[word] == 1 for word in entry) for entry in words]

@@ -40,9 +40,10 @@ class TagPredictions:
         return values
 
     def counts(self) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return how many entities of each type are predicted, true and both in each sentence, (N, types) each.
+        """Return, for each sentence, the entities of each type that are predicted, true and both: (N, types) each.
 
-        And the number of right words and of words, (N, 2). Without entities, each word is one, with its tag as type.
+        The second result is the number of right words and of all words, (N, 2). If the tags mark no entities, every
+        word counts as an entity whose type is its tag.
         """
         found = [[Counter(self._entities(sentence)) for sentence in rows] for rows in (self.predicted, self.tags)]
         found.append([ours & theirs for ours, theirs in zip(*found, strict=True)])
@@ -68,7 +69,7 @@ class TagPredictions:
         return {"prediction": self.names(self.predicted[number])}
 
     def write(self, directory: Path, name: str, numbers: Sequence[int]) -> None:
-        """Write NAME.tsv: one line per sentence with its number and the tags of its words, apart by spaces."""
+        """Write NAME.tsv: one line per sentence with its number and the tags of its words, separated by spaces."""
         rows = zip(numbers, self.predicted, strict=True)
         lines = [f"{number}\t{' '.join(self.names(sentence))}\n" for number, sentence in rows]
         write_text(directory / f"{name}.tsv", "".join(["index\tprediction\n", *lines]))

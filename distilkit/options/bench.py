@@ -33,7 +33,7 @@ class PlanOptions(ArchitectureOptions, panel="Student"):
     )
     vocabulary: int | None = option("Tokens that the students keep (default: all).", None, min=1, max=2**40)
     tokens: int = option(
-        "Number of training tokens for which to estimate the time of distill.", 10**7, min=1, max=2**60
+        "Training tokens: the plan estimates how long distill takes for this many.", 10**7, min=1, max=2**60
     )
     budget: tuple[str, ...] = option(
         "Limit such as 'latency_ms<=10' or 'bytes<=50e6': choose the largest student within all limits; exit code 3 if "

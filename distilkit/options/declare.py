@@ -16,10 +16,10 @@ O = TypeVar("O", bound="Options")  # noqa: E741 - the class of a command's optio
 
 
 class Options:
-    """Base of all options classes; checks every value, whoever gives it.
+    """Base of all options classes. It checks every value: from the command line, a recipe, Python or a record.
 
-    `panel` is the --help panel of the options that a class declares. `defaults` gives inherited options other defaults,
-    `helps` other help texts.
+    `panel` is the --help panel of the options that a class declares. `defaults` replaces the defaults of inherited
+    options, `helps` their help texts.
     Raises OptionError for a value that an option does not take, DistilkitError for options that do not go together.
     """
 
@@ -73,7 +73,7 @@ def _shown(value: Any) -> str:
 
 
 def build(options_class: type[O], given: dict[str, Any], recipe: dict[str, Any] | None = None) -> O:
-    """Merge defaults, a recipe's table and what was given (the later wins).
+    """Return a command's options: its defaults, overridden by a recipe's table, overridden by the given values.
 
     Raises DistilkitError for an unknown recipe key and for a value that its option does not take.
     """
@@ -96,7 +96,7 @@ def build(options_class: type[O], given: dict[str, Any], recipe: dict[str, Any] 
         typed = rivals & given.keys()
         if len(typed) > 1:
             raise DistilkitError(f"use either {flag(name)} or {flag(replaced)}, not both")
-        if typed:  # the recipe's value of the other one no longer counts
+        if typed:  # drop the recipe's values of both options
             values = {key: value for key, value in values.items() if key not in rivals}
     return options_class(**values | given)
 
@@ -104,7 +104,7 @@ def build(options_class: type[O], given: dict[str, Any], recipe: dict[str, Any] 
 def missing(options_class: type, given: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
     """List the flags of required options that neither the command line nor the recipe gives.
 
-    One that is required unless another is given is listed with it: "--task or --agreement".
+    An option that another one can replace is listed together with it: "--task or --agreement".
     """
     names = {*given, *(key.replace("-", "_") for key in recipe)}
     return [
@@ -115,14 +115,14 @@ def missing(options_class: type, given: dict[str, Any], recipe: dict[str, Any]) 
 
 
 def alternatives(item: dataclasses.Field[Any]) -> list[str]:
-    """Name the options of which one must be given; none for an optional one."""
+    """Return the names of the options of which one must be given; [] if this option is optional."""
     if spec_of(item).required_unless:
         return [item.name, spec_of(item).required_unless]
     return [item.name] if item.default is dataclasses.MISSING else []
 
 
 def command_line(command: str, options: Options) -> str:
-    """Spell the command line that gives these options, without those that have their default."""
+    """Return the command line that gives these options; options with their default value are left out."""
     import shlex  # only few commands need it, and every --help would pay for it
 
     words = ["distilkit", command]

@@ -21,11 +21,11 @@ class DistillOptions(
         "batch_size": "Sequences per device and forward pass (default: 32; embedding and soft-targets: 16).",
     },
 ):
-    """Train a student on plain text, against its teacher.
+    """Train a student on plain text to match its teacher.
 
     The default objective depends on the checkpoint. With a masked-LM head it is that of Sanh et al. 2019: soft targets,
-    masked LM and a cosine loss. Sentence encoders and encoders without a head learn the teacher's embeddings,
-    classifiers and taggers its predictions.
+    masked LM and a cosine loss. Sentence encoders and encoders without a head learn the teacher's embeddings.
+    Classifiers and taggers learn the teacher's predictions.
     """
 
     usage = (
@@ -70,8 +70,8 @@ class DistillOptions(
         "Training objective. triple: soft targets, masked LM and cosine. embedding: sentence embeddings and hidden "
         "states. soft-targets: outputs of the classification head and hidden states. hidden: hidden states. attention: "
         "attention maps and hidden states. minilm: query, key and value relations. mlm: masked LM, no teacher. Each is "
-        "a preset of loss weights; override any weight with --alpha-… (default: triple, embedding or soft-targets, by "
-        "the head of the checkpoint).",
+        "a preset of loss weights; override any weight with --alpha-… (default: triple, embedding or soft-targets, "
+        "depending on the checkpoint's head).",
         None,
     )
     alpha_ce: float | None = option(
@@ -85,7 +85,10 @@ class DistillOptions(
         "Weight of the squared distance between normalised sentence embeddings (embedding: 1).", None, min=0, max=1e9
     )
     alpha_similarity: float | None = option(
-        "Weight of the squared difference between the cosines of all pairs of texts in a batch.", None, min=0, max=1e9
+        "Weight of the squared difference between student and teacher in the cosine of each pair of texts in a batch.",
+        None,
+        min=0,
+        max=1e9,
     )
     alpha_hidden: float | None = option(
         "Weight of the distance between hidden states (hidden, attention, embedding, soft-targets: 1).",

@@ -46,9 +46,9 @@ class EvalOptions(TaskOptions, panel="Comparison"):
         (),
     )
     task: ScoredTaskName | None = option(
-        "Task; glue stands for all nine GLUE tasks, custom for your own rows. For sentence encoders: sts, the "
-        "similarity of text pairs, and retrieval, which passages answer a query (default: the task, rows and columns "
-        "that MODEL was fine-tuned on).",
+        "Task; glue stands for all nine GLUE tasks, custom for your own rows. For sentence encoders: sts (similarity "
+        "of text pairs) and retrieval (finding the passages that answer a query). Default: the task, rows and columns "
+        "that MODEL was fine-tuned on.",
         None,
         panel="Task",
     )
@@ -97,8 +97,8 @@ class EvalOptions(TaskOptions, panel="Comparison"):
         is_path=True,
     )
     examples: Path | None = option(
-        "Write texts on which a model differs most from its teacher to this file, a few from each slice (requires "
-        "--agreement).",
+        "Write to this file the texts on which a model differs most from its teacher: a few from each slice, that is, "
+        "texts of similar length, with digits and so on (requires --agreement).",
         None,
         metavar="FILE.jsonl",
     )
@@ -109,8 +109,8 @@ class EvalOptions(TaskOptions, panel="Comparison"):
         metavar="FILE.svg|png",
     )
     baseline: Path | None = option(
-        "Record of an earlier eval (from --json, or an eval-….json in a checkpoint's folder). Its metrics are shown, and "
-        "gates may use them.",
+        "Record of an earlier eval (from --json, or an eval-….json in a checkpoint's folder). Its metrics are shown, "
+        "and gates may use them.",
         None,
         metavar="FILE",
         is_path=True,
@@ -135,7 +135,7 @@ class EvalOptions(TaskOptions, panel="Comparison"):
         if self.null_odds and not (self.predictions and self.task == "squad_v2"):
             yield "--null-odds requires --predictions and --task squad_v2: remove it"
         if self.write_predictions and len(self.models) != 1:
-            yield "--write-predictions takes exactly one MODEL"
+            yield "--write-predictions takes exactly one MODEL: give one"
         if not self.predictions and not self.models:
             yield "no MODEL: give one or more, or a SQuAD prediction file as --predictions"
         if self.predictions:
@@ -143,9 +143,9 @@ class EvalOptions(TaskOptions, panel="Comparison"):
 
     def _rules_of_agreement(self) -> Iterator[str]:
         if not self.agreement and (self.examples or self.plot):
-            yield "--examples and --plot require --agreement: give a text"
+            yield "--examples and --plot require --agreement: give a text as --agreement"
         if self.agreement and not self.models:
-            yield "--agreement compares a MODEL with its teacher: give one"
+            yield "--agreement compares a MODEL with its teacher: give a MODEL"
         for name in ("examples", "plot", "write_predictions"):
             if output := getattr(self, name):
                 yield from inside_text(flag(name), output, agreement=self.agreement)
@@ -161,7 +161,7 @@ class EvalOptions(TaskOptions, panel="Comparison"):
     def _rules_of_predictions(self) -> Iterator[str]:
         if self.models or self.against:
             yield "--predictions is scored without a model: remove MODEL and --against"
-        yield from self.unused(FOR_MODELS, "applies to models, and --predictions is scored without one: remove it")
+        yield from self.unused(FOR_MODELS, "has no effect with --predictions, which runs no model: remove it")
         if not self.null_odds:
             yield from self.unused(("null_threshold",), "applies to models and --null-odds: give one of them")
         if self.task not in ("squad", "squad_v2"):

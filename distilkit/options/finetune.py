@@ -78,7 +78,9 @@ class FinetuneOptions(
         "Gate such as 'sst2/accuracy>=0.90'; exit code 3 if it is not met. Repeatable.", ()
     )
     alpha_ce: float = option("Weight of the teacher's soft targets.", 0.5, min=0, max=1e9, panel="Objective")
-    alpha_task: float = option("Weight of the labels if there is a teacher.", 0.5, min=0, max=1e9, panel="Objective")
+    alpha_task: float = option(
+        "Weight of the loss on the labels if there is a teacher.", 0.5, min=0, max=1e9, panel="Objective"
+    )
     alpha_hidden: float = option(
         "Weight of the distance between hidden states.", 0.0, min=0, max=1e9, panel="Objective"
     )

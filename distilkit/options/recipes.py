@@ -56,7 +56,10 @@ def read_recipe(name: str, command: str) -> dict[str, Any]:
         raise DistilkitError(f"recipe '{name}' is nested too deeply: give one table for each command") from None
     for table, content in tables.items():
         if table not in COMMANDS or not isinstance(content, dict):
-            raise DistilkitError(f"recipe '{name}' has '{table}': give only tables named {', '.join(COMMANDS)}")
+            raise DistilkitError(
+                f"recipe '{name}' has an entry '{table}' that is not a command: give only tables named "
+                f"{', '.join(COMMANDS)}"
+            )
     return dict(tables.get(command, {}))
 
 

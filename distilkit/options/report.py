@@ -56,4 +56,4 @@ class DemoOptions(CommonOptions):
 
     def rules(self) -> Iterator[str]:
         if self.corpus and not self.teacher:
-            yield "--corpus is the text to distil --teacher on: give one, or remove it"
+            yield "--corpus requires --teacher: give a --teacher, or remove --corpus"

@@ -34,7 +34,7 @@ class Spec:
     min: float | None = None
     max: float | None = None
     metavar: str | None = None
-    panel: str = ""  # "": its class's
+    panel: str = ""  # "" stands for the panel of the options class
     positional: bool = False
     is_path: bool = False  # a file, a directory, or something on the hub
     replaces: str = ""  # an option that has no effect if this one is given
@@ -74,7 +74,7 @@ PLAIN = Spec(help="")
 
 
 def spec_of(item: dataclasses.Field[Any]) -> Spec:
-    """Return a field's Spec, one without any wishes for a plain field."""
+    """Return a field's Spec; a default Spec for a plain field."""
     found: Spec = item.metadata.get("spec", PLAIN)
     return found
 

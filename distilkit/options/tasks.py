@@ -52,7 +52,7 @@ class TaskOptions(CommonOptions, panel="Task"):
         max=0.9,
     )
     metric: str | None = option(
-        "Headline metric, which chooses the weights to keep and is used to compare models, such as f1_macro "
+        "Headline metric, such as f1_macro: it decides which weights are saved and is used to compare models "
         + AS_TRAINED.format("the task's first"),
         None,
         metavar="NAME",
@@ -75,7 +75,11 @@ class TaskOptions(CommonOptions, panel="Task"):
         panel="SQuAD",
     )
     n_best: int | None = option(
-        "Start and end positions to combine " + AS_TRAINED.format(20), None, min=1, max=2**20, panel="SQuAD"
+        "Best start and end positions from which to choose an answer " + AS_TRAINED.format(20),
+        None,
+        min=1,
+        max=2**20,
+        panel="SQuAD",
     )
     max_answer_length: int | None = option(
         "Longest answer, in tokens " + AS_TRAINED.format(30), None, min=1, max=2**20, panel="SQuAD"

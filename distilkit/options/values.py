@@ -1,4 +1,4 @@
-"""Check and convert the value of an option, whoever gives it."""
+"""Check and convert option values, wherever they come from: the command line, a recipe, Python or a record."""
 
 import dataclasses
 import math
@@ -105,7 +105,7 @@ def _parse_one(kind: Any, text: Any) -> Any:
 
 
 def inside_text(name: str, output: Path, **texts: str | None) -> Iterator[str]:
-    """Yield an error line for each folder of text that an output lies in: the text would change with the run."""
+    """Yield an error line for each text folder that contains the output: the run would change its own input."""
     for text_name, text in texts.items():
         folder = Path(text).resolve() if text and Path(text).is_dir() else None
         if folder and output.resolve().is_relative_to(folder):

@@ -1,4 +1,4 @@
-"""The plots of a bench: latency against size, one plot a setting."""
+"""The plots of a bench: latency against size, one plot per setting."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The table of scores by class, and of what each class is taken for."""
+"""The table of scores by class, with the class that each one is most often mistaken for."""
 
 from distilkit.class_scores import ClassTable, class_tables
 from distilkit.formatting import format_percent
@@ -10,14 +10,14 @@ MOST_CLASSES = 50  # more rows than that are for --json
 
 def classes(results: Results) -> Table:
     """Return precision, recall and F1 of each model's classes or types of entity, one row each."""
-    heads = [Cell(text) for text in ("Model", "Class", "Precision", "Recall", "F1", "Rows", "Taken for")]
+    heads = [Cell(text) for text in ("Model", "Class", "Precision", "Recall", "F1", "Rows", "Mistaken for")]
     rows = []
     for model in results.models:
         for table in class_tables(model.metrics).values():
             if len(table.scores) <= MOST_CLASSES:
                 rows += [[Cell(model.name), *cells(table, label)] for label in table.scores]
     caption = (
-        "On the validation rows. The last column is the class that is most often predicted instead, with its rows."
+        "On the validation rows. The last column is the class that is most often predicted instead, and how often."
     )
     return drop_empty_columns(Table("Classes", caption, heads, rows))
 

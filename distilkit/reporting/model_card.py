@@ -118,7 +118,7 @@ def metadata(model: Model) -> ModelCardData:
 
 
 def on_hub(name: str) -> bool:
-    """Say whether a name in a record is not a local path. Records have local paths in full."""
+    """Return whether a recorded name is a hub id. Local paths are recorded as absolute paths."""
     return not Path(name).is_absolute()
 
 
@@ -144,7 +144,7 @@ def usage(model: Model) -> str:
 
 
 def has_pairs(model: Model) -> bool:
-    """Say whether the model reads two texts a row."""
+    """Return whether a row of the model's input has two texts."""
     tuned = tuned_last(model)
     config = tuned.config if tuned else {}
     task = TASKS.get(str(config.get("task")))
@@ -174,7 +174,7 @@ def pipeline(model: Model) -> str | None:
 
 
 def hub_task(task: Task | None, done: Record | None) -> str:
-    """Return the hub's name of a task; of a custom one by the kind of its labels."""
+    """Return the hub's name of a task. For a custom task, it depends on the kind of its labels."""
     kind = done.config.get("kind") if done else None
     return HUB_TASKS[task.kind if task else "tokens" if kind == "tokens" else "classification"]
 

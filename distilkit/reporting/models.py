@@ -23,7 +23,7 @@ from distilkit.tasks.rows import SCORED_ON_TEST
 from distilkit.training.log import read_log
 from distilkit.wording import task_name
 
-# what finetune's mark of a seed means
+# What the metrics `seed-N/diverged` and so on mean, in words.
 SEED_MARKS = {"diverged": "does not count", **FAILURES}
 ROLES = ("", "extracted", "student", "baseline")
 
@@ -80,9 +80,7 @@ class Results:
         return next((model for model in self.models if place and same_model(model.location, place)), None)
 
     def teacher(self, model: Model) -> str | None:
-        """Return the model to compare with: the teacher of its eval, else the first model of its bench, else of
-        init.
-        """
+        """Return the model to compare with: its eval's teacher, its bench's first model, or init's teacher."""
         for command, key in (("eval", "against"), ("bench", "models")):
             for found in reversed(self.measured):
                 named = found.config.get(key) if found.command == command else None
@@ -109,7 +107,7 @@ def read(directories: Sequence[str]) -> Results:
     )
     measured = list[Record]()
     for found in (found for folder in folders for found in eval_and_bench_records(folder)):
-        if found not in measured:  # one of several models is kept beside each of them
+        if found not in measured:  # a record of several models is saved beside each of them
             measured.append(found)
     measured.sort(key=lambda found: found.environment.get("date", ""))  # the newest counts
     places = dict.fromkeys(map(str, given))
@@ -207,7 +205,7 @@ def differences(results: Results, model: Model) -> dict[tuple[str, str], tuple[f
 
 
 def own_rows(biography: Sequence[Record]) -> str:
-    """Return the name of the file or folder whose rows a model was fine-tuned on last, "" for a hub data set."""
+    """Return the file or folder name of the rows of a model's last fine-tuning, "" for a hub data set."""
     tuned = next((step for step in reversed(biography) if step.command == "finetune"), None)
     place = Path(str(tuned.config.get("data") or "")) if tuned else Path()
     return place.name if place.is_absolute() else ""  # records have local paths in full

@@ -50,7 +50,7 @@ def missing_comparisons(results: Results, main: Model, base: str) -> list[NextSt
 
 
 def missing_benchmark(results: Results, main: Model | None, base: str) -> list[NextStep]:
-    """Suggest a bench if there is none: of the fine-tuned models if any, so that all are of one kind."""
+    """Suggest a bench if there is none: of the fine-tuned models if there are any, so that all have the same head."""
     if any("/latency_ms_" in name for model in results.models for name in model.metrics):
         return []
     tuned = [model for model in results.models if headline_metrics([model])]
@@ -77,7 +77,7 @@ def missing_retention(results: Results, main: Model, base: str) -> list[NextStep
     """Suggest an eval against the teacher if the student was scored alone; name a missing interval."""
     retained = task_retention(main)
     if retained and all(f"retention/{task}/low" not in main.metrics for task in retained):
-        return [NextStep("No confidence interval of the retention: the eval record has none.")]
+        return [NextStep("The eval record has no confidence interval for the retention.")]
     tuned = next((step for step in reversed(main.biography) if step.command == "finetune"), None)
     if retained or tuned is None:
         return []
@@ -93,7 +93,7 @@ def missing_retention(results: Results, main: Model, base: str) -> list[NextStep
 
 
 def missing_baseline(results: Results, main: Model, base: str) -> list[NextStep]:
-    """Suggest the same training without the teacher, which shows the teacher's effect. Only masked LM needs none."""
+    """Suggest the same training without the teacher, to show the teacher's effect; only for a masked LM."""
     if main.role != "student" or any(results.role(model) == "baseline" for model in results.models):
         return []
     made = next(step for step in reversed(main.training) if step.config.get("objective") != "mlm")
@@ -118,7 +118,7 @@ def single_seed(main: Model, base: str) -> list[NextStep]:
         return []
     config = {**typed_options(tuned), "seeds": 5, "output": f"{tuned.config.get('output', main.location)}-seeds"}
     line = reproduction_command(Record(command="finetune", config=config, metrics={}, environment={}), base)
-    return [NextStep("Scores come from one seed, so chance differences are unknown.", line)]
+    return [NextStep("Scores come from one seed, so the variation between seeds is unknown.", line)]
 
 
 def missing_curve(results: Results) -> list[NextStep]:
@@ -132,7 +132,7 @@ def missing_curve(results: Results) -> list[NextStep]:
         and model.biography[-1].command in trained
         and not task_checkpoints(Path(model.location))
     ]
-    return [NextStep(f"No learning curve of {', '.join(names)}: there is no train.jsonl.")] if names else []
+    return [NextStep(f"No learning curve for {', '.join(names)}: train.jsonl is missing.")] if names else []
 
 
 def relative_path(place: str, base: str) -> str:

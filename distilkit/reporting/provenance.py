@@ -74,7 +74,8 @@ def reproduction_command(done: Record, base: str = "") -> str:
 def typed_options(done: Record) -> dict[str, Any]:
     """Return the options of a record as they were typed, without --resume.
 
-    Of an older record, which has them only as they were used, those are left out that cannot be typed together.
+    An older record has only the options as they were used. Of these, the ones that cannot be typed together are left
+    out.
     """
     unused = {"resume"}
     if not done.given and done.command in ("finetune", "eval"):
@@ -93,7 +94,7 @@ def _relative(value: Any, base: str) -> Any:
 
 
 def hide_home(place: str) -> str:
-    """Return a path below a home directory with ~ in its place: a published card names no user."""
+    """Return a path with ~ in place of a home directory, so that a published card names no user."""
     mine = str(Path.home())
     return f"~{place.removeprefix(mine)}" if place.startswith(mine + os.path.sep) else HOME.sub("~", place)
 

@@ -48,7 +48,7 @@ def _is_measurement(done: Record) -> bool:
 
 
 def position(found: Record, place: str) -> int | None:
-    """Return which of a record's models is at a location."""
+    """Return the position, from 0, of the model at a location among a record's models; None if it is not there."""
     return next((i for i, name in enumerate(found.config["models"]) if same_model(place, name)), None)
 
 

@@ -23,7 +23,7 @@ class Tile(NamedTuple):
 
 
 def main_model(results: Results) -> Model | None:
-    """Return the model that a report is about: the best measured student, else what init made."""
+    """Return the model that a report is about: the student with the most measurements, or else what init made."""
 
     def rank(model: Model) -> tuple[bool, bool, bool]:
         return model.role == "student", bool(task_retention(model)), "speedup" in model.metrics
@@ -64,9 +64,7 @@ def description(results: Results, model: Model) -> str:
 
 
 def display_name(results: Results, place: str | None) -> str:
-    """Return the display name of a model that a record names: its name in the report, else the last part of its
-    path.
-    """
+    """Return the display name of a recorded model: its name in the report, or else the last part of its path."""
     model = results.find(place)
     if model is not None:
         return model.name

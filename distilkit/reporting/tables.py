@@ -84,7 +84,7 @@ def _caption(results: Results) -> str:
 
     against = {str(found.config["against"]) for found in results.measured if found.config.get("against")}
     if against and retentions:
-        where = "In parentheses is the retention:" if narrow else "Retention is"
+        where = "The retention (in parentheses) is" if narrow else "Retention is"
         interval = (
             ", with its 95 % confidence interval"
             if any(name.detail == "low" for name in retentions) and not narrow
@@ -126,7 +126,7 @@ def scores(results: Results) -> Table:
     tested = [name for name in DISPLAY_NAMES if any(name in model.tested for model in results.models)]
     others = f"; of {' and '.join(DISPLAY_NAMES[name] for name in tested)} on test rows" if tested else ""
     flawed = [f" {model.name}, {warning}." for model in results.models for warning in seed_warnings(model)]
-    caption = f"On the validation rows of each task{others}.{''.join(flawed)}"
+    caption = f"Scores are on the validation rows of each task{others}.{''.join(flawed)}"
     return drop_empty_columns(Table("Scores", caption, heads, rows))
 
 
@@ -145,7 +145,7 @@ def speeds(results: Results) -> Table:
             if any(cell.text for cell in cells):
                 faster = _number(model, f"{setting}/speedup", 1, ".2f", "×")
                 rows.append([Cell(model.name), Cell(describe_setting(setting)), *cells, faster])
-    caption = "Models in turn on the same input; the speed-up is the median of the runs' ratios."
+    caption = "The models ran in turn on the same input. The speed-up is the median of the ratios of neighbouring runs."
     return drop_empty_columns(Table("Speed", caption, heads, rows))
 
 

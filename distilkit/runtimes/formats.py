@@ -14,7 +14,7 @@ from distilkit.errors import DistilkitError
 if TYPE_CHECKING:
     from transformers.exporters import DynamoConfig
 
-PACKAGES = {  # that are imported, by format; the extra of the same name installs them
+PACKAGES = {  # packages that a format imports; the extra with the format's name installs them
     "onnx": ("transformers.exporters", "onnx", "onnxscript", "onnxruntime"),
     "openvino": ("transformers.exporters", "openvino"),
 }

@@ -75,7 +75,7 @@ class Task:
 
     @property
     def title(self) -> str:
-        """What a line calls the task: by its name, a custom one by that of its data."""
+        """The task's name in messages; for a custom task, the name of its data."""
         return self.data or self.name
 
     @property

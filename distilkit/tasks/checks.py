@@ -89,7 +89,7 @@ def _check_answers(rows: Dataset, source: str) -> None:
 
 
 def check_words(rows: Dataset, task: Task, source: str) -> None:
-    """Raise DistilkitError if a sentence is no list of words, or does not have a tag for each word."""
+    """Raise DistilkitError if a sentence is not a list of words, or does not have one tag per word."""
     (words,) = task.text
     for column in (words, task.label):
         if not isinstance(rows.features[column], List):

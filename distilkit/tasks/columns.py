@@ -71,7 +71,7 @@ def _words_array(values: list[Any], path: Path, name: str, first: int) -> pa.Arr
 
 
 def _words(value: Any) -> Any:
-    """Return the entries of a cell of text: of a list as Python writes it, or else apart by spaces."""
+    """Return the words in a cell of text: the entries of a Python list, or else the parts between spaces."""
     if not isinstance(value, str):
         return value
     return parsed[0] if isinstance((parsed := _lists_in_text([value]))[0], list) else value.split()

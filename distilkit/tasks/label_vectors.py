@@ -17,8 +17,8 @@ FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true
 def with_label_names(rows: Dataset, task: Task, source: str) -> Dataset:
     """Return a custom task's rows with label names in one column: ClassLabel ids become names, 0 and 1 lists of names.
 
-    Labels may have a column each, or a place each in vectors, such as [1, 0, 1]. A column of each label stays: their
-    order is the order of the labels.
+    Each label may have its own column, or its own position in vectors such as [1, 0, 1]. Columns of single labels are
+    not removed, because their order is the order of the labels.
     Raises DistilkitError if one of several label columns is missing, or holds anything but 0 and 1.
     """
     columns = label_columns(task, rows.column_names)

@@ -35,7 +35,7 @@ def infer_labels(task: Task, rows: Dataset, source: str, kind: Kind | None = Non
     task = replace(task, kind=kind, metrics=METRICS[kind])
     option = f"--label {task.label}"
     if (kind in ("multi-label", "tokens")) != isinstance(rows.features[task.label], List):
-        expected = "lists of names, or a 0/1 column for each label" if kind == "multi-label" else "one value a row"
+        expected = "lists of names, or a 0/1 column for each label" if kind == "multi-label" else "one value per row"
         raise DistilkitError(f"{option} does not fit --kind {kind} in '{source}': it requires {expected}")
     flags = [name for name in rows.column_names if name not in (*task.text, task.label)]  # a column for each label
     names = flags or _sorted_names({label_name(value) for value in values})

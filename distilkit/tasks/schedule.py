@@ -24,10 +24,10 @@ class Schedule(NamedTuple):
 def default_schedule(task: Task, *, width: int, layers: int, rows: int) -> Schedule:
     """Return the published settings of a task, adapted to an encoder that is narrower than BERT-base and to few rows.
 
-    - Learning rate: the published one × (768 · 768 · 12) / (width · width · layers), at most × 15. So it grows as the
-      layers' weights become fewer than BERT-base's. From a width of 768 on it is the published one. BERT's authors
+    - Learning rate: the published rate × (768 · 768 · 12) / (width · width · layers), at most × 15. The fewer weights
+      the layers have, the higher the rate. For a width of 768 or more, it is the published rate. BERT's authors
       tuned their small models (README of google-research/bert, "Smaller BERT Models") with rates from 3e-5 to 3e-4.
-    - Epochs: the published ones, or as many as 3,000 rows in all take. Few rows need more epochs: Mosbach et al. 2021
+    - Epochs: the published number, or more until 3,000 rows are read. Few rows need more epochs: Mosbach et al. 2021
       (arXiv 2006.04884), Zhang et al. 2021 (arXiv 2006.05987).
     - Warm-up: 6 % of the updates; 10 %, as Mosbach et al. advise, if another of the settings is not as published.
 

@@ -12,7 +12,7 @@ from distilkit.tasks.catalogue import Task
 from distilkit.tasks.labels import OUTSIDE, label_to_target
 
 PLACES, TAGS = "places", "tags"  # columns: the first token of each word, and the id of its tag
-LOST = -1  # the place of a word that has no token, or whose first token was cut off; its predicted tag
+LOST = -1  # stands for the place, and the predicted tag, of a word without a token or whose first token was cut off
 
 SCORED = f"they count as {OUTSIDE}, outside of all entities"
 
@@ -64,7 +64,7 @@ def first_tokens(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> li
 
 
 def warn_if_lost(places: Iterable[Sequence[int]], source: str, effect: str) -> None:
-    """Tell how many words have no place, and what follows from it. Predicted tags show it as well as places."""
+    """Warn how many words are LOST in `places` (or in predicted tags, which mark them alike), and to what effect."""
     found = [place for row in places for place in row]
     if lost := found.count(LOST):
         warn(

@@ -15,8 +15,8 @@ SEED = 0  # not --seed: runs with other seeds are scored on the same rows
 def split_rows(rows: Dataset, task: Task, source: str) -> tuple[Dataset, Dataset]:
     """Return the training rows and those that are held out, `task.validation_split` of the texts, in the file's order.
 
-    Every class keeps its share. Rows with the same text stay together, so that none is scored on what was learned by
-    heart.
+    Every class keeps its share. Rows with the same text stay together, so that no held-out text is also a training
+    text.
     Raises DistilkitError if there are too few texts.
     """
     texts = [str(row) for row in zip(*(rows[column][:] for column in task.text), strict=True)]
@@ -36,7 +36,7 @@ def split_rows(rows: Dataset, task: Task, source: str) -> tuple[Dataset, Dataset
 
 
 def choose(names: Sequence[str], size: int) -> set[int]:
-    """Choose about `size` texts by their classes, each of which keeps its share. A class of one text is trained on."""
+    """Choose about `size` texts by their classes, each of which keeps its share. A class of one text stays out."""
     counts = Counter(names)
     numbers = [number for number, name in enumerate(names) if counts[name] > 1]
     kinds = {names[number] for number in numbers}

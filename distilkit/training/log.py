@@ -168,7 +168,7 @@ def read_log(directory: Path) -> list[dict[str, Any]]:
 
 
 def parse_line(text: str) -> dict[str, Any] | None:
-    """Return the numbers of a line, {} for one without step and tokens (a row of data), None if it is no object."""
+    """Return a line's numbers; {} if it has no step and tokens (a row of data), None if it is not a JSON object."""
     try:
         found = json.loads(text or "{}").items()
     except (ValueError, AttributeError, RecursionError):

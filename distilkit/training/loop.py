@@ -44,7 +44,7 @@ def train(
     Uses AdamW with linear warm-up and linear decay to 0. Writes checkpoints and out/train.jsonl, with a line for each
     update and each evaluation. With options.resume, continues from the newest checkpoint.
     `evaluate` runs before the first update, every `evaluate_every` updates (0: never) and after the last.
-    `early_stopping` replaces it after the start; it also holds the best weights and may end the run early.
+    `early_stopping` replaces `evaluate` after the first evaluation. It also holds the best weights and may end the run.
     Raises DivergedError if the loss is not finite. Raises KeyboardInterrupt on SIGINT or SIGTERM, after it has written
     a checkpoint.
     """

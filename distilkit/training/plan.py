@@ -81,9 +81,9 @@ def measure_speed(
 def repeat_in(
     seconds: float, time_updates: Callable[[int], dict[str, float]], *, trial: int, least: int, most: int
 ) -> dict[str, float]:
-    """Make `trial` updates, then as many as fit into a time, within limits; return the totals of the latter.
+    """Make `trial` updates, then as many as fit into `seconds`, from `least` to `most`; return the latter's totals.
 
-    If none fits, and none must, the trial took long enough to be measured itself.
+    If none fits and `least` is 0, return the totals of the trial: it took long enough to be a measurement.
     """
     tried = time_updates(trial)
     fitting = round(seconds * tried["updates"] / max(tried["seconds"], 1e-9))

@@ -32,7 +32,7 @@ class Sharding:
             warn("FSDP requires several GPUs: every process trains all weights")
         if self.is_on and objective.modules_to_save:
             raise DistilkitError(
-                f"FSDP and DeepSpeed train no {objective.modules_to_save} module: train on one GPU or with DDP"
+                f"FSDP and DeepSpeed cannot train the {objective.modules_to_save}: train on one GPU or with DDP"
             )
         if self.is_on:
             objective.student = copy.deepcopy(self.student)

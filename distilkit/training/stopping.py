@@ -112,7 +112,7 @@ class DivergenceDetector:
 def stop_on_all_processes(accelerator: Accelerator, stop: bool, *, check_now: bool) -> bool:
     """Return whether to stop. Of several processes, all stop if any has to.
 
-    Processes tell each other only if `check_now`, since that takes time. It must be the same in all of them.
+    Processes exchange `stop` only if `check_now` is set, since that takes time. `check_now` must be the same in all.
     """
     if accelerator.num_processes == 1:
         return stop

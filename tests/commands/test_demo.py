@@ -75,12 +75,12 @@ def test_the_report_has_the_models_scores_and_speeds(ran: Ran) -> None:
 
 
 def test_it_ends_with_three_sentences(ran: Ran) -> None:
-    """They have the record's figures, and say whether the difference can be chance."""
+    """They have the record's figures, and say whether the difference is significant."""
     said = sentences(ran)
     assert len(said) == 3
     assert all(f"{ran[1].metrics[f'{model}/accuracy']:.1%}" in said[1] for model in module.REVIEWED)
     low, high = (ran[1].metrics[f"student/difference/custom/control/{end}"] for end in ("low", "high"))
-    assert ("significant" in said[2]) == (low > 0 or high < 0)
+    assert ("is significant" in said[2]) == (low > 0 or high < 0)
     assert f"{100 * low:+.1f} to {100 * high:+.1f}" in said[2]
 
 
@@ -179,15 +179,15 @@ def test_a_sentence_encoder_is_compared_by_its_embeddings() -> None:
 
 
 def test_a_teacher_that_cannot_be_compared_is_refused_first(tmp_path: Path, ran: Ran) -> None:
-    """Answers to questions need questions. Nothing is written."""
+    """A question-answering model needs questions, and the text has none. Nothing is written."""
     teacher = tmp_path / "qa"
     BertForQuestionAnswering(AutoConfig.from_pretrained(ran[0] / "untrained")).save_pretrained(teacher)
-    with pytest.raises(DistilkitError, match=r"the demo ends with eval --agreement, and .* question-answering"):
+    with pytest.raises(DistilkitError, match=r"compares models with eval --agreement, but .* question-answering"):
         run(tmp_path / "out", teacher=str(teacher))
     assert not (tmp_path / "out").exists()
 
 
 def test_corpus_needs_a_teacher() -> None:
-    """The made-up reviews are the text of the other demo."""
-    with pytest.raises(DistilkitError, match="--corpus is the text to distil --teacher on"):
+    """Without --teacher, the demo distils on its made-up reviews."""
+    with pytest.raises(DistilkitError, match="--corpus requires --teacher"):
         DemoOptions(corpus="text")

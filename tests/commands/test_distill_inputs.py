@@ -78,7 +78,7 @@ CLASSES = {
 def test_the_default_objective_follows_from_the_checkpoint(
     make_sentence_encoder: Make, make_checkpoint: Make, options: DistillOptions, kind: str, capsys: Any
 ) -> None:
-    """With its defaults of other options; a line names the option, unless it is the masked LM of old."""
+    """Other options get the objective's defaults. A note names the objective, except for a masked LM."""
     path = make_checkpoint("bert", 2, CLASSES[kind]) if kind in CLASSES else make_sentence_encoder(2)
     found = with_objective(replace(options, student=str(path), lr=None, batch_size=None))
     assert (found.objective, found.split, found.seq_length) == DEFAULTS[kind]
@@ -181,7 +181,7 @@ def test_a_narrow_student_learns_a_projection(
 def test_a_bare_student_gets_the_pooling_of_its_teacher(
     make_sentence_encoder: Make, make_checkpoint: Make, options: DistillOptions, prose: list[str]
 ) -> None:
-    """The result is a sentence encoder of the teacher's kind; of two bare ones it stays bare."""
+    """The result is a sentence encoder with the teacher's pooling. If both are bare encoders, it stays bare."""
     bare = make_checkpoint("bert", 2, AutoModel)
     run = replace(options, student=str(bare), teacher=str(make_sentence_encoder(4, pooling="lasttoken")), steps=2)
     distill(run)
@@ -207,7 +207,7 @@ def other_tokenizer(path: Path, prose: list[str]) -> None:
 def test_a_teacher_with_another_tokenizer(
     make_sentence_encoder: Make, options: DistillOptions, prose: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each reads the text in its own tokens; hidden states are then not compared, and not to be asked for."""
+    """Each model uses its own tokenizer. Hidden states are then not compared, and --alpha-hidden is refused."""
     teacher, student = make_sentence_encoder(4), make_sentence_encoder(2, seed=1)
     other_tokenizer(teacher, prose)
     run = replace(options, student=str(student), teacher=str(teacher), steps=40, evaluate_every=40)
@@ -262,7 +262,7 @@ def test_layers_need_no_vocabulary_head(
     kind: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With masking or without, for every checkpoint; its head and modules are handed on. Held out: the loss terms."""
+    """With and without masking, every checkpoint keeps its head and modules. Held-out metrics: the loss terms."""
     half(make_checkpoint("bert", 4, CLASSES[kind]) if kind in CLASSES else make_sentence_encoder(4), options)
     masked = 0.0 if objective == "hidden" else 0.15
     run = replace(options, objective=objective, mask_probability=masked, seq_length=32, evaluate_every=12)

@@ -411,7 +411,7 @@ def test_writes_other_tasks_predictions_by_name(
     assert "custom.tsv' already exists" in refused.stderr
     number = make_checkpoint("bert", 1, CLASSIFIER, num_labels=1)
     refused = run("eval", *words, "--against", number)
-    assert "is for classification, but '" in refused.stderr
+    assert "was trained for classification, but '" in refused.stderr
     assert "for regression" in refused.stderr
 
 

@@ -390,7 +390,7 @@ def test_seeds_that_diverge_or_collapse_are_named(
     assert done.metrics["sst2/accuracy/max"] == 1.0
     stderr = capsys.readouterr().err
     assert "warning: sst2 with seed 1 diverged" in stderr
-    assert "warning: sst2 with seed 2 collapsed" in stderr
+    assert "warning: sst2 with seed 2 learned nothing" in stderr
     assert not list(options.output.glob("seed-*"))
 
 

@@ -215,7 +215,7 @@ def test_dry_run_returns_the_same_record_and_writes_nothing(teacher: Path, tmp_p
 
 
 def test_random_weights_have_the_students_shape(teacher: Path, tmp_path: Path) -> None:
-    """No tensor but constants is the teacher's, the spread is the config's, and the seed decides the values."""
+    """Only constant tensors equal the teacher's; the config sets the standard deviation, the seed the values."""
     paths = {name: tmp_path / name for name in ("kept", "random", "again", "other")}
     init(InitOptions(teacher=str(teacher), output=paths["kept"]))
     for name, seed in (("random", 1), ("again", 1), ("other", 2)):

@@ -54,7 +54,7 @@ CASES: dict[str, tuple[Maker, str]] = {
     "parquet of numbers": (parquet(pa.array([1])), "row 1 .*'text'"),
     "parquet of nothing": (parquet(pa.array([None], pa.string())), "no text"),
     "a link to a device": (lambda folder: (folder / "a.txt").symlink_to("/dev/zero"), "a device or a pipe"),
-    "a link to nothing": (lambda folder: (folder / "a.txt").symlink_to("/nowhere/at/all"), "a link to nothing"),
+    "a broken link": (lambda folder: (folder / "a.txt").symlink_to("/nowhere/at/all"), "a broken link"),
     "a pipe": (lambda folder: os.mkfifo(folder / "a.jsonl"), "a device or a pipe"),
     "two types": (lambda folder: [content(name, b"x\n")(folder) for name in ("a.txt", "b.jsonl")], "a.txt', 'b.jsonl"),
     "blank": (content("a.txt", b" \n\t\n"), "no text"),

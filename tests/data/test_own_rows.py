@@ -74,7 +74,7 @@ def test_lists_of_words_are_tokens(tmp_path: Path, tags: str) -> None:
 
 
 def test_given_columns_win(tmp_path: Path) -> None:
-    """What is typed is not guessed, and what is not typed is guessed around it."""
+    """Given columns are used as they are. The others are guessed from the remaining columns."""
     data = write(tmp_path / "tickets.csv", TICKETS)
     assert columns(fill(data, text=("created",)))[1:3] == (("created",), "category")
     assert columns(fill(data, label="created"))[1:3] == (("message",), "created")

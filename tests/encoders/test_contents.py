@@ -99,7 +99,9 @@ def test_a_head_that_only_the_config_names_is_none(
     ],
 )
 def test_a_checkpoint_without_architectures_is_what_it_holds(build: Callable[..., Path], name: str, head: str) -> None:
-    """Old scripts saved no `architectures`. A multiple-choice head and one number look alike, so one is named."""
+    """Old scripts saved no `architectures`. Multiple-choice and regression heads have the same weights, so the
+    multiple-choice model keeps them.
+    """
     directory = build(name)
     edit_config(directory, *([] if head == "multiple-choice" else ["architectures"]))
 
@@ -129,7 +131,7 @@ def test_the_published_layout_of_deberta_is_a_masked_lm(build: Callable[..., Pat
 def test_next_sentence_and_causal_heads_are_left_out_by_name(
     build: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What a next-sentence or a causal head says is no masked LM, so the encoder alone is taken."""
+    """A next-sentence head and a causal head are not masked-LM heads, so only the encoder is read."""
     assert halve(build("BertForNextSentencePrediction"))[1] == "encoder"
     assert "not used: cls.seq_relationship (2 tensors)" in capsys.readouterr().err
     assert halve(build("BertLMHeadModel", is_decoder=True))[1] == "encoder"

@@ -105,6 +105,6 @@ def test_refusals(encoders: tuple[Path, Path], make_sentence_encoder: Callable[.
     done = run("eval", encoders[0], *words, "--passages-from", wide)
     assert done.exit_code == 1
     assert "24 numbers" in done.stderr
-    assert "20: --passages-from requires the same" in done.stderr
+    assert "20: give an encoder of the same width as --passages-from" in done.stderr
     assert run("eval", encoders[0], "--task", "retrieval").exit_code == 1
     assert run("finetune", encoders[0], "--task", "sts", "-o", tmp_path / "out").exit_code == 2

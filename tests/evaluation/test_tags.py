@@ -25,7 +25,7 @@ def draw(task: Task, seed: int = 0) -> TagPredictions:
 
 
 def test_golden_entities() -> None:
-    """Conlleval's rules: an entity is right if its type and both ends are. One of two found, of three in truth."""
+    """By conlleval's rules, an entity is right if its type and both ends are: here 1 of 2 found, and of 3 true ones."""
     tags = [[1, 3, 4, 0], [1, 4]]  # PER PER O LOC; PER O
     guesses = [[1, 3, 4, 4], [1, 3]]  # the first person is right, the last one is too long
     scores = TagPredictions(TASK, guesses, tags).score()

@@ -62,7 +62,7 @@ def test_default_gives_way_to_recipe_and_recipe_to_what_is_typed() -> None:
 
 
 def test_typed_epochs_are_not_passed_over_for_a_recipe_s_steps() -> None:
-    """Steps stand instead of epochs, so what is typed takes both out of the recipe's hands."""
+    """--steps replaces --epochs, so a typed value of either one overrides both values of the recipe."""
     recipe = {"steps": 400_000, "lr": 2e-4}
     config = build(DistillOptions, {**REQUIRED, "epochs": 1.0}, recipe)
     assert (config.steps, config.epochs, config.lr) == (None, 1.0, 2e-4)
@@ -117,8 +117,8 @@ def test_required_options_may_come_from_the_recipe() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[distil]\nlr = 1", "has 'distil': give only tables named"),
-        ("lr = 1", "has 'lr': give only tables named"),
+        ("[distil]\nlr = 1", "has an entry 'distil' that is not a command: give only tables named"),
+        ("lr = 1", "has an entry 'lr' that is not a command: give only tables named"),
         ("[distill\n", "is not TOML"),
         (b"\xff\xfe", "is not UTF-8"),
     ],

@@ -34,7 +34,8 @@ def write(root: Path) -> Path:
 def test_each_class_has_its_scores_and_its_commonest_mistake(tmp_path: Path) -> None:
     """A class without mistakes has an empty last cell; class scores are in no other table."""
     table = classes(read([str(write(tmp_path))]))
-    assert [head.text for head in table.heads] == ["Model", "Class", "Precision", "Recall", "F1", "Rows", "Taken for"]
+    heads = ["Model", "Class", "Precision", "Recall", "F1", "Rows", "Mistaken for"]
+    assert [head.text for head in table.heads] == heads
     assert table.rows == [
         [*map(Cell, ("student", "a", "50.0%", "50.0%", "50.0%", "2")), Cell("b c", "1")],
         [*map(Cell, ("student", "b c", "100.0%", "100.0%", "100.0%", "2", ""))],

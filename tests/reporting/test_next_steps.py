@@ -65,5 +65,5 @@ def test_one_seed_is_repeated_with_five(chain: Path) -> None:
 def test_a_complete_chain_has_a_baseline_and_measurements(chain: Path) -> None:
     """Only the learning curves of the fine-tuned models are missing."""
     assert [step.text for step in suggest(chain)] == [
-        "No learning curve of teacher-tuned, student-tuned, control-tuned: there is no train.jsonl."
+        "No learning curve for teacher-tuned, student-tuned, control-tuned: train.jsonl is missing."
     ]
