@@ -200,7 +200,7 @@ def predict(
 def bench(
     *models: str | Path,
     output: str | Path | None = ...,
-    runtimes: Sequence[Literal["torch", "torch-int8", "onnx", "onnx-int8", "openvino"]] | Literal["torch", "torch-int8", "onnx", "onnx-int8", "openvino"] = ...,
+    runtimes: Sequence[Literal["torch", "torch-int8", "onnx", "onnx-int8", "openvino", "executorch"]] | Literal["torch", "torch-int8", "onnx", "onnx-int8", "openvino", "executorch"] = ...,
     devices: Sequence[Literal["cpu", "cuda", "mps"]] | Literal["cpu", "cuda", "mps"] = ...,
     batch_sizes: Sequence[int] | int = ...,
     seq_lengths: Sequence[int] | int = ...,
@@ -240,7 +240,7 @@ def export(
     metric: str | None = ...,
     max_length: int | None = ...,
     long: Literal["head", "head-tail", "windows"] | None = ...,
-    format: Literal["onnx", "openvino"] = ...,
+    format: Literal["onnx", "openvino", "executorch"] = ...,
     int8: bool = ...,
     max_drop: float = ...,
     stride: int | None = ...,

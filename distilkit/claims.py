@@ -151,7 +151,7 @@ def refuse_used(
     signs = NESTED if keep and "/" in keep else ("run.json",)
     unfinished = unfinished or any(found for sign in signs for found in output.glob(sign))
     if resume and (output / BIOGRAPHY).exists():
-        raise DistilkitError(f"'{output}' is already finished: there is nothing to resume, choose another -o")
+        raise DistilkitError(f"'{output}' is already finished, so there is nothing to resume: choose another -o")
     if is_claimable(output) or (resume and unfinished) or replace:
         return
     if resume:

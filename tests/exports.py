@@ -1,5 +1,6 @@
 """What export makes of a tiny checkpoint of each architecture: the rows of docs/reference/exports.md."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ NAMES = (
     *("albert", "bert", "camembert", "deberta-v2", "distilbert", "electra"),
     *("modernbert", "mpnet", "roberta", "xlm-roberta"),
 )
-FORMATS = ("onnx", "openvino")
+FORMATS = ("onnx", "openvino", "executorch")
 LAYERS = 2
 
 
@@ -30,11 +31,11 @@ class Row(NamedTuple):
         return f"| {' | '.join([self.model_type, *cells])} |"
 
 
-def try_export(model_type: str, place: Path) -> Row:
-    """Write a checkpoint with a masked-LM head, export it to each format and compare both in this process."""
+def try_export(model_type: str, place: Path, forms: Iterable[str] = FORMATS) -> Row:
+    """Write a checkpoint with a masked-LM head, export it to the formats and compare both in this process."""
     write_teacher(model_type, place / "teacher", LAYERS)
     results: dict[str, float | str] = {}
-    for form in FORMATS:
+    for form in forms:
         try:
             model, tokenizer = open_whole(str(place / "teacher"))
             save_exported(export_model(model, form), tokenizer, place / form)

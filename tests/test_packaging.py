@@ -63,7 +63,7 @@ def test_every_import_is_a_declared_dependency() -> None:
     But for DeepSpeed, which is only asked where a run is one of its own, and for the extras of the export formats, some
     of whose packages transformers imports.
     """
-    declared, runtimes = names(PROJECT["dependencies"]), {"onnxruntime", "openvino"}
+    declared, runtimes = names(PROJECT["dependencies"]), {"onnxruntime", "openvino", "executorch"}
     assert imported() - {"deepspeed"} - runtimes == declared
     assert runtimes <= {name for form in PACKAGES for name in names(PROJECT["optional-dependencies"][form])}
 
@@ -112,7 +112,7 @@ def test_the_wheel_works_without_the_extras(wheel: Path, tmp_path: Path) -> None
     """Installed elsewhere, without the extras' packages, all modules import; templates and version are found."""
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(tmp_path), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
-    absent = ["wandb", "onnx", "onnxruntime", "openvino", "pytest", "ruff", "mypy", "build", "hatchling"]
+    absent = ["wandb", "onnx", "onnxruntime", "openvino", "executorch", "pytest", "ruff", "mypy", "build", "hatchling"]
     command = [sys.executable, "-c", PROGRAM.format(absent=absent), str(tmp_path)]
     result = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
     assert result.stdout == f"distilkit {__version__}\n"

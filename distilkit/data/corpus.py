@@ -35,7 +35,9 @@ class TextFiles:
     def __init__(self, source: str, column: str = "text") -> None:
         self.source, self.files, self.column = source, _list_files(Path(source)), column
         if column != "text" and file_type(self.files[0]) == ".txt":
-            raise DistilkitError(f"--text {column} names a column of a table, and corpus '{source}' is .txt: remove it")
+            raise DistilkitError(
+                f"--text {column} names a column of a table, but corpus '{source}' is .txt: remove --text"
+            )
         self.paragraphs = file_type(self.files[0]) == ".txt" and _has_blank_lines(self.files)
         self._start = (0, 0)  # file and document that the next pass starts at
         self._file = self._document = 0

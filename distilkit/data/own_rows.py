@@ -103,7 +103,7 @@ def with_own_rows(options: O) -> O:
     if training and not has_validation(data, kind or ""):
         held_out = held_out or VALIDATION_SPLIT
     elif training and held_out:
-        raise DistilkitError(f"--validation-split has no effect: '{data}' has validation rows; remove it")
+        raise DistilkitError(f"--validation-split has no effect, as '{data}' has validation rows: remove the option")
     return replace(options, kind=kind, text=text, label=label, validation_split=held_out)
 
 

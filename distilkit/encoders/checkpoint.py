@@ -178,7 +178,7 @@ def reopen(directory: Path, like: PreTrainedModel) -> PreTrainedModel:
     wrong |= {name for name in ours.keys() & saved.keys() if ours[name].dtype != saved[name].dtype}
     if wrong - new_poolers:
         raise DistilkitError(
-            f"the saved student does not reload identically, '{min(wrong - new_poolers)}' differs: please report this"
+            f"the saved student does not reload identically ('{min(wrong - new_poolers)}' differs): please report this"
         )
     if new_poolers:
         drop_pooler(model)

@@ -10,7 +10,7 @@ from distilkit.options.spec import argument, option
 from distilkit.options.tasks import TaskName
 from distilkit.options.training import CompileOptions
 
-Runtime = Literal["torch", "torch-int8", "onnx", "onnx-int8", "openvino"]
+Runtime = Literal["torch", "torch-int8", "onnx", "onnx-int8", "openvino", "executorch"]
 FOR_PLANS = ("layers", "architecture", "vocabulary", "tokens", "budget")
 FOR_MODELS = ("runtimes", "task", "data", "rows", "random_weights", "load")
 

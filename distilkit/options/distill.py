@@ -70,8 +70,8 @@ class DistillOptions(
         "Training objective. triple: soft targets, masked LM and cosine. embedding: sentence embeddings and hidden "
         "states. soft-targets: outputs of the classification head and hidden states. hidden: hidden states. attention: "
         "attention maps and hidden states. minilm: query, key and value relations. mlm: masked LM, no teacher. Each is "
-        "a preset of loss weights; override any weight with --alpha-… (default: triple, embedding or soft-targets, "
-        "depending on the checkpoint's head).",
+        "a preset of loss weights; override any weight with --alpha-… (default: triple, embedding, soft-targets "
+        "or hidden, depending on the checkpoint's head).",
         None,
     )
     alpha_ce: float | None = option(

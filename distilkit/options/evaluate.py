@@ -97,8 +97,8 @@ class EvalOptions(TaskOptions, panel="Comparison"):
         is_path=True,
     )
     examples: Path | None = option(
-        "Write to this file the texts on which a model differs most from its teacher: a few from each slice, that is, "
-        "texts of similar length, with digits and so on (requires --agreement).",
+        "Write to this file the texts on which a model differs most from its teacher: a few from each slice, such as "
+        "texts of similar length or texts with digits (requires --agreement).",
         None,
         metavar="FILE.jsonl",
     )

@@ -8,7 +8,7 @@ from typing import Literal
 from distilkit.options.spec import argument, option
 from distilkit.options.tasks import TaskOptions
 
-Format = Literal["onnx", "openvino"]
+Format = Literal["onnx", "openvino", "executorch"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -24,7 +24,7 @@ from distilkit.training.log import read_log
 from distilkit.wording import task_name
 
 # What the metrics `seed-N/diverged` and so on mean, in words.
-SEED_MARKS = {"diverged": "does not count", **FAILURES}
+SEED_MARKS = {"diverged": "diverged and does not count", **FAILURES}
 ROLES = ("", "extracted", "student", "baseline")
 
 
@@ -218,7 +218,7 @@ def seed_warnings(model: Model) -> list[str]:
         for name in map(MetricName.parse, step.metrics):
             if name.seed and name.metric in SEED_MARKS:
                 task = name.task if name.task != name.subject else step.config.get("task")
-                warnings.append(f"{task}: seed {name.seed} {name.metric}, it {SEED_MARKS[name.metric]}")
+                warnings.append(f"{task}: seed {name.seed} {SEED_MARKS[name.metric]}")
     warnings += [
         f"{name.task}: it {FAILURES[name.metric]}"
         for name in map(MetricName.parse, model.metrics)

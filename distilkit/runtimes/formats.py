@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PACKAGES = {  # packages that a format imports; the extra with the format's name installs them
     "onnx": ("transformers.exporters", "onnx", "onnxscript", "onnxruntime"),
     "openvino": ("transformers.exporters", "openvino"),
+    "executorch": ("transformers.exporters", "executorch"),
 }
 
 
@@ -37,7 +38,11 @@ def export_config(form: str, inputs: Sequence[str], max_tokens: int | None, *, i
     """
     from transformers import exporters
 
-    configs: dict[str, type[DynamoConfig]] = {"onnx": exporters.OnnxConfig, "openvino": exporters.OpenVINOConfig}
+    configs: dict[str, type[DynamoConfig]] = {
+        "onnx": exporters.OnnxConfig,
+        "openvino": exporters.OpenVINOConfig,
+        "executorch": exporters.ExecutorchConfig,
+    }
     shape = {0: Dim("batch"), 1: Dim("length", min=1, max=max_tokens)}
     quantizer = exporters.OnnxRuntimeQuantizer(exporters.OnnxRuntimeDynamicConfig(per_channel=True)) if int8 else None
     return configs[form](dynamic=True, dynamic_shapes=dict.fromkeys(inputs, shape), quantizer=quantizer)
@@ -52,5 +57,7 @@ def runner_options(form: str, threads: int) -> dict[str, Any]:
         session.intra_op_num_threads = threads
         session.log_severity_level = 3  # errors only
         return {"session_options": session}
+    if form == "executorch":
+        return {}
     # OpenVINO would choose bf16 on CPUs that have it
     return {"config": {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}}

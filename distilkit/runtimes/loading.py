@@ -35,11 +35,11 @@ def load_checkpoint(name: str) -> dict[str, float]:
 
 
 def load_export(directory: str) -> dict[str, float]:
-    """Load an export in this process, without torch, and run it once."""
+    """Load an export in this process, without torch if its runtime needs none, and run it once."""
     started = time.perf_counter()
     manifest = json.loads((Path(directory) / EXPORT_MANIFEST).read_text(encoding="utf-8"))
     path = str(Path(directory) / manifest["components"]["model"]["file"])
-    {"onnx": run_onnx, "openvino": run_openvino}[manifest["export_format"]](path)
+    {"onnx": run_onnx, "openvino": run_openvino, "executorch": run_executorch}[manifest["export_format"]](path)
     return found(started)
 
 
@@ -59,6 +59,15 @@ def run_openvino(path: str) -> None:
 
     model = openvino.Core().compile_model(path, "CPU")
     model({entry.any_name: np.ones((1, TOKENS), dtype=np.int64) for entry in model.inputs})
+
+
+def run_executorch(path: str) -> None:
+    """Run an ExecuTorch program once. Its runtime for Python takes tensors of torch."""
+    import torch
+    from executorch.runtime import Runtime
+
+    forward = Runtime.get().load_program(path).load_method("forward")
+    forward.execute([torch.ones(1, TOKENS, dtype=torch.long)] * forward.metadata.num_inputs())
 
 
 def found(started: float) -> dict[str, float]:

@@ -95,7 +95,7 @@ def _label_array(values: list[Any], path: Path, name: str, feature: Any) -> tupl
         if any(isinstance(entry, (list, tuple, dict)) for entry in entries):
             raise _nested(path, name, number)
         if is_list and not isinstance(value, list | None):
-            raise DistilkitError(f"'{path}' has one value in '{name}' in row {number}, others are lists: use lists")
+            raise DistilkitError(f"'{path}' has one value, not a list, in '{name}' in row {number}: use lists")
     scalars = [entry for value in values for entry in (value or () if is_list else (value,)) if entry is not None]
     dtype = _common_type(scalars)
 

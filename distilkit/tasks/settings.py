@@ -59,7 +59,7 @@ def _fill(task: Task, options: TaskOptions, trained: dict[str, Any]) -> TaskSett
         if task.kind != "span" and given[name] is not None:
             raise DistilkitError(f"{flag(name)} requires --task squad or squad_v2, not {task.name}: remove it")
     if values["long"] != "head" and task.kind == "tokens":
-        raise DistilkitError(f"--long {values['long']} does not fit --kind tokens: remove it, or split long sentences")
+        raise DistilkitError(f"--long {values['long']} does not fit --kind tokens: remove it and split long sentences")
     if values["long"] != "head" and len(task.text) > 1:
         raise DistilkitError(
             f"--long {values['long']} requires a task with one text column, but {task.name} has two: remove --long"

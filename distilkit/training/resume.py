@@ -81,7 +81,9 @@ def save_run_checkpoint(accelerator: Accelerator, stateful: Sequence[Any], out: 
         shutil.rmtree(partial, ignore_errors=True)
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         resume = " with --resume" if run_checkpoints(out) else ""
-        raise UnwritableError(f"cannot write '{final}' ({reason}): free some space and run it again{resume}") from None
+        raise UnwritableError(
+            f"cannot write '{final}' ({reason}): free some space and run the command again{resume}"
+        ) from None
     if accelerator.is_main_process:
         for old in run_checkpoints(out)[:-KEEP_NEWEST]:
             shutil.rmtree(old, ignore_errors=True)

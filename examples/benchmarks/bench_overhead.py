@@ -3,10 +3,10 @@
     python examples/benchmarks/bench_overhead.py MODEL [ROUNDS] [LENGTH]
 
 Batch 1, fp32, on the CPU. The loops take turns, PASSES passes at a time, in an order that changes from round to round.
-A ratio is one loop's median latency over that of the hand-written loop in the same round. The loop by hand opens the
-model with transformers' AutoModel, bench opens it itself. optimum-benchmark's tracker, as its inference scenario uses
-it, is timed if it is installed. The harness' overhead is the share of the latency that bench reports which passes
-outside of the model's forward.
+A ratio is one loop's median latency over that of the hand-written loop in the same round. The hand-written loop opens
+the model with transformers' AutoModel, and bench opens it itself. optimum-benchmark's tracker, as its inference
+scenario uses it, is timed if it is installed. The harness's overhead is the share of bench's reported latency that is
+spent outside the model's forward pass.
 """
 
 import json

@@ -1,6 +1,6 @@
 """A plain implementation of the triple loss: full logits of both models, masked_select, textbook losses.
 
-distill_step.py compares distilkit with it. It is not optimised on purpose.
+distill_step.py compares distilkit with it. It is deliberately not optimised.
 """
 
 from typing import Any

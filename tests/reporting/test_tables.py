@@ -111,15 +111,12 @@ def test_an_eval_of_one_model_has_figures_of_its_teacher_and_baseline(chain: Pat
         (
             "sst2",
             {"sst2/accuracy": 0.5, "seed-43/diverged": 1.0, "seed-44/collapsed": 1.0},
-            (
-                "a, sst2: seed 43 diverged, it does not count. "
-                "a, sst2: seed 44 collapsed, it predicts the same label for every row."
-            ),
+            "a, sst2: seed 43 diverged and does not count. a, sst2: seed 44 predicts the same label for every row.",
         ),
         (
             "glue",
             {"glue/average": 0.5, "mnli/seed-43/diverged": 1.0, "cola/collapsed": 1.0},
-            "a, mnli: seed 43 diverged, it does not count. a, cola: it predicts the same label for every row.",
+            "a, mnli: seed 43 diverged and does not count. a, cola: it predicts the same label for every row.",
         ),
     ],
 )

@@ -51,7 +51,7 @@ BAD: dict[str, tuple[tuple[str, bytes], str]] = {
     "a label of objects": (jsonl({"text": "a", "label": {"x": 1}}), r"'label' in .*nested values \(row 1\)"),
     "a label of lists of lists": (jsonl({"text": "a", "label": [["x"]]}), "nested values"),
     "a text of lists": (jsonl({"text": ["a"], "label": "x"}), "'text' in .*nested values"),
-    "labels and lists": (jsonl({"text": "a", "label": ["x"]}, {"text": "b", "label": "y"}), "row 2, others are lists"),
+    "labels and lists": (jsonl({"text": "a", "label": ["x"]}, {"text": "b", "label": "y"}), "row 2: use lists"),
     "vectors of two lengths": (
         jsonl({"text": "a", "label": [1, 0, 1]}, {"text": "b", "label": [1, 0]}), "vectors of 0 and 1 of one length",
     ),
