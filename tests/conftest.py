@@ -159,9 +159,13 @@ def classifier(make_checkpoint: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def exported(classifier: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The classifier as `export` writes it: once for all processes of pytest-xdist, because it takes a while."""
+    from exports import installed
+
     from distilkit.commands.export import export
     from distilkit.options.export import ExportOptions
 
+    if not installed("onnx"):
+        pytest.skip("requires distilkit[onnx]")
     own = tmp_path_factory.getbasetemp()
     directory = (own if worker_id == "master" else own.parent) / "exported"
     with FileLock(f"{directory}.lock"):

@@ -9,6 +9,7 @@ from architectures import plain, write_teacher
 from distilkit.errors import DistilkitError
 from distilkit.runtimes.exported import save_exported
 from distilkit.runtimes.exporting import export_model, open_whole
+from distilkit.runtimes.formats import require_packages
 from distilkit.runtimes.verify import TOLERANCE, largest_difference
 
 NAMES = (
@@ -17,6 +18,15 @@ NAMES = (
 )
 FORMATS = ("onnx", "openvino", "executorch")
 LAYERS = 2
+
+
+def installed(form: str) -> bool:
+    """Return whether the packages of a format are installed."""
+    try:
+        require_packages(form)
+    except DistilkitError:
+        return False
+    return True
 
 
 class Row(NamedTuple):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from exports import installed
 from transformers import AutoModel, AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer
 
 from distilkit.benchmark.settings import available_devices
@@ -161,6 +162,7 @@ def test_int8_in_torch_is_made_on_the_fly(classifier: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not installed("onnx"), reason="requires distilkit[onnx]")
 def test_onnx_is_made_on_the_fly(classifier: Path) -> None:
     """A process that loads a program needs less memory, because it loads no torch."""
     done = bench(quick(classifier, runtimes=("torch", "onnx", "onnx-int8"), load=True))

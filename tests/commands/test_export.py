@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
+from exports import installed
 from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
@@ -38,6 +38,10 @@ from distilkit.options.init import InitOptions
 from distilkit.record import read_biography
 from distilkit.runtimes import formats
 from distilkit.tasks.catalogue import resolve
+
+if not installed("onnx"):
+    pytest.skip("requires distilkit[onnx]", allow_module_level=True)
+onnxruntime = pytest.importorskip("onnxruntime")
 
 HEADS = {
     "masked-lm": AutoModelForMaskedLM,

@@ -3,23 +3,9 @@
 from pathlib import Path
 
 import pytest
-from exports import FORMATS, NAMES, try_export
-
-from distilkit.errors import DistilkitError
-from distilkit.runtimes.formats import require_packages
+from exports import FORMATS, NAMES, installed, try_export
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/exports.md").read_text(encoding="utf-8")
-
-
-def installed(form: str) -> bool:
-    """Return whether the packages of a format are installed."""
-    try:
-        require_packages(form)
-    except DistilkitError:
-        return False
-    return True
-
-
 INSTALLED = [form for form in FORMATS if installed(form)]
 
 

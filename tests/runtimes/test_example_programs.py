@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from exports import installed
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 import distilkit
 from distilkit.encoders.sentence import open_sentence_encoder
 
-pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-pytestmark = pytest.mark.slow  # each exports a model
+pytestmark = [  # each exports a model
+    pytest.mark.slow,
+    pytest.mark.skipif(not installed("onnx"), reason="requires distilkit[onnx]"),
+]
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 WITHOUT_TORCH = (
