@@ -73,7 +73,7 @@ def test_a_given_kind_overrides_the_inferred_one() -> None:
         ([1, 1], None, "--label kind has only one value, 1, in 'x'"),
         ([0.5, 1.0], "classification", "--label kind .*'x': use --kind regression"),
         (["a", "b"], "multi-label", "--kind multi-label in 'x'.*lists of names"),
-        ([["a"], ["b"]], "classification", "--kind classification in 'x'.*one value a row"),
+        ([["a"], ["b"]], "classification", "--kind classification in 'x'.*one value per row"),
         ([[], []], None, "--label kind has no value in 'x'"),
         (list(range(50)), None, "--label kind .*50 rows: use --kind regression"),
     ],
