@@ -42,9 +42,9 @@ def test_sts_scores_cosines(encoders: tuple[Path, Path], prose: list[str], tmp_p
     model = SentenceTransformer(str(encoders[1]), device="cpu")
     sides = [model.encode([pair[side] for pair in pairs], normalize_embeddings=True) for side in (0, 1)]
     cosines, scores = np.sum(sides[0] * sides[1], axis=1), [score for *_, score in pairs]
-    # a random encoder's cosines are nearly equal: rounding swaps neighbours, each by 12 / (30 · 899) = 4e-4
+    # a random encoder's cosines are nearly equal, so rounding counts: neighbours swap ranks, each by 12 / (30 · 899)
     assert found["sts/spearmanr"] == pytest.approx(stats.spearmanr(cosines, scores).statistic, abs=2e-3)
-    assert found["sts/pearson"] == pytest.approx(stats.pearsonr(cosines, scores).statistic, abs=1e-4)
+    assert found["sts/pearson"] == pytest.approx(stats.pearsonr(cosines, scores).statistic, abs=2e-3)
     assert (
         found["difference/sts/teacher/low"] <= found["difference/sts/teacher"] <= found["difference/sts/teacher/high"]
     )
@@ -106,6 +106,6 @@ def test_refusals(encoders: tuple[Path, Path], make_sentence_encoder: Callable[.
     done = run("eval", encoders[0], *words, "--passages-from", wide)
     assert done.exit_code == 1
     assert "width 24" in done.stderr
-    assert "20: give an encoder of the same width as --passages-from" in done.stderr
+    assert "width 20: --passages-from needs an encoder of the same width" in done.stderr
     assert run("eval", encoders[0], "--task", "retrieval").exit_code == 1
     assert run("finetune", encoders[0], "--task", "sts", "-o", tmp_path / "out").exit_code == 2
