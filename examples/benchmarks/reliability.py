@@ -30,10 +30,13 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 import distilkit.__main__
 import distilkit.cli
+import distilkit.commands.bench
 import distilkit.commands.distill
 import distilkit.commands.evaluate
+import distilkit.commands.export
 import distilkit.commands.finetune
 import distilkit.commands.init
+import distilkit.commands.predict
 import distilkit.commands.report
 from distilkit.claims import LOCK
 
@@ -49,6 +52,9 @@ COMMANDS = {  # what is tried, {out} is its output
     "finetune, two seeds": f"{TUNE} --task sst2 --seeds 2 -o {{out}}",
     "eval, predictions": "eval tuned --task custom --text sentence --label label --data rows --write-predictions {out}",
     "eval, examples": "eval student --against teacher --agreement corpus.txt --examples {out}.jsonl --plot {out}.svg",
+    "predict": "predict tuned --data rows/validation.jsonl -o {out}.jsonl",
+    "bench": "bench student --devices cpu --batch-sizes 1 --seq-lengths 16 --runs 4 -o {out}",
+    "export": "export student -o {out}",
     "report": "report tuned student -o {out}",
 }
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -107,7 +113,8 @@ def digest(*places: Path) -> str:
     """Hash the names and contents of files."""
     found = hashlib.sha256()
     for path in sorted(file for place in places for file in (place.rglob("*") if place.is_dir() else [place])):
-        if path.is_file() and not path.match("eval-*.json"):  # eval saves its record beside the model
+        saved = path.match("eval-*.json") or path.match("bench-*.json")  # eval and bench save their records there
+        if path.is_file() and not saved:
             found.update(str(path).encode() + path.read_bytes())
     return found.hexdigest()
 
@@ -316,7 +323,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=60, help="Stop after this time.")
-    parser.add_argument("--only", choices=COMMANDS)
+    parser.add_argument("--only", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     given = parser.parse_args()
     torch.set_num_threads(1)
     tally, started = Tally(), time.monotonic()
@@ -326,8 +333,7 @@ def main() -> None:
         make_inputs()
         inputs = digest(*map(Path, ("teacher", "student", "tuned", "rows", "corpus.txt")))
         chance = random.Random(0)  # noqa: S311 - not for cryptography
-        names = COMMANDS if given.only is None else [given.only]
-        running = [try_command(tally, name, inputs, given.kills, given.steps, chance) for name in names]
+        running = [try_command(tally, name, inputs, given.kills, given.steps, chance) for name in given.only]
         while running and time.monotonic() - started < 60 * given.minutes:
             running = [trials for trials in running if next(trials, StopIteration) is not StopIteration]
         os.chdir("/")
