@@ -12,7 +12,7 @@ from distilkit.tasks import squad
 REMEDY = "fix the file or use another --data"
 CORPUS, QUERIES = "corpus", "queries"  # of BEIR, beside a folder qrels
 SPLITS = ("test", "dev", "validation")  # the first of these is scored
-PAIR = ("query", "passage")
+PAIR, PAIR_OF_SQUAD = ("query", "passage"), ("question", "context")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,10 @@ def _squad_pairs(path: Path) -> Iterator[tuple[str, str]]:
         rows = squad.flatten(document)
     except (KeyError, TypeError, AttributeError) as error:
         raise DistilkitError(f"{source} cannot be read (not SQuAD's layout: {error!r}): {REMEDY}") from None
-    yield from ((row["question"].strip(), row["context"]) for row in rows if row["answers"]["text"])
+    for number, row in enumerate(rows, 1):
+        question, context = (_text(row[name], f"'{name}' of question {number}", path) for name in PAIR_OF_SQUAD)
+        if row["answers"]["text"]:
+            yield question.strip(), context
 
 
 def _find(folder: Path, stem: str, endings: tuple[str, ...] = (".jsonl", ".jsonl.gz")) -> Path | None:
