@@ -247,7 +247,7 @@ def limits(results: Results, model: Model) -> Iterator[str]:
     yield "The model may repeat errors and biases of its teacher and training text. This was not measured."
     if any(step.environment.get("weights") == "random" for step in model.biography) and not model.training:
         yield "All weights are random. Train this checkpoint before use."
-    elif model.history_since("init") and not model.training:
+    elif (own := model.history_since("init")) and not any(step.command in ("distill", "finetune") for step in own):
         yield "Layers were removed without further training. Distil or fine-tune this checkpoint before use."
     for step in model.training[-1:]:
         if length := step.config.get("seq_length"):
@@ -262,7 +262,7 @@ def limits(results: Results, model: Model) -> Iterator[str]:
         yield "Scores come from one seed, so small differences may be due to chance."
     yield from seed_warnings(model)
     if model.role == "student" and not any(
-        task_retention(other) for other in results.models if results.role(other) == "baseline"
+        task_retention(other) for other in results.models if results.role(other) in model.control_roles
     ):
         yield "No baseline was trained without the teacher, so the effect of distillation is unknown."
     if any("/latency_ms_" in name for name in model.metrics):

@@ -50,17 +50,28 @@ class Model:
         return [step for step in self.history_since("init") or self.biography if step.command == "distill"]
 
     @property
+    def taught_task(self) -> Record | None:
+        """The last fine-tuning with a task teacher since the last `init`."""
+        own = self.history_since("init")
+        return next((step for step in reversed(own) if step.command == "finetune" and step.config.get("teacher")), None)
+
+    @property
     def tested(self) -> set[str]:
         """The tasks that the model was scored on with test rows, for lack of validation rows."""
         return {task for step in self.biography for task in step.environment.get(SCORED_ON_TEST, "").split()}
 
     @property
     def role(self) -> str:
-        """The model's role in a distillation: student, baseline (trained without a teacher), extracted, or ""."""
+        """The model's role: student, baseline (trained on text without a teacher), extracted (neither), or ""."""
         if not self.history_since("init"):
             return ""
         taught = [step.config.get("objective") != "mlm" for step in self.training]
-        return "student" if any(taught) else "baseline" if taught else "extracted"
+        return "student" if any(taught) or self.taught_task else "baseline" if taught else "extracted"
+
+    @property
+    def control_roles(self) -> tuple[str, ...]:
+        """The roles of models that show what a student's teacher is worth: trained in the same way without it."""
+        return ("baseline",) if self.training else ("baseline", "extracted")
 
 
 @dataclass(frozen=True)

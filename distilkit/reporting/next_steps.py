@@ -86,26 +86,28 @@ def missing_retention(results: Results, main: Model, base: str) -> list[NextStep
         (other for other in results.models if other is not main and not other.role and headline_metrics([other])), None
     )
     compared = teacher.location if teacher else "TEACHER"
-    config = {**given, "models": [compared, main.location] if teacher else [main.location], "against": compared}
+    config = {**given, "models": [main.location], "against": compared}
     line = reproduction_command(Record(command="eval", config=config, metrics={}, environment={}), base)
     text = "No eval record against a teacher, so the retention is unknown."
     return [NextStep(text, line)]
 
 
 def missing_baseline(results: Results, main: Model, base: str) -> list[NextStep]:
-    """Suggest the same training without the teacher, to show the teacher's effect; only for a masked LM."""
-    if main.role != "student" or any(results.role(model) == "baseline" for model in results.models):
+    """Suggest the same training without the teacher, to show the teacher's effect: fine-tuning, or masked LM."""
+    if main.role != "student" or any(results.role(model) in main.control_roles for model in results.models):
         return []
-    made = next(step for step in reversed(main.training) if step.config.get("objective") != "mlm")
-    if made.environment.get("head", "masked-lm") != "masked-lm":
+    on_text = next((step for step in reversed(main.training) if step.config.get("objective") != "mlm"), None)
+    made = on_text or main.taught_task
+    if made is None or (on_text and made.environment.get("head", "masked-lm") != "masked-lm"):
         return []
     config: dict[str, Any] = {
         name: value
         for name, value in typed_options(made).items()
         if name not in TEACHER_OPTIONS and not name.startswith("alpha_")
     }
-    config |= {"objective": "mlm", "output": f"{made.config.get('output', main.location)}-control"}
-    line = reproduction_command(Record(command="distill", config=config, metrics={}, environment={}), base)
+    config |= {"objective": "mlm"} if on_text else {}
+    config |= {"output": f"{made.config.get('output', main.location)}-control"}
+    line = reproduction_command(Record(command=made.command, config=config, metrics={}, environment={}), base)
     return [NextStep("No baseline without a teacher, so the effect of distillation is unknown.", line)]
 
 

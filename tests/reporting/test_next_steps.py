@@ -56,6 +56,22 @@ def test_only_a_masked_lm_can_be_trained_without_labels_or_teacher(tmp_path: Pat
     assert not {"No baseline", "Scores come"} & {" ".join(step.text.split()[:2]) for step in suggest(student)}
 
 
+def test_a_student_of_a_task_teacher_lacks_the_same_fine_tuning_without_it(tmp_path: Path) -> None:
+    """Layers that only `finetune --teacher` trained are a student; layers fine-tuned alone are its baseline."""
+    born = record("init", InitOptions(teacher=str(tmp_path / "t"), output=tmp_path / "cut"), {})
+    for name, teacher in (("student", str(tmp_path / "t")), ("alone", None)):
+        (tmp_path / name).mkdir()
+        options = FinetuneOptions(model="cut", task="mrpc", teacher=teacher, output=tmp_path / name, seeds=5)
+        write_biography(tmp_path / name, [born, record("finetune", options, {"mrpc/f1": 0.8})])
+    assert [model.role for model in read([str(tmp_path / "student"), str(tmp_path / "alone")]).models] == [
+        "student",
+        "extracted",
+    ]
+    (baseline,) = (step.command for step in suggest(tmp_path / "student") if "No baseline" in step.text)
+    assert baseline == "distilkit finetune cut -o student-control --task mrpc --seeds 5"
+    assert not any("No baseline" in step.text for step in suggest(tmp_path / "student", tmp_path / "alone"))
+
+
 def test_one_seed_is_repeated_with_five(chain: Path) -> None:
     """The baseline's fine-tuning has one seed; several seeds go into another directory."""
     (step,) = (step for step in suggest(chain / "control-tuned") if "one seed" in step.text)
