@@ -7,10 +7,17 @@ from typing import Any
 
 from distilkit.options.declare import build, command_line
 from distilkit.options.evaluate import EvalOptions
+from distilkit.options.finetune import FOR_TEACHER
 from distilkit.options.recipes import COMMANDS
 from distilkit.options.spec import fields_of
 from distilkit.record import Record, read_biography
 
+NOT_OF_TEACHER = (
+    "teacher",
+    "resume",
+    "require",
+    *FOR_TEACHER,
+)  # options of a student's fine-tuning that its teacher's lacks
 TASK_OPTIONS = ("task", "data", "text", "label", "kind", "max_length", "long")
 
 
@@ -55,7 +62,8 @@ def after_finetune(done: Record) -> str:
     if last(teacher, "finetune"):
         return line("eval", models=[model], **task_of(done), against=teacher)
     name = teacher if Path(teacher).exists() else Path(teacher).name  # a hub id has a slash in it
-    return line("finetune", model=teacher, **task_of(done), output=free(name, done.config["task"]))
+    alike = {key: value for key, value in done.given.items() if key not in NOT_OF_TEACHER and value is not None}
+    return line("finetune", **alike | task_of(done) | {"model": teacher, "output": free(name, done.config["task"])})
 
 
 def on_some_task(model: str) -> str:

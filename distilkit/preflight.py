@@ -47,8 +47,12 @@ def is_local(place: str) -> bool:
 
 
 def used_output(command: str, options: Any) -> Iterator[str]:
-    """Yield an error line for an output directory that the command would refuse."""
+    """Yield an error line for an output directory or file that the command would refuse."""
     output = getattr(options, "output", None)
+    files = {"--examples": getattr(options, "examples", None), "--plot": getattr(options, "plot", None)}
+    for option, path in ({"-o": output} if command == "predict" else files).items():
+        if path is not None and os.path.lexists(path):
+            yield f"{option} '{path}' already exists: choose another name"
     unwritten = getattr(options, "dry_run", False) or (command == "distill" and getattr(options, "plan", False))
     if output is None or command == "predict" or unwritten:
         return

@@ -134,4 +134,4 @@ def test_a_student_of_an_untuned_teacher_needs_the_teacher_on_the_task(
     made = done("finetune", student, task="rte")
     told = next_command(Record(**{**vars(made), "given": given}))
     teacher = read_biography(student)[0].config["teacher"]
-    assert told == f"distilkit finetune {teacher} -o {teacher}-rte --data rte --task rte"
+    assert told == f"distilkit finetune {teacher} -o {teacher}-rte --data rte --task rte --lr 0.001"

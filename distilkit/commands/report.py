@@ -2,7 +2,9 @@
 
 from distilkit.claims import claim
 from distilkit.files import write_text
+from distilkit.next_command import relative
 from distilkit.options.report import ReportOptions
+from distilkit.progress import say
 from distilkit.record import Record, is_output_of, record, write_biography
 from distilkit.reporting.class_table import classes
 from distilkit.reporting.model_card import cards
@@ -38,4 +40,5 @@ def report(options: ReportOptions) -> Record:
         write_biography(out, [done])
     for path, text in readmes.items():
         write_text(path, text)
+        say(f"written: {relative(str(path))}")
     return done

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from distilkit.evaluation.bootstrap import resample
+from distilkit.evaluation.label_predictions import LabelPredictions
 from distilkit.evaluation.predictions import Predictions
 from distilkit.progress import warn
 from distilkit.tasks.catalogue import Task, averages, glue_average_tasks
@@ -40,7 +41,24 @@ def compare(
         for other in (TEACHER, *baselines):
             differing = differences(scores[label], scores[other], other.rstrip("/"))
             found |= {label + name: value for name, value in differing.items()}
+    warn_if_equal(results, [*models, *baselines])
     return found
+
+
+def warn_if_equal(results: Mapping[str, Result], others: Sequence[str]) -> None:
+    """Warn about models whose predictions equal the teacher's: their intervals have no width, on few rows too."""
+    for prefix, theirs in results[TEACHER].predictions.items():
+        for label in others:
+            mine = results[label].predictions[prefix]
+            if not (isinstance(mine, LabelPredictions) and isinstance(theirs, LabelPredictions)):
+                continue
+            if np.array_equal(mine.predicted, theirs.predicted):
+                number = label.rstrip("/")
+                whose = f"model {number}" if number.isdigit() else number or "the student"
+                warn(
+                    f"{whose} and the teacher predict the same label on each of the {len(mine.predicted):,} rows of "
+                    f"{prefix}, so the intervals have no width: score more rows"
+                )
 
 
 def bootstrap_scores(results: Mapping[str, Result], chosen: Sequence[Task], seed: int) -> dict[str, dict[str, Score]]:

@@ -77,7 +77,7 @@ def card(results: Results, model: Model, steps: list[Step]) -> str:
         tiles=tiles(results, model),
         usage=usage(model),
         overview=overview(replace(results, models=[model])) if model.metrics else None,
-        data=list(data(results, model)),
+        data=list(dict.fromkeys(data(results, model))),  # a student and its teacher have the same rows
         training=training(model),
         steps=mine,
         machines=machines(mine),
@@ -264,7 +264,7 @@ def limits(results: Results, model: Model) -> Iterator[str]:
     if model.role == "student" and not any(
         task_retention(other) for other in results.models if results.role(other) in model.control_roles
     ):
-        yield "No baseline was trained without the teacher, so the effect of distillation is unknown."
+        yield "No baseline had the same training without the teacher, so the effect of the teacher is unknown."
     if any("/latency_ms_" in name for name in model.metrics):
         yield "Latencies were measured on one machine, on random tokens without padding."
     yield "No licence is given: fill it in at the top. The licences of the base model and of the data apply."

@@ -108,7 +108,11 @@ def missing_baseline(results: Results, main: Model, base: str) -> list[NextStep]
     config |= {"objective": "mlm"} if on_text else {}
     config |= {"output": f"{made.config.get('output', main.location)}-control"}
     line = reproduction_command(Record(command=made.command, config=config, metrics={}, environment={}), base)
-    return [NextStep("No baseline without a teacher, so the effect of distillation is unknown.", line)]
+    return [
+        NextStep(
+            "No baseline had the same training without the teacher, so the effect of the teacher is unknown.", line
+        )
+    ]
 
 
 def single_seed(main: Model, base: str) -> list[NextStep]:

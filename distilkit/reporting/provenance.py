@@ -46,10 +46,15 @@ def steps(results: Results) -> list[Step]:
 
 
 def base_of(records: Iterable[Record]) -> str:
-    """Return the directory that contains all outputs, "" if that is only the root."""
+    """Return the directory from which paths are written: the working directory if it contains all outputs.
+
+    Otherwise the lowest directory that contains them, "" if that is only the root.
+    """
     outputs = [str(done.config["output"]) for done in records if done.config.get("output")]
     parents = [str(Path(output).parent) for output in outputs if Path(output).is_absolute()]
-    base = os.path.commonpath(parents) if parents else ""
+    base, here = os.path.commonpath(parents) if parents else "", Path.cwd()
+    if base and Path(base).is_relative_to(here):
+        base = str(here)
     return "" if base == os.path.sep else base
 
 

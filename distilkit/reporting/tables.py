@@ -1,6 +1,7 @@
 """The tables of a report, as text cells."""
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from distilkit.formatting import format_percent, format_score
@@ -103,7 +104,7 @@ def _caption(results: Results) -> str:
 
 
 def _names(results: Results, places: Iterable[str]) -> str:
-    names = [model.name if (model := results.find(place)) else place for place in places]
+    names = [model.name if (model := results.find(place)) else Path(place).name or place for place in places]
     return " and ".join(dict.fromkeys(names))
 
 

@@ -101,3 +101,14 @@ def test_the_average_has_retention_too() -> None:
     assert widths["retention/glue"] < widths["retention/rte"]  # nine tasks vary less than one
     assert {"retention/glue_without_wnli", "difference/glue/teacher"} <= set(found)
     assert RESAMPLES == 2000  # as docs/guide.md says
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_equal_predictions_are_said(changed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """An interval without width, because student and teacher predict the same, is a warning with the number of rows."""
+    truth = np.arange(40) % 2
+    theirs = np.where(np.arange(40) < 2, 1 - truth, truth)
+    mine = np.where(np.arange(40) < 2 + changed, 1 - truth, truth)
+    task = TASKS["sst2"]
+    retention.compare({"": result(task, mine, truth), "teacher/": result(task, theirs, truth)}, [task], 0, [""], [])
+    assert ("on each of the 40 rows of sst2" in capsys.readouterr().err) is not changed

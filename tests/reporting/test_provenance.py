@@ -94,3 +94,11 @@ def test_home_directories_become_a_tilde_that_a_shell_expands(home: str) -> None
     config["teacher"] = f"{home}/t"
     line = reproduction_command(Record(command="init", config=config, metrics={}, environment={}), "/data")
     assert line == "distilkit init ~/t -o o --layers 2"
+
+
+def test_commands_run_where_the_report_was_made(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths are relative to the working directory if all outputs lie below it, else to the lowest common directory."""
+    results = read([str(chain)])
+    assert "distilkit init some/teacher -o extracted --seed 7" in [step.command for step in steps(results)]
+    monkeypatch.chdir(chain.parent)
+    assert "distilkit init some/teacher -o chain/extracted --seed 7" in [step.command for step in steps(results)]
