@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from libraries import sentence_transformers
 from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from transformers import (
     AutoModel,
@@ -134,7 +134,7 @@ def test_a_sentence_encoder_approaches_its_teacher(
     assert done.environment["head"] == "sentence-encoder"
     assert "objective" not in done.given
     assert not list(options.output.glob("checkpoint-*"))
-    library = SentenceTransformer(str(options.output), device="cpu")
+    library = sentence_transformers().SentenceTransformer(str(options.output), device="cpu")
     ours = open_sentence_encoder(str(options.output)).encode(prose[:6])
     torch.testing.assert_close(ours, library.encode(prose[:6], convert_to_tensor=True), atol=1e-6, rtol=0)
     names = [f"{path}/2_Dense/model.safetensors" for path in (options.student, options.output)]
@@ -171,7 +171,7 @@ def test_a_narrow_student_learns_a_projection(
     )
     first, *_, last = curve(done)
     assert last["heldout_cosine"] > first["heldout_cosine"] + 0.1
-    library = SentenceTransformer(str(options.output), device="cpu")
+    library = sentence_transformers().SentenceTransformer(str(options.output), device="cpu")
     assert library.encode(prose[:2]).shape == (2, 24 if projection == "save" else 32)
     assert [type(module).__name__ for module in library][2:] == (
         ["Dense", "Normalize"] if projection == "save" else ["Normalize"]
@@ -185,7 +185,7 @@ def test_a_bare_student_gets_the_pooling_of_its_teacher(
     bare = make_checkpoint("bert", 2, AutoModel)
     run = replace(options, student=str(bare), teacher=str(make_sentence_encoder(4, pooling="lasttoken")), steps=2)
     distill(run)
-    library = SentenceTransformer(str(options.output), device="cpu")
+    library = sentence_transformers().SentenceTransformer(str(options.output), device="cpu")
     assert library[1].pooling_mode == "lasttoken"
     assert library.encode(prose[:2]).shape == (2, 24)
     other = make_checkpoint("bert", 4, AutoModel)

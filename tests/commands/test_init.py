@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from libraries import sentence_transformers
 from safetensors.torch import load_file, save_file
 from sentence_files import write_modules
-from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -330,11 +330,15 @@ def test_a_sentence_encoder_stays_one(
         name: content for name, content in layout_files(teacher).items() if content
     }
     assert record.metrics["max_embedding_difference"] < 1e-5
-    library = SentenceTransformer(str(teacher), device="cpu")
+    library = sentence_transformers().SentenceTransformer(str(teacher), device="cpu")
     for layer in (1, 3):
         library[0].model.encoder.layer[layer].forward = lambda hidden, *args, **kwargs: hidden
     expected = library.encode(prose[:8], convert_to_tensor=True)
-    found = SentenceTransformer(str(tmp_path / "student"), device="cpu").encode(prose[:8], convert_to_tensor=True)
+    found = (
+        sentence_transformers()
+        .SentenceTransformer(str(tmp_path / "student"), device="cpu")
+        .encode(prose[:8], convert_to_tensor=True)
+    )
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
@@ -351,9 +355,11 @@ def test_a_lost_module_is_found(
 def test_other_layouts_of_the_library_are_handed_on(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     """A cross-encoder has modules.json too, but no embeddings: its files stay, its logits are compared."""
     teacher = make_checkpoint("bert", 4, AutoModelForSequenceClassification)
-    CrossEncoder(str(teacher), device="cpu").save(str(tmp_path / "teacher"), create_model_card=False)
+    sentence_transformers().CrossEncoder(str(teacher), device="cpu").save(
+        str(tmp_path / "teacher"), create_model_card=False
+    )
     record = init(InitOptions(teacher=str(tmp_path / "teacher"), output=tmp_path / "student"))
     assert "max_embedding_difference" not in record.metrics
     assert layout_files(tmp_path / "student") == layout_files(tmp_path / "teacher")
-    scores = CrossEncoder(str(tmp_path / "student"), device="cpu").predict([("a", "b")])
+    scores = sentence_transformers().CrossEncoder(str(tmp_path / "student"), device="cpu").predict([("a", "b")])
     assert scores.shape == (1, 2)

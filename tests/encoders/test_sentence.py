@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer import modules as library
 from torch import nn
 from transformers import AutoModel
 
 from distilkit.encoders.sentence import mean_cosine, neighbour_overlap, open_sentence_encoder
 from distilkit.errors import DistilkitError
 
+sentence_transformers = pytest.importorskip("sentence_transformers")
+library = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 AFTER: dict[str, Callable[[], list[nn.Module]]] = {
     **dict.fromkeys(MODES, list),
@@ -36,15 +36,17 @@ def bare(make_checkpoint: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
-def make_library_model(bare: Path, tmp_path: Path) -> Callable[..., tuple[SentenceTransformer, Path]]:
+def make_library_model(bare: Path, tmp_path: Path) -> Callable[..., tuple[Any, Path]]:
     """Return a function that saves a model of the real library and returns both."""
 
-    def make(kind: str = "mean", **settings: Any) -> tuple[SentenceTransformer, Path]:
+    def make(kind: str = "mean", **settings: Any) -> tuple[Any, Path]:
         torch.manual_seed(0)
         modes = tuple(kind.split(",")) if set(kind.split(",")) <= set(MODES) else ("mean",)
         encoder = library.Transformer(str(bare), max_seq_length=settings.pop("max_seq_length", None))
         pooling = library.Pooling(32, modes, include_prompt=settings.pop("include_prompt", True))
-        model = SentenceTransformer(modules=[encoder, pooling, *AFTER.get(kind, list)()], device="cpu", **settings)
+        model = sentence_transformers.SentenceTransformer(
+            modules=[encoder, pooling, *AFTER.get(kind, list)()], device="cpu", **settings
+        )
         model.eval().save(str(tmp_path / "model"), create_model_card=False)
         return model, tmp_path / "model"
 
@@ -57,7 +59,7 @@ def texts(prose: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("kind", AFTER)
 def test_every_module_gives_the_librarys_embeddings(
-    kind: str, make_library_model: Callable[..., tuple[SentenceTransformer, Path]], prose: list[str]
+    kind: str, make_library_model: Callable[..., tuple[Any, Path]], prose: list[str]
 ) -> None:
     """All modes of pooling and all modules, on texts of mixed lengths in one batch or several, to 1e-6."""
     model, path = make_library_model(kind)
@@ -72,7 +74,7 @@ def test_every_module_gives_the_librarys_embeddings(
 def test_prompts(
     kind: str,
     include_prompt: bool,
-    make_library_model: Callable[..., tuple[SentenceTransformer, Path]],
+    make_library_model: Callable[..., tuple[Any, Path]],
     prose: list[str],
 ) -> None:
     """The default prompt is put in front, another one by choice, and pooling may leave it out."""
@@ -87,7 +89,7 @@ def test_prompts(
         torch.testing.assert_close(ours.encode(texts(prose), **words), expected, atol=1e-6, rtol=1e-6)
 
 
-def test_old_layout(make_library_model: Callable[..., tuple[SentenceTransformer, Path]], prose: list[str]) -> None:
+def test_old_layout(make_library_model: Callable[..., tuple[Any, Path]], prose: list[str]) -> None:
     """Switches instead of a pooling mode, old class names, lower case and a maximum length in a file of its own."""
     model, path = make_library_model("cls,mean")
     switches = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}
@@ -100,21 +102,25 @@ def test_old_layout(make_library_model: Callable[..., tuple[SentenceTransformer,
     cased = (path / "tokenizer.json").read_text().replace('"lowercase": true', '"lowercase": false')
     assert '"lowercase": false' in cased
     (path / "tokenizer.json").write_text(cased)
-    expected = SentenceTransformer(str(path), device="cpu").encode(texts(prose), convert_to_tensor=True)
+    expected = sentence_transformers.SentenceTransformer(str(path), device="cpu").encode(
+        texts(prose), convert_to_tensor=True
+    )
     assert not torch.allclose(expected, model.encode(texts(prose), convert_to_tensor=True))
     torch.testing.assert_close(open_sentence_encoder(str(path)).encode(texts(prose)), expected, atol=1e-6, rtol=1e-6)
 
 
 def test_a_bare_encoder_takes_the_mean(bare: Path, prose: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Without modules.json, as the library does it; a line says so."""
-    expected = SentenceTransformer(str(bare), device="cpu").encode(texts(prose), convert_to_tensor=True)
+    expected = sentence_transformers.SentenceTransformer(str(bare), device="cpu").encode(
+        texts(prose), convert_to_tensor=True
+    )
     torch.testing.assert_close(open_sentence_encoder(str(bare)).encode(texts(prose)), expected, atol=1e-6, rtol=1e-6)
     assert "no modules.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["dense", "dense-residual", "layer-norm"])
 def test_a_saved_encoder_is_the_librarys(
-    kind: str, make_library_model: Callable[..., tuple[SentenceTransformer, Path]], tmp_path: Path, prose: list[str]
+    kind: str, make_library_model: Callable[..., tuple[Any, Path]], tmp_path: Path, prose: list[str]
 ) -> None:
     """With all modules, prompts and the maximum length; a changed weight of a module is saved, too."""
     _, path = make_library_model(kind, prompts={"query": "query: "}, default_prompt_name="query", max_seq_length=20)
@@ -124,7 +130,7 @@ def test_a_saved_encoder_is_the_librarys(
             parameter.add_(0.1 * torch.randn_like(parameter))
     (tmp_path / "saved").mkdir()
     ours.save(tmp_path / "saved")
-    again = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    again = sentence_transformers.SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     assert again.prompts["query"] == "query: "
     assert again.max_seq_length == 20
     torch.testing.assert_close(
@@ -154,9 +160,7 @@ def break_module(path: Path, entry: dict[str, Any]) -> None:
         (lambda path: (path / "2_Dense" / "config.json").write_text("{}"), "in_features"),
     ],
 )
-def test_errors(
-    damage: Callable[[Path], Any], words: str, make_library_model: Callable[..., tuple[SentenceTransformer, Path]]
-) -> None:
+def test_errors(damage: Callable[[Path], Any], words: str, make_library_model: Callable[..., tuple[Any, Path]]) -> None:
     """A damaged or unsupported layout is refused in one line that names what is wrong."""
     _, path = make_library_model("dense")
     damage(path)

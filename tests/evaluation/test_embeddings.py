@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from libraries import sentence_transformers
 from scipy import stats
-from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner, Result
 
 from distilkit.cli import app
@@ -39,7 +39,7 @@ def test_sts_scores_cosines(encoders: tuple[Path, Path], prose: list[str], tmp_p
     (tmp_path / "pairs.jsonl").write_text("\n".join(rows) + "\n")
     words = ("--task", "sts", "--data", tmp_path / "pairs.jsonl", "--json")
     found = metrics_of(run("eval", encoders[1], *words, "--against", encoders[0], "--require", "sts/spearmanr>=-1"))
-    model = SentenceTransformer(str(encoders[1]), device="cpu")
+    model = sentence_transformers().SentenceTransformer(str(encoders[1]), device="cpu")
     sides = [model.encode([pair[side] for pair in pairs], normalize_embeddings=True) for side in (0, 1)]
     cosines, scores = np.sum(sides[0] * sides[1], axis=1), [score for *_, score in pairs]
     # a random encoder's cosines are nearly equal, so rounding counts: neighbours swap ranks, each by 12 / (30 · 899)
@@ -71,8 +71,14 @@ def test_retrieval_ranks_passages(
     queries = len({query for query, _ in pairs})
     assert read == [queries, 40, queries]
     texts = list(dict.fromkeys(query for query, _ in pairs))
-    ours = SentenceTransformer(str(student), device="cpu").encode(texts, normalize_embeddings=True)
-    theirs = SentenceTransformer(str(teacher), device="cpu").encode([p for _, p in pairs], normalize_embeddings=True)
+    ours = (
+        sentence_transformers().SentenceTransformer(str(student), device="cpu").encode(texts, normalize_embeddings=True)
+    )
+    theirs = (
+        sentence_transformers()
+        .SentenceTransformer(str(teacher), device="cpu")
+        .encode([p for _, p in pairs], normalize_embeddings=True)
+    )
     best = (ours @ theirs.T).argsort(axis=1)[:, ::-1]
     answers = [{n for n, (query, _) in enumerate(pairs) if query == text} for text in texts]
     ranks = [min(list(row).index(n) + 1 for n in right) for row, right in zip(best, answers, strict=True)]
@@ -87,7 +93,8 @@ def test_agreement_of_embeddings(encoders: tuple[Path, Path], corpus: Path, tmp_
     found = metrics_of(run("eval", encoders[1], *words, "--examples", examples, "--require", "agreement/cosine>=-1"))
     texts = corpus.read_text().splitlines()
     ours, theirs = (
-        SentenceTransformer(str(name), device="cpu").encode(texts, normalize_embeddings=True) for name in encoders[::-1]
+        sentence_transformers().SentenceTransformer(str(name), device="cpu").encode(texts, normalize_embeddings=True)
+        for name in encoders[::-1]
     )
     assert found["agreement/cosine"] == pytest.approx(np.sum(ours * theirs, axis=1).mean(), abs=1e-5)
     assert found["difference"] == pytest.approx(1 - found["agreement/cosine"], abs=1e-6)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import pytrec_eval
 
 from distilkit.evaluation import bootstrap
 from distilkit.evaluation.ranking import RankingPredictions
 from distilkit.tasks.catalogue import TASKS
 
+pytrec_eval = pytest.importorskip("pytrec_eval")
 TREC = ("ndcg_cut_10", "recip_rank", "recall_1", "recall_10")
 
 
