@@ -194,7 +194,8 @@ def parse_record(entry: Any) -> Record:
 def _recorded_options(command: str, config: dict[str, Any]) -> dict[str, Any]:
     """Check the values of a record's options against their types; a single value of a list becomes a list."""
     known = [COMMANDS[command]] if command in COMMANDS else COMMANDS.values()
-    kinds = {item.name: kind for options_class in known for item, kind in fields_of(options_class)}
+    kinds = {"output": Path, "teacher": str, "model": str}  # read whatever the command
+    kinds |= {item.name: kind for options_class in known for item, kind in fields_of(options_class)}
     checked = dict(config)
     for name, value in config.items():
         kind = kinds.get(name)

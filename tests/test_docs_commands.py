@@ -67,6 +67,7 @@ COPIES = {
     "teacher-entities": "student-entities",
     "student-tickets": "student-sst2",
     "teacher": "bert-base-uncased",
+    "minilm-l6": "bert-base-uncased",
     "models/teacher": "bert-base-uncased",
     **{f"{name}-encoder": "sentence-transformers/all-MiniLM-L6-v2" for name in ("teacher", "student")},
     **{f"{name}-sst2": "student-sst2" for name in ("extracted", "control")},
@@ -250,6 +251,7 @@ def shared(
         "xlm-roberta-base": make_checkpoint("roberta", 4),
         "bare-encoder": make_checkpoint("bert", 4, auto=AutoModel),
         "sentence-transformers/all-MiniLM-L6-v2": make_sentence_encoder(6, pooling="mean", dense=0),
+        "sentence-transformers/all-mpnet-base-v2": make_sentence_encoder(12, pooling="mean", dense=0),
         "bge-large": make_sentence_encoder(4, pooling="cls", dense=0, hidden_size=64),
     }
     for name, path in models.items():

@@ -195,7 +195,7 @@ recipes = st.tuples(st.sampled_from([*COMMANDS, "other"]), tables).map(
 def test_recipes(tmp_path: Path, data: bytes, command: str) -> None:
     """A recipe gives options that their class takes; whatever it cannot give is an error of the user's."""
     required = {"output": Path("o"), "teacher": "t", "student": "s", "model": "m", "corpus": "c", "task": "sst2"}
-    required |= {"models": ("m",), "directories": ("d",)}
+    required |= {"models": ("m",), "directories": ("d",)} | ({"data": Path("d")} if command == "predict" else {})
     names = {item.name for item, _ in fields_of(COMMANDS[command])}
 
     def read() -> Any:

@@ -54,7 +54,7 @@ def imported() -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 found.add((node.module or "").split(".")[0])
-    return found - set(sys.stdlib_module_names) - {"distilkit"}
+    return found - set(sys.stdlib_module_names) - {"distilkit", "tomllib"}
 
 
 def test_every_import_is_a_declared_dependency() -> None:

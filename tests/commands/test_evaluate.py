@@ -360,7 +360,7 @@ def test_compares_with_a_teacher_and_a_control(
     table = [re.split(r" {2,}", line) for line in gated.stdout.splitlines()]
     names = (student.name, f"teacher: {teacher.name}", f"baseline: {control.name}")
     assert table[0] == ["metric", *names]
-    assert table[1][::2] == ["SST-2 accuracy", "80.0 %"]
+    assert next(line[2] for line in table if line[0] == "SST-2 accuracy") == "80.0 %"
     widths = {line[0]: len(line) for line in table}
     compared = ("SST-2 retention", "baseline: SST-2 retention", "SST-2 difference to the teacher")
     assert [widths[name] for name in compared] == [4] * 3

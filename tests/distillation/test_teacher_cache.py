@@ -131,7 +131,7 @@ def test_samples_follow_the_teacher(make_cache: Callable[..., TeacherCache], ope
 def test_masks_are_a_function_of_the_block(make_cache: Callable[..., TeacherCache]) -> None:
     """Whatever the epoch, batch size and --seed, a block has the same mask and its own predictions."""
     cache = make_cache(cache_size=4)
-    seen: dict[tuple[int, ...], tuple[list[int], list[list[int]]]] = {}
+    seen: dict[tuple[int, ...], set[str]] = {}  # the masks and predictions of each block; a text may repeat a block
     for size, seed in ((8, 0), (3, 1)):
         batches = CachedBatches(cache, batch_size=size, seed=seed)
         for number in range(2 * batches.per_epoch):
@@ -140,8 +140,8 @@ def test_masks_are_a_function_of_the_block(make_cache: Callable[..., TeacherCach
             predictions = batch["teacher_ids"].split(counts)
             for ids, labels, samples in zip(batch["input_ids"], batch["labels"], predictions, strict=True):
                 original = tuple(torch.where(labels == -100, ids, labels).tolist())
-                assert seen.setdefault(original, (ids.tolist(), samples.tolist())) == (ids.tolist(), samples.tolist())
-    assert len(seen) == len(cache)
+                seen.setdefault(original, set()).add(f"{ids.tolist()} {samples.tolist()}")
+    assert sum(map(len, seen.values())) == len(cache)
 
 
 def test_maskings_take_turns(make_cache: Callable[..., TeacherCache], opened: PreTrainedModel) -> None:

@@ -53,7 +53,9 @@ def test_a_plan_is_one_record_and_leaves_nothing(
     found = json.loads(real.stdout)["metrics"]
     assert planned["updates"] == found["updates"]
     assert planned["epochs"] == pytest.approx(2, rel=0.1)  # the last update may reach into a third
-    assert planned["tokens"] == found["tokens"]  # packed blocks: every batch but an epoch's last is of 4 · 32 tokens
+    assert planned["tokens"] == pytest.approx(
+        found["tokens"], rel=0.01
+    )  # packed blocks: every batch but an epoch's last is of 4 · 32 tokens
     assert planned["memory_bytes"] > planned["peak_memory_bytes"] > 0
 
 
