@@ -74,6 +74,12 @@ def hold(descriptor: int, *, wait: bool) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
+def refuse_file(path: Path, option: str) -> None:
+    """Raise DistilkitError if a file to write exists."""
+    if os.path.lexists(path):
+        raise DistilkitError(f"{option} '{path}' already exists: choose another name")
+
+
 @contextlib.contextmanager
 def claim_files(files: Mapping[Path, str]) -> Iterator[None]:
     """Context manager: lock files that are written inside it, {path: option}; remove the files if the block fails.
@@ -88,8 +94,7 @@ def claim_files(files: Mapping[Path, str]) -> Iterator[None]:
                 for folder in reversed(make_directory(path.parent)):  # the stack removes the last one first
                     stack.push(lambda error, *_, folder=folder: remove(folder, whole=False) if error else None)
                 stack.enter_context(locked(lock, f"another run is writing {option} '{path}': choose another name"))
-            if os.path.lexists(path):
-                raise DistilkitError(f"{option} '{path}' already exists: choose another name")
+            refuse_file(path, option)
         try:
             yield
         except BaseException:

@@ -1,11 +1,11 @@
 """Mistakes in paths that are found before the heavy libraries are loaded, all of them at once."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from distilkit.claims import LOCK, refuse_used
+from distilkit.claims import LOCK, refuse_file, refuse_used
 from distilkit.errors import DistilkitError
 from distilkit.hub import nearest
 from distilkit.options.declare import Options
@@ -51,8 +51,8 @@ def used_output(command: str, options: Any) -> Iterator[str]:
     output = getattr(options, "output", None)
     files = {"--examples": getattr(options, "examples", None), "--plot": getattr(options, "plot", None)}
     for option, path in ({"-o": output} if command == "predict" else files).items():
-        if path is not None and os.path.lexists(path):
-            yield f"{option} '{path}' already exists: choose another name"
+        if path is not None:
+            yield from refused(refuse_file, path, option)
     unwritten = getattr(options, "dry_run", False) or (command == "distill" and getattr(options, "plan", False))
     if output is None or command == "predict" or unwritten:
         return
@@ -63,7 +63,13 @@ def used_output(command: str, options: Any) -> Iterator[str]:
     nested = getattr(options, "seeds", 1) > 1 or getattr(options, "task", None) == "glue"
     keep = ("*/*" if nested else "*") if hasattr(options, "resume") else None
     replace = command == "report" and is_output_of(output, command)
+    resume = bool(getattr(options, "resume", False))
+    yield from refused(refuse_used, output, resume=resume, keep=keep, replace=replace)
+
+
+def refused(check: Callable[..., None], *arguments: Any, **keywords: Any) -> Iterator[str]:
+    """Yield the error line of a check that fails."""
     try:
-        refuse_used(output, resume=bool(getattr(options, "resume", False)), keep=keep, replace=replace)
+        check(*arguments, **keywords)
     except DistilkitError as error:
         yield str(error)

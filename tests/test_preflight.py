@@ -9,6 +9,8 @@ import pytest
 from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
 from distilkit.options.distill import DistillOptions
+from distilkit.options.evaluate import EvalOptions
+from distilkit.options.predict import PredictOptions
 from distilkit.options.report import ReportOptions
 from distilkit.preflight import check_places, is_local
 from distilkit.record import record, write_biography
@@ -22,6 +24,17 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
         check_places("distill", options)
     for words in ("no checkpoint directory", "--corpus", "did you mean 'corpus.txt'", "is not empty"):
         assert words in str(caught.value)
+
+
+def test_an_output_file_that_exists_is_refused(tmp_path: Path) -> None:
+    """`predict -o` and the files of `eval --agreement` are known before a model is opened."""
+    taken, text = tmp_path / "taken.csv", tmp_path / "text.txt"
+    taken.touch()
+    text.touch()
+    given = EvalOptions(models=("org/model",), agreement=str(text), examples=taken)
+    for command, options in (("eval", given), ("predict", PredictOptions(model="m", data=text, output=taken))):
+        with pytest.raises(DistilkitError, match=r"'.*taken\.csv' already exists"):
+            check_places(command, options)
 
 
 def test_what_may_be_on_the_hub_is_not_refused(tmp_path: Path) -> None:

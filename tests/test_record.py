@@ -16,6 +16,7 @@ from distilkit.record import (
     MetricName,
     Record,
     baselines_by_prefix,
+    parse_record,
     read_biography,
     record,
     remembered_teacher,
@@ -58,6 +59,13 @@ def test_a_later_schema_is_still_read(tmp_path: Path) -> None:
     known = record("init", Config(teacher="t", output=tmp_path), {})
     (tmp_path / "distilkit.json").write_text(json.dumps([known.to_json() | {"later": 1}]))
     assert read_biography(tmp_path) == [known]
+
+
+@pytest.mark.parametrize("name", ["output", "teacher", "model"])
+def test_places_are_texts_in_every_record(name: str) -> None:
+    """Readers use them whatever the command, also one that has no such option."""
+    with pytest.raises(ValueError, match=f"config.{name} is 3"):
+        parse_record({"command": "bench", "config": {name: 3}, "metrics": {}})
 
 
 def test_local_paths_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

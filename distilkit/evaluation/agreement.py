@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from distilkit.claims import refuse_file
 from distilkit.data import corpus
 from distilkit.data.batches import Batches
 from distilkit.data.blocks import pack_documents
@@ -77,8 +78,8 @@ def check_files(options: EvalOptions) -> None:
             raise DistilkitError(f"folder '{path.parent}' of {flag} does not exist: create it first")
         if path and not is_writable(path.parent):
             raise DistilkitError(f"cannot write {flag} '{path}' (no permission for the folder): choose another folder")
-        if path and path.exists():
-            raise DistilkitError(f"{flag} '{path}' already exists: choose another name")
+        if path:
+            refuse_file(path, flag)
     if options.plot:
         calibration.check_plot(options.plot)
 

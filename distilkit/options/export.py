@@ -20,8 +20,8 @@ class ExportOptions(
 ):
     """Export a checkpoint to another runtime, and check that the exported model gives the same outputs.
 
-    The export takes any batch size, and any length up to the model's maximum. A sentence encoder is exported with its
-    pooling.
+    The export takes any batch size (ExecuTorch: up to 32), and any length up to the model's maximum. A sentence
+    encoder is exported with its pooling.
     """
 
     usage = (

@@ -17,7 +17,7 @@ from distilkit.encoders.sentence_layout import read_layout
 from distilkit.encoders.sentence_modules import SentenceHead
 from distilkit.errors import DistilkitError, library_errors
 from distilkit.files import EXPORT_MANIFEST, is_exported, staging
-from distilkit.runtimes.formats import require_packages, runner_options
+from distilkit.runtimes.formats import EXECUTORCH_BATCH, require_packages, runner_options
 
 if TYPE_CHECKING:
     from transformers.exporters import ExportedModel
@@ -26,16 +26,24 @@ if TYPE_CHECKING:
 class RuntimeModel(PreTrainedModel):
     """An exported model with the interface of the checkpoint that it came from. It has no weights of its own."""
 
-    def __init__(self, program: "ExportedModel") -> None:
+    def __init__(self, program: "ExportedModel", max_batch: int | None = None) -> None:
         super().__init__(cast(PretrainedConfig, program.config))
-        self.program = program
+        self.program, self.max_batch = program, max_batch
 
     @property
     def device(self) -> torch.device:
         return self.program.device
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Any:
-        """Return what the checkpoint returns for inputs (B, T)."""
+        """Return what the checkpoint returns for inputs (B, T).
+
+        Raises DistilkitError if the program takes no such batch.
+        """
+        if self.max_batch and len(input_ids) > self.max_batch:
+            raise DistilkitError(
+                f"an ExecuTorch program takes batches of at most {self.max_batch}, not {len(input_ids)}: lower "
+                "--batch-size (bench: --batch-sizes)"
+            )
         given: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         return self.program(**given if token_type_ids is None else given | {"token_type_ids": token_type_ids})
 
@@ -51,7 +59,8 @@ def open_exported(name: str, threads: int | None = None) -> RuntimeModel:
 
     options = runner_options(form, threads or torch.get_num_threads())
     with unreadable(name):
-        model = RuntimeModel(ExportedModel.from_pretrained(name, local_files_only=True, **options))
+        program = ExportedModel.from_pretrained(name, local_files_only=True, **options)
+        model = RuntimeModel(program, EXECUTORCH_BATCH if form == "executorch" else None)
     settings = Path(name) / "tokenizer_config.json"
     if settings.is_file():  # RoBERTa's config counts two positions too many
         with unreadable(name):

@@ -14,6 +14,7 @@ from distilkit.errors import DistilkitError
 if TYPE_CHECKING:
     from transformers.exporters import DynamoConfig
 
+EXECUTORCH_BATCH = 32  # largest batch of an ExecuTorch program, which reserves the memory of its largest inputs at once
 PACKAGES = {  # packages that a format imports; the extra with the format's name installs them
     "onnx": ("transformers.exporters", "onnx", "onnxscript", "onnxruntime"),
     "openvino": ("transformers.exporters", "openvino"),
@@ -43,7 +44,8 @@ def export_config(form: str, inputs: Sequence[str], max_tokens: int | None, *, i
         "openvino": exporters.OpenVINOConfig,
         "executorch": exporters.ExecutorchConfig,
     }
-    shape = {0: Dim("batch"), 1: Dim("length", min=1, max=max_tokens)}
+    batch = Dim("batch", min=1, max=EXECUTORCH_BATCH) if form == "executorch" else Dim("batch")
+    shape = {0: batch, 1: Dim("length", min=1, max=max_tokens)}
     quantizer = exporters.OnnxRuntimeQuantizer(exporters.OnnxRuntimeDynamicConfig(per_channel=True)) if int8 else None
     return configs[form](dynamic=True, dynamic_shapes=dict.fromkeys(inputs, shape), quantizer=quantizer)
 

@@ -91,7 +91,7 @@ def rate(begin: Sample, end: Sample, clock: str) -> float:
 
 
 def draw(samples: list[Sample], picture: Path) -> None:
-    """Draw a panel for each quantity over minutes. Speed is over tenths of an hour at least, so noise averages out."""
+    """Draw a panel for each quantity over minutes. Each point of the speed is a mean over a fortieth of the run."""
     minutes = [sample["seconds"] / 60 for sample in samples]
     step = max(1, len(samples) // 40)
     series: dict[str, tuple[Any, Any]] = {

@@ -53,9 +53,8 @@ def test_a_plan_is_one_record_and_leaves_nothing(
     found = json.loads(real.stdout)["metrics"]
     assert planned["updates"] == found["updates"]
     assert planned["epochs"] == pytest.approx(2, rel=0.1)  # the last update may reach into a third
-    assert planned["tokens"] == pytest.approx(
-        found["tokens"], rel=0.01
-    )  # packed blocks: every batch but an epoch's last is of 4 · 32 tokens
+    # packed blocks: every batch is of 4 · 32 tokens, but the last one of each epoch may lack up to 3 blocks
+    assert 0 <= planned["tokens"] - found["tokens"] <= 2 * 3 * 32
     assert planned["memory_bytes"] > planned["peak_memory_bytes"] > 0
 
 
