@@ -37,7 +37,7 @@ class RuntimeModel(PreTrainedModel):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Any:
         """Return what the checkpoint returns for inputs (B, T).
 
-        Raises DistilkitError if the program takes no such batch.
+        Raises DistilkitError if the program takes no such batch, or if its runtime fails.
         """
         if self.max_batch and len(input_ids) > self.max_batch:
             raise DistilkitError(
@@ -45,7 +45,9 @@ class RuntimeModel(PreTrainedModel):
                 "--batch-size (bench: --batch-sizes)"
             )
         given: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
-        return self.program(**given if token_type_ids is None else given | {"token_type_ids": token_type_ids})
+        given |= {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        with library_errors("the exported model cannot be run", "export to another --format"):
+            return self.program(**given)
 
 
 def open_exported(name: str, threads: int | None = None) -> RuntimeModel:

@@ -34,7 +34,7 @@ def main() -> None:
         size = f"{parameters(start) / 1e6:.1f} M"
         for name, chosen in (("untrained", slice(1)), ("distilled", slice(1, None))):
             cells = [cell for teacher, found in scores for cell in share(found[chosen], teacher)]
-            rows.append([f"{layers} layers, {name}", *cells, size])
+            rows.append([f"{layers} layer{'s' * (layers > 1)}, {name}", *cells, size])
     text = markdown(HEADER, rows)
     (arguments.out / "sentence-encoders.md").write_text(text, encoding="utf-8")
     print(text)
