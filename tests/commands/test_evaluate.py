@@ -365,7 +365,9 @@ def test_compares_with_a_teacher_and_a_control(
     compared = ("SST-2 retention", "baseline: SST-2 retention", "SST-2 difference to the teacher")
     assert [widths[name] for name in compared] == [4] * 3
     assert gated.exit_code == 3
-    assert gated.stderr.count("gate not met") == 1
+    unmet = [line for line in gated.stderr.splitlines() if "gate not met" in line]
+    assert len([line for line in unmet if "same label" not in line]) == 1  # an untrained model may be constant
+    assert "retention>=9" in unmet[0]
 
 
 def test_writes_the_leaderboards_files(make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str]) -> None:
