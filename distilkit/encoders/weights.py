@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def _parts(index: Path, name: str) -> list[str]:
 def _locate(name: str, file: str) -> Path | None:
     if Path(name).is_dir():
         path = Path(name) / file
-        return path if path.is_file() else None
+        return path if os.path.isfile(path) else None  # noqa: PTH113 - is_file() raises on a name that is too long
     place, revision = split_revision(name)
     with hub_errors(name):
         found = cached_file(place, file, revision=revision, _raise_exceptions_for_missing_entries=False)

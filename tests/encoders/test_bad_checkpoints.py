@@ -197,6 +197,7 @@ CASES = [
             '{"weight_map": {"a": "../x.safetensors"}}',
             '{"weight_map": {"a": ""}}',
             '{"weight_map": {"a": "b.safetensors"}}',
+            '{"weight_map": {"a": "' + "9" * 4000 + '"}}',
         )
     ),
     # config.json
