@@ -41,8 +41,8 @@ class ClassTable(NamedTuple):
 
 
 def label_in_name(label: str) -> str:
-    """Return a label without the characters that have a meaning in the names of metrics."""
-    return re.sub(r"[\s/<>=]+", "_", label)
+    """Return a label without the characters that have a meaning in the names of metrics and gates."""
+    return re.sub(r"[/<>=]+", "_", " ".join(label.split()) or "_")
 
 
 def class_tables(metrics: Mapping[str, float]) -> dict[str, ClassTable]:

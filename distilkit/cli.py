@@ -38,11 +38,31 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 TYPE_NAMES = {int: "INT", float: "NUMBER", str: "TEXT"}
+OTHER_NAMES = {  # of options in transformers' training scripts
+    "--teacher-model": "--teacher", "--train-file": "--data", "--dataset": "--data",
+    "--output-dir": "--output", "--overwrite-output-dir": "--resume", "--resume-from-checkpoint": "--resume",
+    "--learning-rate": "--lr", "--num-train-epochs": "--epochs", "--num-epochs": "--epochs", "--max-steps": "--steps",
+    "--per-device-train-batch-size": "--batch-size", "--train-batch-size": "--batch-size",
+    "--gradient-accumulation-steps": "--accumulate", "--warmup-ratio": "--warmup", "--warmup-steps": "--warmup",
+    "--eval-steps": "--evaluate-every", "--save-steps": "--checkpoint-every", "--logging-steps": "--log-every",
+    "--mlm-probability": "--mask-probability", "--report-to": "--log-with",
+    "--fp16": "--precision", "--bf16": "--precision", "--max-seq-length": "--max-length", "--torch-compile": "--compile",
+}  # fmt: skip
 CHOICES_WIDTH = 26  # columns; a longer list of choices is part of the help text, where it wraps between words
 
 
 class Command(TyperCommand):
-    """A command whose --help is listed last, with the other common options."""
+    """A command whose --help is listed last, and that knows its options by the names of other programs."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line. For an unknown option, suggest ours of the same meaning."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            ours = OTHER_NAMES.get(getattr(error, "option_name", "").replace("_", "-"))
+            if any(ours in parameter.opts for parameter in self.params):
+                error.possibilities = [ours]  # type: ignore[attr-defined]
+            raise
 
     def get_help_option(self, ctx: Any) -> Any:
         """Return the option --help in its panel."""
@@ -173,10 +193,8 @@ def with_exit_codes(work: Callable[[], int]) -> None:
     except DistilkitError as error:
         progress.complain("error", str(error))
         code = 1
-    except KeyboardInterrupt:
-        progress.complain(
-            "interrupted", "a training run with a checkpoint continues with the same command and --resume"
-        )
+    except KeyboardInterrupt as interrupt:  # train() says how to go on from the checkpoint that it has written
+        progress.complain("interrupted", str(interrupt) or "the command stopped before its end")
         code = 130
     raise typer.Exit(code)
 

@@ -71,6 +71,6 @@ def is_offline() -> bool:
 def nearest(place: Path) -> str:
     """Suggest the most similar name in the same folder, "" if none is similar."""
     try:
-        return did_you_mean(place.name, [path.name for path in place.parent.iterdir()])
+        return did_you_mean(place.name, [path.name for path in place.parent.iterdir()], place.parent)
     except OSError:
         return ""

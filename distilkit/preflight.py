@@ -31,12 +31,15 @@ def missing_places(options: Options) -> Iterator[str]:
             continue
         value = getattr(options, item.name)
         for place in value if isinstance(value, tuple) else (value,):
-            if place is not None and is_local(str(place)) and not os.path.lexists(place):
-                hint = nearest(Path(place))
-                if item.name in CHECKPOINTS:
-                    yield f"no checkpoint directory '{place}'{hint}: check the path"
-                else:
-                    yield f"{typed_name(item)} '{place}' does not exist{hint}: check the path"
+            if place is None or os.path.lexists(place):
+                continue
+            hint, local = nearest(Path(place)), is_local(str(place))
+            if item.name not in CHECKPOINTS and local:
+                yield f"{typed_name(item)} '{place}' does not exist{hint}: check the path"
+            elif item.name in CHECKPOINTS and local:
+                yield f"no checkpoint directory '{place}'{hint}: check the path"
+            elif item.name in CHECKPOINTS and hint and "/" in str(place) and "@" not in str(place):
+                yield f"no checkpoint directory '{place}'{hint}: check the path; for a hub id, write '{place}@main'"
 
 
 def is_local(place: str) -> bool:

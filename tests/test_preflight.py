@@ -22,7 +22,7 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     options = DistillOptions(student=f"{tmp_path}/no", corpus=f"{tmp_path}/corpsu.txt", output=tmp_path)
     with pytest.raises(DistilkitError) as caught:
         check_places("distill", options)
-    for words in ("no checkpoint directory", "--corpus", "did you mean 'corpus.txt'", "is not empty"):
+    for words in ("no checkpoint directory", "--corpus", f"did you mean '{tmp_path / 'corpus.txt'}'", "is not empty"):
         assert words in str(caught.value)
 
 

@@ -3,7 +3,6 @@
 Masked-LM models are compared at masked tokens, classifiers and regression models on whole texts.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distilkit.class_scores import label_in_name
 from distilkit.data.batches import Batches
 from distilkit.encoders import checkpoint, vocabulary
 from distilkit.encoders.contents import Head
@@ -150,7 +150,7 @@ def compare_on_texts(logits: tuple[Tensor, Tensor], texts: Sequence[str], labels
     else:
         teacher, student, *columns = compare_logits(*logits).double().numpy().T
         confidences = Confidences(*columns)
-        names = [re.sub(r"[\s/<>=]+", "_", label) for label in labels]  # characters with a meaning in metric names
+        names = [label_in_name(label) for label in labels]
         slices["answer"] = [names[int(label)] for label in teacher]
 
     def show(item: int) -> dict[str, Any]:

@@ -66,12 +66,12 @@ def _lies_between(spec: Spec, value: float) -> bool:
     return (spec.min is None or value >= spec.min) and (spec.max is None or value <= spec.max)
 
 
-def did_you_mean(value: Any, names: Any) -> str:
-    """Suggest the nearest of some names, "" if none is near."""
+def did_you_mean(value: Any, names: Any, folder: Path = Path()) -> str:
+    """Suggest the nearest of some names, which are in a folder if they are files; "" if none is near."""
     import difflib  # only an error needs it, and every --help would pay for it
 
     near = difflib.get_close_matches(str(value), list(names), n=1)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+    return f" (did you mean '{folder / near[0]}'?)" if near else ""
 
 
 def parse(item: dataclasses.Field[Any], kind: Any, text: Any) -> Any:

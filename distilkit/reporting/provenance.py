@@ -137,6 +137,8 @@ def outcome(done: Record) -> str:
             f"{task} {metric} {format_score(metrics[f'{task}/{metric}'])}" for task, metric in headline_metrics([model])
         ]
     facts += [f"{name} {done.environment[name]}" for name in ("device", "threads") if name in done.environment]
+    if "other_processes" in done.environment:
+        facts.append(f"other processes used {done.environment['other_processes']}")
     return ", ".join(facts)
 
 

@@ -97,3 +97,14 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing in musl
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**28}
     return mallopt is not None and all(mallopt(name, value) == 1 for name, value in settings.items())
+
+
+def return_freed_memory() -> None:
+    """Return glibc's free pages to the system; without glibc, do nothing.
+
+    Kept memory (keep_freed_memory) gets fragmented when evaluations take blocks of other sizes than training does.
+    Returned now and then, it stays at what training needs.
+    """
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if malloc_trim:
+        malloc_trim(0)

@@ -20,7 +20,7 @@ from transformers import get_linear_schedule_with_warmup
 from distilkit.data.batches import Batches
 from distilkit.options.training import TrainOptions
 from distilkit.progress import track
-from distilkit.training.devices import autocast_dtype, open_accelerator
+from distilkit.training.devices import autocast_dtype, open_accelerator, return_freed_memory
 from distilkit.training.log import TrainingLog
 from distilkit.training.objective import Objective
 from distilkit.training.resume import restore, save_run_checkpoint
@@ -86,8 +86,10 @@ def train(
                 log.heldout(evaluate())
             if save_now:
                 save_run_checkpoint(accelerator, stateful, out, step)
+            if evaluate_now or save_now:
+                return_freed_memory()
             if stop:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt("to continue, run the same command with --resume")
             advance(1, log.status_line)
     sharding.gather(wrapped)
     return log.close()

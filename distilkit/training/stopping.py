@@ -24,8 +24,9 @@ _received: list[list[int]] = []  # of the open stop_signal(), if any: the signal
 class EarlyStopping:
     """Score a model on each call, and hold the weights that restore() puts back: the best or the last ones.
 
-    The best score is the highest of `headline`, the first of equal ones. `kept` and `best` are numbers of evaluations,
-    from 1. The state is part of the run's checkpoints, so that a resumed run keeps the same weights as an
+    The best score is the highest of `headline`; of equal ones the last is kept, because its weights were trained
+    longer, at a lower rate. `best` is the number of the first evaluation with that score, which patience counts from,
+    and `kept` the number of the one whose weights are held, from 1. The state is part of the run's checkpoints, so that a resumed run keeps the same weights as an
     uninterrupted one.
     """
 
@@ -48,12 +49,12 @@ class EarlyStopping:
         scores = self.score()
         self.model.train()
         self.evaluations += 1
-        improved = scores[self.headline] > self.highest
-        if improved:
+        is_best = scores[self.headline] >= self.highest
+        if scores[self.headline] > self.highest:
             self.highest, self.best = scores[self.headline], self.evaluations
-        if improved or self.keep == "last":
+        if is_best or self.keep == "last":
             self.scores, self.kept = scores, self.evaluations
-        if improved and self.keep == "best":
+        if is_best and self.keep == "best":
             self.weights = {
                 name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()
             }

@@ -85,7 +85,7 @@ def test_classifiers_by_hand(classifiers: tuple[Path, Path], lines: Path, senten
     digits = np.array([any(character.isdigit() for character in text) for text in sentences])
     assert found["agreement/slices/digits/1+"] == pytest.approx(same[digits].mean())
     assert found["agreement/slices/digits/1+/count"] == digits.sum()
-    predicted = [NAMES[label].replace(" ", "_") for label in theirs.argmax(1)]
+    predicted = [NAMES[label] for label in theirs.argmax(1)]
     for name in set(predicted):
         assert found[f"agreement/slices/answer/{name}"] == pytest.approx(same[np.array(predicted) == name].mean())
 

@@ -32,9 +32,9 @@ def evaluate(best: EarlyStopping, model: Counter, count: int) -> None:
         best()
 
 
-@pytest.mark.parametrize(("keep", "kept", "score"), [("best", 2, 0.9), ("last", 4, 0.7)])
-def test_keeps_the_first_of_the_best_or_the_last(keep: str, kept: int, score: float) -> None:
-    """restore() loads the weights of the highest score, the first of equal ones; with keep="last", the last ones."""
+@pytest.mark.parametrize(("keep", "kept", "score"), [("best", 3, 0.9), ("last", 4, 0.7)])
+def test_keeps_the_last_of_the_best_or_the_last(keep: str, kept: int, score: float) -> None:
+    """restore() loads the weights of the highest score, the last of equal ones; with keep="last", the last ones."""
     best, model = early_stopping([0.5, 0.9, 0.9, 0.7], keep=keep)
     evaluate(best, model, 4)
     assert model.training
