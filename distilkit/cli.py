@@ -46,7 +46,8 @@ OTHER_NAMES = {  # of options in transformers' training scripts
     "--gradient-accumulation-steps": "--accumulate", "--warmup-ratio": "--warmup", "--warmup-steps": "--warmup",
     "--eval-steps": "--evaluate-every", "--save-steps": "--checkpoint-every", "--logging-steps": "--log-every",
     "--mlm-probability": "--mask-probability", "--report-to": "--log-with",
-    "--fp16": "--precision", "--bf16": "--precision", "--max-seq-length": "--max-length", "--torch-compile": "--compile",
+    "--fp16": "--precision", "--bf16": "--precision", "--max-seq-length": "--max-length",
+    "--torch-compile": "--compile",
 }  # fmt: skip
 CHOICES_WIDTH = 26  # columns; a longer list of choices is part of the help text, where it wraps between words
 

@@ -18,7 +18,9 @@ def column_names(path: Path) -> list[str]:
     if fields is None:
         return []
     if len(fields) < 2:
-        raise bad_row(path, "the first word", "has no tag", "write a word and its tag on each line")
+        raise bad_row(
+            path, "the first word", "has no tag", "write a word and its tag on each line, or name a table .csv or .tsv"
+        )
     middle = len(fields) - 2
     return [WORDS, *MIDDLE.get(middle, tuple(f"column_{number}" for number in range(2, middle + 2))), TAGS]
 

@@ -24,10 +24,10 @@ _received: list[list[int]] = []  # of the open stop_signal(), if any: the signal
 class EarlyStopping:
     """Score a model on each call, and hold the weights that restore() puts back: the best or the last ones.
 
-    The best score is the highest of `headline`; of equal ones the last is kept, because its weights were trained
-    longer, at a lower rate. `best` is the number of the first evaluation with that score, which patience counts from,
-    and `kept` the number of the one whose weights are held, from 1. The state is part of the run's checkpoints, so that a resumed run keeps the same weights as an
-    uninterrupted one.
+    The best score is the highest of `headline`. Of equal scores the last is kept: its weights were trained longer, at a
+    lower rate. Evaluations count from 1: `best` is the first with the best score, from which patience counts, and
+    `kept` the one whose weights are held. The state is part of the run's checkpoints, so that a resumed run keeps the
+    same weights as an uninterrupted one.
     """
 
     def __init__(
