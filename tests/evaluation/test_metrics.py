@@ -176,14 +176,14 @@ def test_scores_by_class_by_hand() -> None:
             "recall/b": 1,
             "f1/b": 2 / 3,
             "f1/b/count": 1,
-            "precision/c_d": 0,
-            "recall/c_d": 0,
-            "f1/c_d": 0,
-            "f1/c_d/count": 1,
+            "precision/c d": 0,
+            "recall/c d": 0,
+            "f1/c d": 0,
+            "f1/c d/count": 1,
             "confusion/a/a": 1,
             "confusion/a/b": 1,
             "confusion/b/b": 1,
-            "confusion/c_d/a": 1,
+            "confusion/c d/a": 1,
         }
     )
 
