@@ -13,12 +13,13 @@ from distilkit.formatting import format_duration, format_gibibytes, format_numbe
 from distilkit.next_command import next_command, relative
 from distilkit.progress import say
 from distilkit.record import BenchSetting, MetricName, Record, baselines_by_prefix, json_text
-from distilkit.wording import describe, describe_setting, plan_names
+from distilkit.wording import DISPLAY_NAMES, describe, describe_setting, plan_names
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 PLANNED = ("parameters", "bytes", "latency_ms", "speedup", "distill_seconds")  # columns of a plan
+REPORTED = ("parameters", "bytes", "speedup", "heldout_loss", "heldout_agreement", "heldout_cosine")  # with the scores
 COMPARED = "compared"
 NAMED = ("metric", COMPARED, "")  # first columns that hold names of metrics
 Rows = list[tuple[Any, ...]]
@@ -37,6 +38,8 @@ def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
     metrics = {
         name: value for name, value in done.metrics.items() if not DETAIL.fullmatch(name) and not ClassScore.parse(name)
     }
+    if done.command == "report":  # the page has the rest
+        metrics = {name: value for name, value in metrics.items() if is_reported(MetricName.parse(name))}
     if done.command == "eval":
         plain = replace(done, metrics=metrics)
         return [comparison(plain), *intervals(plain), *averages(plain), *classes(done), *details(done)]
@@ -46,7 +49,15 @@ def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
         return [(["metric", "value"], list(metrics.items())), *averages(done), *classes(done), *details(done)]
     names = list(dict.fromkeys(name._replace(model="") for name in parsed))
     rows: Rows = [(str(name), *(parsed.get(name._replace(model=model)) for model in models)) for name in names]
-    return [(["metric", *(column_title(done, model) for model in models)], rows), *details(done)]
+    table = (["metric", *(column_title(done, model) for model in models)], rows)
+    return [table] if done.command == "report" else [table, *details(done)]
+
+
+def is_reported(name: MetricName) -> bool:
+    """Say whether a report shows a metric on the terminal: sizes, scores and retention, without ranges."""
+    if not name.subject:
+        return name.metric in REPORTED
+    return not name.detail and (name.subject in DISPLAY_NAMES or name.subject.startswith("retention/"))
 
 
 def details(done: Record) -> list[tuple[list[str], Rows]]:

@@ -48,6 +48,16 @@ def test_demo_has_a_column_per_model() -> None:
     ]
 
 
+def test_a_report_shows_sizes_and_scores() -> None:
+    """The page has the other metrics: ranges, training time, latencies, slices."""
+    names = ("parameters", "parameters/head", "sst2/accuracy", "sst2/accuracy/min", "retention/sst2",
+             "retention/sst2/low", "seconds", "cpu/float32/b1/l32/latency_ms_p50", "agreement/slices/digits/1+",
+             "custom/f1/billing", "speedup")  # fmt: skip
+    found = tabulate(done("report", {f"{model}/{name}": 1.0 for model in (0, 1) for name in names}))
+    shown = ("parameters", "sst2/accuracy", "retention/sst2", "speedup")
+    assert found == [(["metric", "0", "1"], [(name, 1.0, 1.0) for name in shown])]
+
+
 def test_averages_are_listed_with_their_tasks() -> None:
     """An average without its tasks cannot be compared."""
     found = tabulate(done("eval", {"glue/average": 0.8}, {"glue/average": "cola sst2", "device": "cpu"}))

@@ -339,7 +339,7 @@ def test_keeps_the_best_evaluations_weights(
 
 
 def test_patience_ends_a_run(options: FinetuneOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --patience 2, training stops after two evaluations without a new best; an equal one is kept. An epoch is 4 updates."""
+    """--patience 2 ends a run two evaluations after its last new best; an equal one is kept. An epoch is 4 updates."""
     scripted(monkeypatch, [0.6, 0.5, 0.6, 0.9])
     done = finetune.finetune(replace(options, steps=40, patience=2))
     assert (done.metrics["updates"], done.metrics["kept_evaluation"]) == (12, 3)
