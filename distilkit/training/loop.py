@@ -170,9 +170,14 @@ def count_updates(batches: Batches, options: TrainOptions, processes: int) -> in
 
 
 def parameter_groups(objective: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
-    """Group the trained parameters by learning rate (encoder or head) and weight decay (none for biases and norms)."""
+    """Group the trained parameters by learning rate (encoder or head) and weight decay (none for biases and norms).
+
+    At a rate of 0 the encoder is frozen, so that a head is trained without a backward pass through the encoder.
+    """
     base = getattr(getattr(objective, "student", None), "base_model", objective)
     encoder = {id(parameter) for parameter in base.parameters()}
+    if options.lr == 0 and options.head_lr:
+        base.requires_grad_(requires_grad=False)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in objective.parameters():
         if parameter.requires_grad:

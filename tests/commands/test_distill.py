@@ -122,6 +122,16 @@ def test_head_lr_changes_the_head_only(options: DistillOptions) -> None:
     )
 
 
+def test_a_frozen_encoder_gives_the_head_of_a_slow_one(options: DistillOptions) -> None:
+    """--lr 0 leaves out the encoder's gradients. A rate too low to change it computes them; the head is the same."""
+    frozen = replace(options, objective="mlm", head_lr=1e-2, lr=0.0, max_grad_norm=0.0)
+    slow = replace(frozen, lr=1e-30, output=options.output.with_name("slow"))
+    for run in (frozen, slow):
+        distill(run)
+    ours, theirs = (AutoModelForMaskedLM.from_pretrained(run.output).state_dict() for run in (frozen, slow))
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_teacher_without_head_is_refused(make_checkpoint: Callable[..., Path], options: DistillOptions) -> None:
     """A newly initialised head would predict noise."""
     with pytest.raises(DistilkitError, match="no trained masked-LM head"):
