@@ -40,7 +40,7 @@ def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
     }
     if done.command == "report":  # the page has the rest
         metrics = {name: value for name, value in metrics.items() if is_reported(MetricName.parse(name))}
-    if done.command == "eval":
+    if done.command in ("eval", "export"):
         plain = replace(done, metrics=metrics)
         return [comparison(plain), *intervals(plain), *averages(plain), *classes(done), *details(done)]
     parsed = {MetricName.parse(name): value for name, value in metrics.items()}
@@ -118,6 +118,8 @@ def comparison(done: Record) -> tuple[list[str], Rows]:
             columns.setdefault(parts.model, {})[str(parts._replace(model=""))] = value
     names = dict.fromkeys(name for column in columns.values() for name in column)
     alone = (short_names(done.config.get("models") or []) or ["model"])[0] if len(columns) > 1 else "value"
+    if done.command == "export" and len(columns) > 1:
+        alone = "exported"
     return (
         ["metric", *(column_title(done, label) or alone for label in columns)],
         [(name, *(column.get(name) for column in columns.values())) for name in names],
@@ -131,8 +133,8 @@ def column_title(done: Record, model: str) -> str:
         return done.environment[f"model/{model}"]
     if model.isdigit() and int(model) < len(models):
         return short_names(models)[int(model)]
-    if model == "teacher" and done.config.get("against"):
-        return f"teacher: {Path(done.config['against']).name}"
+    if model == "teacher" and (compared := done.config.get("against") or done.config.get("model")):
+        return f"teacher: {Path(compared).name}" if done.command == "eval" else Path(compared).name
     baselines = baselines_by_prefix(done.config.get("control"))
     if model == "baseline" and done.config.get("baseline"):
         return f"earlier: {Path(done.config['baseline']).name}"

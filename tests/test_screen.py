@@ -58,6 +58,17 @@ def test_a_report_shows_sizes_and_scores() -> None:
     assert found == [(["metric", "0", "1"], [(name, 1.0, 1.0) for name in shown])]
 
 
+def test_an_export_is_shown_beside_its_checkpoint() -> None:
+    """The checkpoint's scores are the record's teacher/ metrics; retention has its interval."""
+    metrics = {
+        "bytes": 17.0, "sts/spearmanr": 0.851, "teacher/sts/spearmanr": 0.854, "retention/sts": 0.997,
+        "retention/sts/low": 0.996, "retention/sts/high": 0.999,
+    }  # fmt: skip
+    scores, intervals = tabulate(done("export", metrics, model="runs/student"))
+    assert scores == (["metric", "exported", "student"], [("bytes", 17.0, None), ("sts/spearmanr", 0.851, 0.854)])
+    assert intervals[1] == [("retention/sts", 0.997, 0.996, 0.999)]
+
+
 def test_averages_are_listed_with_their_tasks() -> None:
     """An average without its tasks cannot be compared."""
     found = tabulate(done("eval", {"glue/average": 0.8}, {"glue/average": "cola sst2", "device": "cpu"}))
