@@ -22,10 +22,10 @@ def test_one_model_has_a_column_of_values() -> None:
 
 
 def test_bench_has_a_column_per_model() -> None:
-    """A metric that a model does not have is an empty cell."""
-    metrics = {"0/parameters": 2.0, "1/parameters": 1.0, "1/speedup": 1.6}
+    """A metric that a model does not have is an empty cell. Models are in the order in which they were given."""
+    metrics = {"1/speedup": 1.6, "0/parameters": 2.0, "1/parameters": 1.0}
     assert tabulate(done("bench", metrics)) == [
-        (["metric", "0", "1"], [("parameters", 2.0, 1.0), ("speedup", None, 1.6)])
+        (["metric", "0", "1"], [("speedup", None, 1.6), ("parameters", 2.0, 1.0)])
     ]
 
 
