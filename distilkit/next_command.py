@@ -61,7 +61,8 @@ def after_finetune(done: Record) -> str:
     teacher = str(done.config.get("teacher") or born.config.get("teacher") or "TEACHER")
     if last(teacher, "finetune"):
         return line("eval", models=[model], **task_of(done), against=teacher)
-    name = teacher if Path(teacher).exists() else Path(teacher).name  # a hub id has a slash in it
+    beside = Path(teacher).exists() and os.access(Path(teacher).parent, os.W_OK)  # a hub id has a slash in it
+    name = teacher if beside else Path(teacher).name
     alike = {key: value for key, value in done.given.items() if key not in NOT_OF_TEACHER and value is not None}
     return line("finetune", **alike | task_of(done) | {"model": teacher, "output": free(name, done.config["task"])})
 

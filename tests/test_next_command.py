@@ -135,3 +135,6 @@ def test_a_student_of_an_untuned_teacher_needs_the_teacher_on_the_task(
     told = next_command(Record(**{**vars(made), "given": given}))
     teacher = read_biography(student)[0].config["teacher"]
     assert told == f"distilkit finetune {teacher} -o {teacher}-rte --data rte --task rte --lr 0.001"
+
+    monkeypatch.setattr("os.access", lambda *_: False)  # a teacher in a folder that cannot be written to
+    assert f"-o {Path(teacher).name}-rte " in next_command(made)
