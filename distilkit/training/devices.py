@@ -102,8 +102,8 @@ def keep_freed_memory() -> bool:
 def return_freed_memory() -> None:
     """Return glibc's free pages to the system; without glibc, do nothing.
 
-    Kept memory (keep_freed_memory) gets fragmented when evaluations take blocks of other sizes than training does.
-    Returned now and then, it stays at what training needs.
+    Kept memory (keep_freed_memory) gets fragmented, because evaluations and batches of other lengths take blocks of
+    other sizes. Returned every few updates, it stays at what training needs.
     """
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if malloc_trim:

@@ -86,7 +86,7 @@ def train(
                 log.heldout(evaluate())
             if save_now:
                 save_run_checkpoint(accelerator, stateful, out, step)
-            if evaluate_now or save_now:
+            if evaluate_now or save_now or log_now:
                 return_freed_memory()
             if stop:
                 raise KeyboardInterrupt("to continue, run the same command with --resume")
