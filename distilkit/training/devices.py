@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -92,19 +92,23 @@ def keep_freed_memory() -> bool:
     needs new, zeroed pages, which takes much of the time of a training step on a CPU. This applies on Linux with glibc
     only, and not if the environment sets MALLOC_… variables.
     """
-    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing in musl
+    mallopt = allocator("mallopt")
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**28}
     return mallopt is not None and all(mallopt(name, value) == 1 for name, value in settings.items())
 
 
 def return_freed_memory() -> None:
-    """Return glibc's free pages to the system; without glibc, do nothing.
+    """Return glibc's free pages to the system, where keep_freed_memory() applies.
 
     Kept memory (keep_freed_memory) gets fragmented, because evaluations and batches of other lengths take blocks of
     other sizes. Returned every few updates, it stays at what training needs.
     """
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if malloc_trim:
+    if malloc_trim := allocator("malloc_trim"):
         malloc_trim(0)
+
+
+def allocator(name: str) -> Any:
+    """Return a function of glibc's allocator; None without glibc, or if the environment sets MALLOC_… variables."""
+    if sys.platform != "linux" or any(variable.startswith("MALLOC_") for variable in os.environ):
+        return None
+    return getattr(ctypes.CDLL(None), name, None)  # missing in musl

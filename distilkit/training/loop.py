@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Subset
 from transformers import get_linear_schedule_with_warmup
 
 from distilkit.data.batches import Batches
+from distilkit.errors import DistilkitError
 from distilkit.options.training import TrainOptions
 from distilkit.progress import track
 from distilkit.training.devices import autocast_dtype, open_accelerator, return_freed_memory
@@ -26,6 +27,9 @@ from distilkit.training.objective import Objective
 from distilkit.training.resume import restore, save_run_checkpoint
 from distilkit.training.sharding import Sharding
 from distilkit.training.stopping import EarlyStopping, stop_on_all_processes, stop_signal
+
+RETURN_EVERY = 10  # updates between two returns of freed memory: 1.7 % more CPU time for a sentence encoder
+NO_HEAD = "--lr 0 trains a head alone, and this loss has none to train: raise --lr or choose another --objective"
 
 
 def train(
@@ -86,10 +90,10 @@ def train(
                 log.heldout(evaluate())
             if save_now:
                 save_run_checkpoint(accelerator, stateful, out, step)
-            if evaluate_now or save_now or log_now:
+            if step % RETURN_EVERY == 0:
                 return_freed_memory()
             if stop:
-                raise KeyboardInterrupt("to continue, run the same command with --resume")
+                raise KeyboardInterrupt("a run checkpoint is written")
             advance(1, log.status_line)
     sharding.gather(wrapped)
     return log.close()
@@ -126,6 +130,8 @@ def update(
         accelerator.sync_gradients = batch is batches[-1]  # DeepSpeed makes the update in this backward()
         with nullcontext() if accelerator.sync_gradients else accelerator.no_sync(wrapped):
             terms = wrapped(batch, fraction)
+            if not terms["loss"].requires_grad:
+                raise DistilkitError(NO_HEAD)
             accelerator.backward(terms["loss"])
         losses.append({name: term.detach() for name, term in terms.items()} | {"tokens": count})
     if options.max_grad_norm:
@@ -173,15 +179,18 @@ def parameter_groups(objective: nn.Module, options: TrainOptions) -> list[dict[s
     """Group the trained parameters by learning rate (encoder or head) and weight decay (none for biases and norms).
 
     At a rate of 0 the encoder is frozen, so that a head is trained without a backward pass through the encoder.
+    Raises DistilkitError if nothing is left to train.
     """
     base = getattr(getattr(objective, "student", None), "base_model", objective)
     encoder = {id(parameter) for parameter in base.parameters()}
-    if options.lr == 0 and options.head_lr:
+    if options.lr == 0 and options.head_lr and base is not objective:
         base.requires_grad_(requires_grad=False)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in objective.parameters():
         if parameter.requires_grad:
             groups.setdefault((id(parameter) in encoder, parameter.ndim > 1), []).append(parameter)
+    if not groups:
+        raise DistilkitError(NO_HEAD)
     head_lr = options.lr if options.head_lr is None else options.head_lr
     return [
         {

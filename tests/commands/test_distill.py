@@ -132,6 +132,20 @@ def test_a_frozen_encoder_gives_the_head_of_a_slow_one(options: DistillOptions) 
     torch.testing.assert_close(ours, theirs)
 
 
+def test_lr_0_without_a_head_to_train_is_refused(options: DistillOptions) -> None:
+    """A loss on hidden states does not depend on the head."""
+    with pytest.raises(DistilkitError, match="--lr 0 trains a head alone"):
+        distill(replace(options, objective="hidden", lr=0.0, head_lr=1e-2))
+    assert not options.output.exists()
+
+
+def test_lr_0_on_a_bare_encoder_is_refused(make_checkpoint: Callable[..., Path], options: DistillOptions) -> None:
+    """It has no head at all."""
+    bare = [str(make_checkpoint("bert", layers, auto=AutoModel)) for layers in (2, 4)]
+    with pytest.raises(DistilkitError, match="--lr 0 trains a head alone"):
+        distill(replace(options, student=bare[0], teacher=bare[1], objective="embedding", lr=0.0, head_lr=1e-2))
+
+
 def test_teacher_without_head_is_refused(make_checkpoint: Callable[..., Path], options: DistillOptions) -> None:
     """A newly initialised head would predict noise."""
     with pytest.raises(DistilkitError, match="no trained masked-LM head"):

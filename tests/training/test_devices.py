@@ -21,7 +21,7 @@ from distilkit.commands.init import init
 from distilkit.options.distill import DistillOptions
 from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.init import InitOptions
-from distilkit.training.devices import keep_freed_memory
+from distilkit.training.devices import allocator, keep_freed_memory
 
 # After a warm-up, allocate and free 64 MB eight times; print the number of new pages from the kernel.
 FAULTS = """
@@ -84,6 +84,7 @@ def test_settings_in_the_environment_are_kept(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
 
     assert keep_freed_memory() is False
+    assert allocator("malloc_trim") is None
 
 
 RUN = {"steps": 50, "seq_length": 16, "lr": 1e-3, "evaluate_every": 25, "checkpoint_every": 20}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distilkit.errors import DistilkitError
 from distilkit.options.training import TrainOptions
-from distilkit.training.loop import train
+from distilkit.training.loop import parameter_groups, train
 from distilkit.training.resume import run_checkpoints
 
 
@@ -42,6 +42,32 @@ def test_updates_equal_a_plain_loop(tmp_path: Path) -> None:
         optimizer.zero_grad()
     torch.testing.assert_close(model.student.weight, twin.student.weight)
     torch.testing.assert_close(model.student.bias, twin.student.bias)
+
+
+class Headed(nn.Module):
+    """A student with an encoder and a head, as transformers names them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base_model, self.head = nn.Linear(1, 1), nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize(("lr", "trained"), [(0.0, {"head"}), (0.1, {"head", "base_model"})])
+def test_an_encoder_at_rate_0_is_frozen(lr: float, trained: set[str]) -> None:
+    """So autograd does not compute its gradients, and the optimizer has the head alone."""
+    objective = nn.Module()
+    objective.student = student = Headed()
+    groups = parameter_groups(objective, TrainOptions(lr=lr, head_lr=0.2))
+    assert {name.split(".")[0] for name, entry in student.named_parameters() if entry.requires_grad} == trained
+    assert sum(len(group["params"]) for group in groups) == 2 * len(trained)
+
+
+def test_freed_memory_is_returned_every_ten_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever --log-every is."""
+    returned: list[None] = []
+    monkeypatch.setattr("distilkit.training.loop.return_freed_memory", lambda: returned.append(None))
+    train(Line(), batches(), TrainOptions(steps=25, log_every=1), tmp_path)
+    assert len(returned) == 2
 
 
 @pytest.mark.parametrize(("epochs", "accumulate", "updates"), [(1, 1, 5), (3, 1, 15), (1, 2, 3), (0.4, 1, 2)])
