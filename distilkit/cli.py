@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -40,7 +40,7 @@ app = typer.Typer(
 TYPE_NAMES = {int: "INT", float: "NUMBER", str: "TEXT"}
 OTHER_NAMES = {  # of options in transformers' training scripts
     "--teacher-model": "--teacher", "--train-file": "--data", "--dataset": "--data",
-    "--output-dir": "--output", "--overwrite-output-dir": "--resume", "--resume-from-checkpoint": "--resume",
+    "--output-dir": "--output", "--resume-from-checkpoint": "--resume",
     "--learning-rate": "--lr", "--num-train-epochs": "--epochs", "--num-epochs": "--epochs", "--max-steps": "--steps",
     "--per-device-train-batch-size": "--batch-size", "--train-batch-size": "--batch-size",
     "--gradient-accumulation-steps": "--accumulate", "--warmup-ratio": "--warmup", "--warmup-steps": "--warmup",
@@ -166,7 +166,7 @@ def execute(name: str, options_class: type[CommonOptions], typed: dict[str, Any]
         raise typer.BadParameter(shorten(printable(str(error)))) from None
     from distilkit.commands.call import run
 
-    with contextlib.redirect_stdout(sys.stderr):  # what libraries print is not data
+    with contextlib.redirect_stdout(sys.stderr), saying_how_to_continue(options):  # what libraries print is not data
         done = run(name, options)
     if not progress.is_first_process():
         return 0
@@ -184,6 +184,17 @@ def execute(name: str, options_class: type[CommonOptions], typed: dict[str, Any]
     return 3 if failures else 0
 
 
+@contextlib.contextmanager
+def saying_how_to_continue(options: CommonOptions) -> Iterator[None]:
+    """Context manager: an interrupt says how to continue if train() wrote a run checkpoint that the command can use."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        kept = str(interrupt) and hasattr(options, "resume") and not getattr(options, "plan", False)
+        hint = "to continue, run the same command with --resume"
+        raise KeyboardInterrupt(hint if kept else "") from None
+
+
 def with_exit_codes(work: Callable[[], int]) -> None:
     """Run `work` and exit with its documented exit code; a bug keeps its traceback."""
     with contextlib.suppress(ValueError):  # not the main thread
@@ -194,7 +205,7 @@ def with_exit_codes(work: Callable[[], int]) -> None:
     except DistilkitError as error:
         progress.complain("error", str(error))
         code = 1
-    except KeyboardInterrupt as interrupt:  # train() says how to go on from the checkpoint that it has written
+    except KeyboardInterrupt as interrupt:
         progress.complain("interrupted", str(interrupt) or "the command stopped before its end")
         code = 130
     raise typer.Exit(code)

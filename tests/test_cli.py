@@ -229,7 +229,7 @@ def test_a_bug_keeps_its_traceback(teacher: Path, tmp_path: Path, monkeypatch: p
 def test_interrupt_exits_with_130(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """One line. Of a checkpoint, which `init` does not write, it says nothing."""
+    """One line. It does not suggest --resume, because `init` has nothing to continue from."""
 
     def interrupt(*args: object) -> None:
         signal.raise_signal(number)
@@ -242,6 +242,21 @@ def test_interrupt_exits_with_130(
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == "distilkit: interrupted: the command stopped before its end"
     assert not (tmp_path / "student").exists()
+
+
+@pytest.mark.parametrize(("words", "continues"), [([], True), (["--plan"], False)])
+def test_only_a_run_that_can_continue_names_resume(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], continues: bool
+) -> None:
+    """train() has written a run checkpoint; that of a plan is gone."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt("a run checkpoint is written")
+
+    monkeypatch.setattr("distilkit.commands.call.run", interrupt)
+    result = run("distill", teacher, "--corpus", "text", "-o", tmp_path / "student", *words)
+    assert result.exit_code == 130
+    assert ("--resume" in result.stderr) == continues
 
 
 def test_module_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

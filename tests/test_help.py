@@ -6,9 +6,9 @@ from typing import Literal, get_args, get_origin
 import pytest
 from typer.testing import CliRunner, Result
 
-from distilkit.cli import app
+from distilkit.cli import OTHER_NAMES, app
 from distilkit.options.recipes import COMMANDS
-from distilkit.options.spec import fields_of
+from distilkit.options.spec import fields_of, flag
 
 
 def run(*words: str) -> Result:
@@ -55,3 +55,10 @@ def test_choices_are_not_split_inside_a_word(command: str, monkeypatch: pytest.M
     assert choices <= {word.strip(".") for found in words for word in found.split("|")}
     assert max(map(len, text.splitlines())) <= 80
     assert "<bool>" not in text
+
+
+def test_other_programs_options_have_ours() -> None:
+    """Each suggestion is an option of some command."""
+    ours = {flag(item.name) for options_class in COMMANDS.values() for item, _ in fields_of(options_class)}
+    assert set(OTHER_NAMES.values()) <= ours
+    assert not set(OTHER_NAMES) & ours
