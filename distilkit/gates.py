@@ -112,7 +112,7 @@ class Bound(NamedTuple):
 
 def parse_gate(gate: str, option: str = "--require") -> tuple[str, str, Bound]:
     """Split 'sst2/accuracy>=0.90' into its name, comparison and bound. A limit of --budget has no baseline."""
-    match = re.fullmatch(r"\s*([^<>=\s](?:[^<>=]*[^<>=\s])?)\s*(>=|<=|>|<)\s*(baseline)?\s*([-+.\deE]*)\s*", gate)
+    match = re.fullmatch(r"\s*([^<>=\s][^<>=]*?)\s*(>=|<=|>|<)\s*(baseline)?\s*([-+.\deE]*)\s*", gate)
     try:
         name, compare, relative, text = match.groups()  # type: ignore[union-attr]
         number = float(text or ("0" if relative else "nan"))

@@ -34,11 +34,12 @@ def missing_places(options: Options) -> Iterator[str]:
             if place is None or os.path.lexists(place):
                 continue
             hint, local = nearest(Path(place)), is_local(str(place))
-            if item.name not in CHECKPOINTS and local:
-                yield f"{typed_name(item)} '{place}' does not exist{hint}: check the path"
-            elif item.name in CHECKPOINTS and local:
+            if item.name not in CHECKPOINTS:
+                if local:
+                    yield f"{typed_name(item)} '{place}' does not exist{hint}: check the path"
+            elif local:
                 yield f"no checkpoint directory '{place}'{hint}: check the path"
-            elif item.name in CHECKPOINTS and hint and "/" in str(place) and "@" not in str(place):
+            elif hint and "/" in str(place) and "@" not in str(place):  # the hub, where it is not, takes long to say so
                 yield f"no checkpoint directory '{place}'{hint}: check the path; for a hub id, write '{place}@main'"
 
 

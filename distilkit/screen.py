@@ -45,10 +45,10 @@ def tabulate(done: Record) -> list[tuple[list[str], Rows]]:
         return [comparison(plain), *intervals(plain), *averages(plain), *classes(done), *details(done)]
     parsed = {MetricName.parse(name): value for name, value in metrics.items()}
     models = list(dict.fromkeys(name.model for name in parsed))
-    if done.command != "demo" and not all(model.isdigit() for model in models):
-        return [(["metric", "value"], list(metrics.items())), *averages(done), *classes(done), *details(done)]
     if done.command != "demo":
-        models.sort(key=int)  # the first one has no speed-up, which a bench record begins with
+        if not all(model.isdigit() for model in models):
+            return [(["metric", "value"], list(metrics.items())), *averages(done), *classes(done), *details(done)]
+        models.sort(key=int)  # a bench record begins with speed-ups, which the first model has not
     names = list(dict.fromkeys(name._replace(model="") for name in parsed))
     rows: Rows = [(str(name), *(parsed.get(name._replace(model=model)) for model in models)) for name in names]
     table = (["metric", *(column_title(done, model) for model in models)], rows)

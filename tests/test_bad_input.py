@@ -146,7 +146,6 @@ USAGE = [
     Case("no task", "finetune G/student -o o", "missing option '--task or --data'", code=2),
     Case("no task, no record", "eval G/student", "no finetune record: name a task with --task"),
     Case("another program's name", DISTILL + "--learning-rate 1", "--lr", code=2),
-    Case("a folder with a typo", "eval G/studnet --task sst2", "did you mean 'G/student'"),
     Case("no such task", "finetune G/student --task sst -o o", "did you mean 'sst2'", code=2),
     Case("no such objective", DISTILL + "--objective tripel", "did you mean 'triple'", code=2),
     Case("no such device", BENCH + "--devices gpu", "one of cpu, cuda", code=2),

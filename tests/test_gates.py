@@ -148,3 +148,10 @@ def test_a_limit_that_cannot_be_checked_is_refused(limit: str, message: str) -> 
     """The error names --budget, not --require."""
     with pytest.raises(DistilkitError, match=message):
         check_gates((limit,), PLANNED, "--budget")
+
+
+def test_a_label_of_several_words() -> None:
+    """Spaces inside a name belong to it, those around it do not."""
+    metrics = {"custom/f1/bug report": 0.8}
+    assert unmet_gates((" custom/f1/bug report >= 0.7 ",), metrics) == []
+    assert unmet_gates(("f1/bug report>0.9",), metrics) == ["f1/bug report>0.9: custom/f1/bug report is 0.8"]

@@ -12,7 +12,7 @@ from distilkit.options.distill import DistillOptions
 from distilkit.options.evaluate import EvalOptions
 from distilkit.options.predict import PredictOptions
 from distilkit.options.report import ReportOptions
-from distilkit.preflight import check_places, is_local
+from distilkit.preflight import check_places, is_local, missing_places
 from distilkit.record import record, write_biography
 
 
@@ -24,6 +24,18 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
         check_places("distill", options)
     for words in ("no checkpoint directory", "--corpus", f"did you mean '{tmp_path / 'corpus.txt'}'", "is not empty"):
         assert words in str(caught.value)
+
+
+def test_a_mistyped_folder_is_known_without_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with one slash may be a hub id; a similar local name says that it is not, and @main that it is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tuned" / "student").mkdir(parents=True)
+    found = {
+        name: list(missing_places(EvalOptions(models=(name,), task="sst2")))
+        for name in ("tuned/studnet", "tuned/studnet@main", "tuned/other", "google/studnet")
+    }
+    assert [name for name, lines in found.items() if lines] == ["tuned/studnet"]
+    assert "did you mean 'tuned/student'" in found["tuned/studnet"][0]
 
 
 def test_an_output_file_that_exists_is_refused(tmp_path: Path) -> None:

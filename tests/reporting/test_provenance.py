@@ -13,7 +13,7 @@ from distilkit.commands import init as command
 from distilkit.options.init import InitOptions
 from distilkit.record import Record, record
 from distilkit.reporting.models import read
-from distilkit.reporting.provenance import machines, reproduction_command, steps, training_seconds
+from distilkit.reporting.provenance import machines, outcome, reproduction_command, steps, training_seconds
 
 
 def test_each_command_is_listed_once_in_an_order_to_run_them(chain: Path) -> None:
@@ -33,6 +33,14 @@ def test_each_command_is_listed_once_in_an_order_to_run_them(chain: Path) -> Non
     assert outcomes["distill: student"] == (
         "300 tokens, 1 min 30 s, seed 42, last training loss 18.000, held-out loss 4.250"
     )
+
+
+def test_a_bench_says_what_other_processes_used() -> None:
+    """Its times are worth less if they used much."""
+    done = Record(
+        command="bench", config={}, metrics={}, environment={"threads": "2", "other_processes": "63% of the CPU time"}
+    )
+    assert outcome(done) == "threads 2, other processes used 63% of the CPU time"
 
 
 def test_training_time_counts_every_seed(chain: Path) -> None:
