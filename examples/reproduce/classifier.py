@@ -17,7 +17,7 @@ from pathlib import Path
 from steps import distilkit, made, markdown
 
 STUDENTS = {"unlabelled": "unlabelled texts", "labels": "labels and teacher", "both": "unlabelled texts, then labels"}
-BASELINES = {"cut": "baseline: untrained", "alone": "baseline: labels, no teacher"}
+BASELINES = {"control-0": "baseline: untrained", "control-1": "baseline: labels, no teacher"}  # in the order of main()
 HEADER = ["", "score", "retention", "difference to untrained", "difference to labels alone"]
 
 
@@ -66,11 +66,10 @@ def table(metrics: dict[str, float], task: str, metric: str) -> list[list[str | 
     for number, title in enumerate(STUDENTS.values()):
         retention = with_interval(metrics, f"{number}/retention/{task}", "{:.1%}")
         differences = [
-            with_interval(metrics, f"{number}/difference/{task}/{control}", "{:+.3f}")
-            for control in ("control-0", "control-1")
+            with_interval(metrics, f"{number}/difference/{task}/{control}", "{:+.3f}") for control in BASELINES
         ]
         rows.append([title, f"{metrics[f'{number}/{score}']:.3f}", retention, *differences])
-    for control, title in zip(("control-0", "control-1"), BASELINES.values(), strict=True):
+    for control, title in BASELINES.items():
         rows.append([title, f"{metrics[f'{control}/{score}']:.3f}", None, None, None])
     return rows
 
