@@ -1,8 +1,13 @@
 """The errors that a user can cause."""
 
+import errno
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory", "bad_alloc")
 
 
 class DistilkitError(Exception):
@@ -44,3 +49,49 @@ def library_errors(problem: str, remedy: str) -> Iterator[None]:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise DistilkitError(f"{problem} ({first_words(error)}): {remedy}") from error
         raise
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error means that memory ran out, on a GPU or a CPU."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # torch raises a plain RuntimeError on CPUs
+    return isinstance(error, MemoryError) or any(message in str(error).lower() for message in OUT_OF_MEMORY)
+
+
+@contextmanager
+def system_errors() -> Iterator[None]:
+    """Context manager: turn system errors that nothing has explained, and a lack of memory, into one line."""
+    try:
+        yield
+    except (OSError, MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            remedy = "lower --batch-size or --max-length, use a smaller model, or close other programs"
+            raise DistilkitError(f"out of memory: {remedy}") from error
+        if not isinstance(error, OSError):
+            raise
+        place = f"'{error.filename}'" if error.filename else "a file"
+        raise DistilkitError(
+            f"cannot use {place} ({error.strerror or error}): check that it exists and that you may use it"
+        ) from error
+
+
+@contextmanager
+def model_errors() -> Iterator[None]:
+    """Context manager: turn what a model of transformers raises while it runs into one line.
+
+    Some settings of a config.json are first used there, and what they raise is not documented.
+    """
+    try:
+        yield
+    except DistilkitError:
+        raise
+    except Exception as error:
+        if not any(map(_is_model_code, traceback.walk_tb(error.__traceback__))):
+            raise
+        raise DistilkitError(f"the model cannot be run ({first_words(error)}): correct its config.json") from error
+
+
+def _is_model_code(step: tuple[FrameType, int]) -> bool:
+    frame = step[0]
+    return frame.f_code.co_name == "forward" and frame.f_globals.get("__name__", "").startswith("transformers.models.")

@@ -14,12 +14,11 @@ from distilkit.benchmark.contenders import Contender
 from distilkit.benchmark.energy import find_counters, joules_per_1000
 from distilkit.benchmark.inputs import Batch, Texts, random_inputs, text_batches
 from distilkit.benchmark.peak_memory import peak_memory
-from distilkit.errors import DistilkitError
+from distilkit.errors import DistilkitError, is_out_of_memory
 from distilkit.options.bench import BenchOptions
 from distilkit.progress import Advance
 from distilkit.record import BenchSetting
 from distilkit.runtimes.exported import RuntimeModel
-from distilkit.training.memory import is_out_of_memory
 
 Seconds = npt.NDArray[np.float64]
 STEADY_PASSES = 2  # in a row that are no faster than the fastest before: the warm-up is over

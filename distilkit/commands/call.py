@@ -3,10 +3,12 @@
 import dataclasses
 import importlib
 import inspect
+import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, get_args, get_origin
 
-from distilkit.errors import DistilkitError
+from distilkit.errors import DistilkitError, model_errors, system_errors
 from distilkit.gates import parse_gate, unmet_budget, unmet_gates
 from distilkit.options.declare import Options, build, missing
 from distilkit.options.evaluate import EvalOptions
@@ -38,12 +40,12 @@ def run(command: str, options: CommonOptions) -> Record:
         function = getattr(importlib.import_module(f"distilkit.commands.{name}"), name)
     with level(quiet=options.quiet, verbose=options.verbose):
         try:
-            done: Record = function(options)
-        except OSError as error:  # a reader or writer with a clearer message has already raised a DistilkitError
-            place = f"'{error.filename}'" if error.filename else "a file"
-            raise DistilkitError(
-                f"cannot use {place} ({error.strerror or error}): check that it exists and that you may use it"
-            ) from error
+            with model_errors(), system_errors():
+                done: Record = function(options)
+        except DistilkitError as error:
+            if options.verbose and error.__cause__:
+                traceback.print_exception(error.__cause__, file=sys.stderr)
+            raise
     return done
 
 

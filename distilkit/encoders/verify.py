@@ -10,7 +10,7 @@ from distilkit.encoders import checkpoint
 from distilkit.encoders.forward import required_inputs
 from distilkit.encoders.layers import skip_layers
 from distilkit.encoders.sentence import SentenceEncoder
-from distilkit.errors import DistilkitError, library_errors
+from distilkit.errors import DistilkitError
 
 INPUT_TOKENS = 192  # tokens; longer than the window of ModernBERT's local layers
 TOLERANCE = 1e-5  # relative to the largest output; allows for rounding if a factor was folded into weights
@@ -87,6 +87,5 @@ def max_embedding_difference(
 def run_model(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:
     """Run a model on token ids (B, T); return its outputs by name."""
     model.eval()
-    with library_errors("the model cannot be run", "correct its config.json"):
-        output = model(input_ids=ids, **required_inputs(model, ids))
+    output = model(input_ids=ids, **required_inputs(model, ids))
     return {name: value for name, value in output.items() if isinstance(value, Tensor)}

@@ -1,6 +1,5 @@
 """Memory used and available, and out-of-memory errors that name the options to change."""
 
-import errno
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,12 +8,11 @@ from pathlib import Path
 import psutil
 import torch
 
-from distilkit.errors import DistilkitError
+from distilkit.errors import DistilkitError, is_out_of_memory
 from distilkit.options.training import TrainOptions
 from distilkit.training.resume import run_checkpoints
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # a container's limit in bytes, or "max"
-MESSAGES = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory", "bad_alloc")
 
 
 def peak_memory(device: torch.device) -> int:
@@ -48,15 +46,6 @@ def explain_out_of_memory(suggestions: Sequence[str], out: Path) -> Iterator[Non
         found = run_checkpoints(out)
         resume = f"; with more free memory, continue from {found[-1].name} with --resume" if found else ""
         raise DistilkitError(f"out of memory: {', or '.join(suggestions)}{resume}") from None
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error means that memory ran out, on a GPU or a CPU."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    return any(message in str(error).lower() for message in MESSAGES)  # on CPUs, torch raises a plain RuntimeError
 
 
 def memory_suggestions(options: TrainOptions, *more: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The commands as Python functions: options as keywords, checked as on the command line."""
 
+import errno
 import inspect
 from pathlib import Path
 from typing import Any
@@ -64,3 +65,41 @@ def test_help_shows_the_options(command: str) -> None:
 
     assert [*parameters] == [item.name for item, _ in fields_of(COMMANDS[command]) if item.name != "json"]
     assert inspect.signature(distilkit.evaluate) == inspect.signature(distilkit.eval)
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        (MemoryError(), "out of memory: lower --batch-size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), "out of memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory"),
+        (OSError(errno.EIO, "Input/output error", "a.txt"), r"cannot use 'a.txt' \(Input/output error\)"),
+    ],
+    ids=["python", "torch", "system", "disk"],
+)
+def test_system_errors_are_one_line(
+    raised: Exception,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """--verbose shows the original error; without it there is no traceback."""
+
+    def fail(_options: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr("distilkit.commands.init.init", fail)
+    for verbose in (False, True):
+        with pytest.raises(DistilkitError, match=words):
+            distilkit.init("m", output=tmp_path / "o", verbose=verbose)
+        assert ("Traceback" in capsys.readouterr().err) == verbose
+
+
+def test_a_bug_stays_an_error_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_options: Any) -> None:
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr("distilkit.commands.init.init", fail)
+    with pytest.raises(RuntimeError, match="unexpected"):
+        distilkit.init("m", output=tmp_path / "o")

@@ -115,6 +115,7 @@ class Case(NamedTuple):
 INIT, DISTILL = "init M -o O --layers 1", "distill M --objective mlm --corpus TEXT --steps 1 --seq-length 16 -o O"
 TUNE, EVAL = "finetune M --task sst2 --data ROWS --steps 1 -o O", "eval M --task sst2 --data ROWS"
 AGREE, BENCH = "eval M --agreement TEXT --against M", "bench M --seq-lengths 8 --runs 2"
+FAILS = fields(CONFIG, chunk_size_feed_forward=1013)  # which only the forward pass uses
 SEARCH = "init M -o O --layers 1 --strategy search --corpus TEXT"
 DISTANCES = {f"{LAYER}.attention.self.distance_embedding.weight".replace(".", "__"): torch.zeros(191, 8)}
 ADAPTER = {f"{LAYER}.attention.self.query.lora_A.weight".replace(".", "__"): torch.zeros(4, 32)}
@@ -230,6 +231,14 @@ CASES = [
             ("layer_norm_eps", "x"),
         )
     ),
+    *(
+        Case(f"a forward pass that fails: {command.split()[0]}", FAILS, command, "cannot be run (The dimension", of)
+        for command, of in (
+            *((command, "teacher") for command in (INIT, DISTILL, BENCH, SEARCH, AGREE)),
+            (EVAL, "tuned"),
+            ("predict M --data FILE --text sentence -o TABLE", "tuned"),
+        )
+    ),
     # Tokenizers
     *(
         Case(f"tokenizer {content[:9]!r}", write(TOKENIZER, content), command, "tokenizer")
@@ -304,7 +313,8 @@ def test_one_line_and_nothing_left(case: Case, originals: dict[str, Path], tmp_p
     shutil.copytree(originals[case.of], model)
     case.change(model)
     before = contents(tmp_path)
-    places = {"M": model, "O": tmp_path / "out", "TEXT": originals["TEXT"], "ROWS": originals["ROWS"]}
+    outputs = {"O": tmp_path / "out", "TABLE": tmp_path / "out.csv"}
+    places = {"M": model, **outputs, "FILE": originals["ROWS"] / "validation.jsonl", **originals}
     result = CliRunner().invoke(app, [str(places.get(word, word)) for word in case.words.split()])
     errors = [line for line in result.stderr.splitlines() if line.startswith("distilkit: error: ")]
 
