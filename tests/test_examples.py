@@ -1,5 +1,6 @@
 """The example scripts run unchanged, with a stand-in for the distilkit command."""
 
+import importlib
 import json
 import os
 import runpy
@@ -136,3 +137,72 @@ def test_the_python_script_runs(
     assert "layers kept: 0,3" in printed
     assert "as expected: distilkit.init has no option 'layer' (did you mean 'layers'?)" in printed
     assert (tmp_path / "out/student/distilkit.json").exists()
+
+
+@pytest.fixture
+def reproduce(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Return a function that runs a script of `reproduce/` in this process and returns the commands that it calls."""
+    monkeypatch.syspath_prepend(str(EXAMPLES / "reproduce"))
+    commands: list[str] = []
+
+    def in_process(*words: str) -> str:
+        commands.append(words[0])
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.stderr
+        return result.stdout
+
+    monkeypatch.setattr(importlib.import_module("steps"), "distilkit", in_process)
+
+    def reproduce(script: str, *words: object) -> list[str]:
+        commands.clear()
+        monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+        runpy.run_path(str(EXAMPLES / "reproduce" / script), run_name="__main__")
+        return [*commands]
+
+    return reproduce
+
+
+TEXT = """Yesterday the old Paris office of Jean Roux closed . London was never near Paris .
+London has a river and I like London .
+She saw the river near London , and the old office ."""
+
+
+def test_names_are_tagged_by_their_capitals(reproduce: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Runs of capitals are names; the first word counts if it mostly has a capital elsewhere; "I" is no name."""
+    (tmp_path / "text.txt").write_text(TEXT)
+    reproduce("name_rows.py", tmp_path / "text.txt", tmp_path / "text.txt", tmp_path / "rows", "--rows", 3, 9, 1)
+    rows = [json.loads(line) for line in (tmp_path / "rows/validation.jsonl").read_text().splitlines()]
+    tagged = {
+        " ".join(f"{word}/{tag[0]}" if tag != "O" else word for word, tag in zip(*row.values(), strict=True))
+        for row in rows
+    }
+    assert tagged == {
+        "yesterday the old paris/B office of jean/B roux/I closed .",
+        "london/B was never near paris/B .",
+        "london/B has a river and i like london/B .",
+        "she saw the river near london/B , and the old office .",
+    }
+    train = {" ".join(json.loads(line)["tokens"]) for line in (tmp_path / "rows/train.jsonl").read_text().splitlines()}
+    assert len(train) == 3
+    assert (tmp_path / "rows/texts.txt").read_text().strip() not in train
+
+
+def test_a_tagger_is_halved(
+    reproduce: Callable[..., list[str]], teacher: Path, corpus: Path, tmp_path: Path, prose: list[str]
+) -> None:
+    """The table has a row for each model, and a second run trains nothing."""
+    rows = [{"tokens": text.split(), "ner_tags": [f"LENGTH{len(word)}" for word in text.split()]} for text in prose[:9]]
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("classifier.py", "--model", teacher, "--task", "custom", "--metric", "accuracy", "--data", tmp_path)
+    words += ("--texts", corpus, "--finetune", "--kind tokens --steps 2", "--distill", "--steps 2 --batch-size 4")
+    commands = reproduce(*words, "--out", tmp_path / "out")
+
+    trained = ["finetune", "init", "distill", "finetune", "finetune", "finetune"]
+    assert commands == [*trained, "eval", "bench", "report"]
+    table = (tmp_path / "out/classifier.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in table[2:]] == [
+        "teacher", "unlabelled texts", "labels and teacher", "unlabelled texts, then labels", "baseline: untrained",
+        "baseline: labels, no teacher",
+    ]  # fmt: skip
+    assert reproduce(*words, "--out", tmp_path / "out") == ["eval", "bench", "report"]

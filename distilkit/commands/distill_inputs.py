@@ -190,12 +190,13 @@ def check_languages(name: str, student: PreTrainedModel) -> None:
 
 
 def cut_length(options: DistillOptions, model: PreTrainedModel, usual: int | None) -> int:
-    """Return the number of tokens at which texts are cut: --seq-length, else the usual length or the model's maximum.
+    """Return the number of tokens at which texts are cut: --seq-length, else the usual length if the model has it.
 
     Raises DistilkitError if --seq-length exceeds the model's positions.
     """
     check_length(model, options.seq_length)
-    return options.seq_length or usual or checkpoint.max_tokens(model) or LONGEST_TEXT
+    positions = checkpoint.max_tokens(model) or LONGEST_TEXT
+    return options.seq_length or min(usual or positions, positions)
 
 
 def match_readers(

@@ -16,7 +16,12 @@ class CommonOptions(Options, panel="Common"):
         "Take options from a shipped recipe or a TOML file.", None, metavar="NAME|FILE", is_path=True, recorded=False
     )
     quiet: bool = option("Show no progress and no notes, only warnings and errors.", False, short="-q", recorded=False)
-    verbose: bool = option("Also show the messages of libraries, and the original error behind an error line.", False, short="-v", recorded=False)
+    verbose: bool = option(
+        "Also show the messages of libraries, and the original error behind an error line.",
+        False,
+        short="-v",
+        recorded=False,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

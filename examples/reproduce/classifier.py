@@ -1,4 +1,4 @@
-"""Halve a classifier on unlabelled texts and with labels, and measure what each student keeps.
+"""Halve a classifier or tagger on unlabelled texts and with labels, and measure what each student keeps.
 
     python classifier.py --task sst2 --data rows/sst2 --texts sentences.txt
 
@@ -11,7 +11,6 @@ everything runs.
 import argparse
 import json
 import shlex
-import sys
 from pathlib import Path
 
 from steps import distilkit, made, markdown
@@ -74,10 +73,12 @@ def table(metrics: dict[str, float], task: str, metric: str) -> list[list[str | 
     return rows
 
 
-def with_interval(metrics: dict[str, float], name: str, form: str) -> str:
+def with_interval(metrics: dict[str, float], name: str, form: str) -> str | None:
+    if name not in metrics:  # a teacher that scores 0 has no retention
+        return None
     value, low, high = (form.format(metrics[name + bound]) for bound in ("", "/low", "/high"))
     return f"{value} ({low} to {high})"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,7 +10,6 @@ and one distilled student per seed. `--small` makes 20 updates, to see that ever
 import argparse
 import json
 import shlex
-import sys
 from pathlib import Path
 from statistics import median
 
@@ -91,4 +90,4 @@ def parameters(model: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from distilkit.commands.distill import distill
+from distilkit.commands.distill_inputs import cut_length
 from distilkit.commands.init import init
 from distilkit.distillation.presets import with_objective
 from distilkit.encoders import checkpoint
@@ -310,3 +311,14 @@ def test_bert_reads_text_with_the_tokenizer_of_the_checkpoint(
     half(make_sentence_encoder(4), options)
     done = distill(replace(options, seq_length=8, steps=3))
     assert done.metrics["tokens"] <= 3 * 8 * 8
+
+
+@pytest.mark.parametrize(
+    ("given", "usual", "expected"), [(None, 128, 96), (None, None, 96), (None, 40, 40), (8, 40, 8)]
+)
+def test_texts_are_cut_to_the_models_positions(
+    options: DistillOptions, teacher: Path, given: int | None, usual: int | None, expected: int
+) -> None:
+    """A fine-tuning records its --max-length even if the model has fewer positions (here 96)."""
+    model = checkpoint.open_model(str(teacher))
+    assert cut_length(replace(options, seq_length=given), model, usual) == expected
