@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
@@ -270,11 +270,14 @@ def keep_record(done: Record, places: Iterable[str]) -> None:
                 write_text(path, json_text(done.to_json()) + "\n")
 
 
-def json_text(document: Any, *, indent: int | None = 2) -> str:
-    """Format a JSON document as every command writes it. NaN and infinity, which JSON does not have, become null."""
+def json_text(document: Any, *, indent: int | None = 2, default: Callable[[Any], str] | None = None) -> str:
+    """Format a JSON document as every command writes it. NaN and infinity, which JSON does not have, become null.
+
+    `default` gives the text of a value whose type JSON does not have.
+    """
     import json  # every --help would pay for it
 
-    return json.dumps(_finite(document), indent=indent, allow_nan=False)
+    return json.dumps(_finite(document), indent=indent, allow_nan=False, default=default)
 
 
 def _finite(value: Any) -> Any:

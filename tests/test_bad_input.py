@@ -191,6 +191,12 @@ USAGE = [
 RULES = [
     Case("search without text", INIT + "--strategy search", "give a --corpus"),
     Case("search and keep", INIT + "--strategy search --corpus G/corpus.txt --keep 0", "remove --keep"),
+    Case(
+        "vocabulary of a text in another script",
+        INIT + "--vocabulary t.txt",
+        "'t.txt' has only unknown tokens",
+        text("t.txt", "\u5b57\n" * 9),
+    ),
     Case("vocabulary without text", INIT + "--vocabulary 100", "give it as --corpus"),
     Case("more layers than there are", INIT + "--layers 99", "more than the teacher has"),
     Case("layers that are not there", INIT + "--keep 0,99", "--keep takes ascending layer numbers"),

@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilkit.data.batches import Batches
-from distilkit.data.blocks import SAMPLED_ROWS, check_known_tokens
 from distilkit.distillation.layer_matching import LayerMatching, map_layers
 from distilkit.distillation.task_objective import TaskLoss
 from distilkit.distillation.teacher import TEACHER_PREFIX, TaskTeacher, open_task_teacher
@@ -233,7 +232,5 @@ def encode(
         tagging.warn_if_lost(encoded[tagging.PLACES], "the training rows", "nothing is learned from them")
     else:
         encoded = encoding.encode(rows, task, tokenizer, inputs, length, settings.long)
-    sample = encoded[:SAMPLED_ROWS]["input_ids"]
-    ids = [window for row in sample for window in (row if isinstance(row[0], list) else [row])]
-    check_known_tokens(ids, tokenizer, "the training rows")
+    encoding.check_tokens(encoded, tokenizer, "the training rows")
     return encoded

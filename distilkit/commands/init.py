@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -166,12 +167,17 @@ def prune_tokenizer(
 ) -> tuple[PreTrainedTokenizerBase, list[int]]:
     """Return the tokenizer pruned by --vocabulary, and the ids of the tokens that it keeps.
 
-    Raises DistilkitError if it would split the text of --vocabulary TEXT differently.
+    Raises DistilkitError if the text has only unknown tokens, or if the pruned tokenizer would split it differently.
     """
     wanted = str(options.vocabulary)
     max_tokens = int(wanted) if wanted.isdecimal() else None
-    documents = corpus.read_documents(wanted if max_tokens is None else str(options.corpus))
+    text = wanted if max_tokens is None else str(options.corpus)
+    documents = corpus.read_documents(text)
     counts = vocabulary.count_tokens(documents, tokenizer)
+    if not np.delete(counts, tokenizer.all_special_ids).any():
+        raise DistilkitError(
+            f"'{text}' has only unknown tokens: give a text in the language and script of the tokenizer"
+        )
     kept = vocabulary.choose_tokens(counts, tokenizer, max_tokens)
     definition = tokenizer.backend_tokenizer.to_str()
     smaller = checkpoint.redefine(tokenizer, vocabulary.rewrite_tokenizer(definition, kept))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 ENDINGS = (".jsonl", ".json", ".tsv", ".csv", ".parquet")
 SEPARATORS = (",", ";", "\t", "|")
 REMEDY = "fix the file, or give another"
+NEXT_OBJECT = re.compile(r"(?:[\s,\[]|null)*\{")
 Row = dict[str, Any]
 
 csv.field_size_limit(LINE_LIMIT)
@@ -150,6 +152,17 @@ def _json_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
         yield row
 
 
+def json_objects(path: Path) -> Iterator[str]:
+    """Yield the text of each object of a JSON file that read_table() can read: on one line, else as it is written."""
+    with open_file(path, f"'{path}'", REMEDY) as file:
+        text = file.read().decode()
+    decoder, end = json.JSONDecoder(parse_int=str, parse_float=str), 0
+    while found := NEXT_OBJECT.match(text, end):
+        start = found.end() - 1
+        end = decoder.raw_decode(text, start)[1]
+        yield text[start:end].replace("\n", " ").replace("\r", " ")
+
+
 def _json_list(path: Path) -> Any:
     with open_file(path, f"'{path}'", REMEDY) as file:
         return parse_json(file.read())
@@ -211,4 +224,6 @@ def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
 def _decoded(value: Any) -> Any:
     if isinstance(value, list):
         return [_decoded(entry) for entry in value]
+    if isinstance(value, dict):
+        return {name: _decoded(entry) for name, entry in value.items()}
     return value.decode() if isinstance(value, bytes) else value

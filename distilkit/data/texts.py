@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distilkit.data import corpus
 from distilkit.data.batches import Batches
-from distilkit.data.blocks import HELDOUT_BATCH_SIZE, split_numbers
+from distilkit.data.blocks import HELDOUT_BATCH_SIZE, SAMPLED_ROWS, check_known_tokens, split_numbers
 from distilkit.data.masking import pad_rows
 from distilkit.data.packing import Ids, group_texts
 from distilkit.data.token_store import Rows, store
@@ -115,7 +116,7 @@ def read_texts(options: DistillOptions, source: str, readers: Sequence[Reader]) 
     """Read a corpus, split it as --split says, and return the token ids of its texts for each reader, by prefix.
 
     The token ids are cached by fingerprint of the documents and tokenizer, and memory-mapped.
-    Raises DistilkitError if there is no text.
+    Raises DistilkitError if there is no text, or none that a reader's tokenizer knows.
     """
     stored = {}
     for reader in readers:
@@ -129,6 +130,8 @@ def read_texts(options: DistillOptions, source: str, readers: Sequence[Reader]) 
             )
         if not len(stored[reader.prefix]):
             raise DistilkitError(f"corpus '{source}' contains no text: give another text")
+        sample = islice(Rows(stored[reader.prefix]), SAMPLED_ROWS)
+        check_known_tokens([row["input_ids"] for row in sample], reader.tokenizer, f"'{source}'")
     return stored
 
 

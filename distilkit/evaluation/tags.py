@@ -64,9 +64,10 @@ class TagPredictions:
         else:
             yield from ((name, word, word) for word, name in enumerate(names))
 
-    def row(self, number: int) -> dict[str, list[str]]:
-        """Return the tags of a sentence's words."""
-        return {"prediction": self.names(self.predicted[number])}
+    def row(self, number: int) -> dict[str, list[str | None]]:
+        """Return the tags of a sentence's words. A lost word gets the tag for outside of entities, if any."""
+        lost = OUTSIDE if OUTSIDE in self.task.labels else None
+        return {"prediction": [self.task.labels[tag] if tag >= 0 else lost for tag in self.predicted[number]]}
 
     def write(self, directory: Path, name: str, numbers: Sequence[int]) -> None:
         """Write NAME.tsv: one line per sentence with its number and the tags of its words, separated by spaces."""

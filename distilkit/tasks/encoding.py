@@ -10,6 +10,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distilkit.data.blocks import SAMPLED_ROWS, check_known_tokens
 from distilkit.encoders import checkpoint
 from distilkit.encoders.forward import INPUTS
 from distilkit.progress import warn
@@ -96,6 +97,13 @@ def split_tokens(sequence_ids: Sequence[int | None], max_length: int, long: str)
         bounds = [first + (last - first) * number // count for number in range(count + 1)]
         parts = [range(*pair) for pair in itertools.pairwise(bounds)]
     return [[*before, *part, *after] for part in parts]
+
+
+def check_tokens(encoded: Dataset, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Warn if many tokens of encoded rows are unknown. Raises DistilkitError if all are unknown or special."""
+    sample = encoded[:SAMPLED_ROWS]["input_ids"]
+    ids = [window for row in sample for window in (row if row and isinstance(row[0], list) else [row])]
+    check_known_tokens(ids, tokenizer, name)
 
 
 def lengths(rows: Dataset) -> list[int]:

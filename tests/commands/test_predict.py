@@ -3,8 +3,12 @@
 import csv
 import json
 from collections.abc import Callable
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
@@ -89,4 +93,106 @@ def test_a_failure_leaves_no_file(classifier: Path, tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("message,prediction\na b,1\n")
     with pytest.raises(distilkit.DistilkitError, match="rename it"):
         distilkit.predict(str(classifier), data=tmp_path / "new.csv", output=tmp_path / "p.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["new.csv"]
+
+
+def test_json_rows_stay_as_they_are_written(classifier: Path, tmp_path: Path) -> None:
+    """Numbers keep their digits, whatever a float or a 64-bit integer can hold; lists of objects become lines."""
+    kept = [
+        '{"id": 12345678901234567890123, "message": "return the value", "price": 1.10, "big": 1e999',
+        '{ "message":"raise an error" , "nested": {"a": [0.10, null]}',
+    ]
+    expected = [f'{row}, "prediction": ' for row in kept]
+    for name, text in {
+        "lines.jsonl": f"{kept[0]}}}\n\n{kept[1]} }}\n",
+        "list.json": f"[\n{kept[0]}}},\n{kept[1]}\n}}]",
+    }.items():
+        (tmp_path / name).write_text(text)
+        distilkit.predict(str(classifier), data=tmp_path / name, text="message", output=tmp_path / f"{name}.out.jsonl")
+        lines = (tmp_path / f"{name}.out.jsonl").read_text().splitlines()
+        assert [line[: len(start)] for line, start in zip(lines, expected, strict=True)] == expected
+        assert all(json.loads(line)["probabilities"] for line in lines)
+
+
+def test_values_that_json_does_not_have(classifier: Path, tmp_path: Path) -> None:
+    """Times, decimal numbers and structs of a parquet file are written as text."""
+    table = pa.table(
+        {
+            "message": ["return the value"],
+            "at": [datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)],
+            "day": [date(2026, 1, 2)],
+            "price": [Decimal("1.10")],
+            "took": [timedelta(seconds=5)],
+            "tags": [{"raw": b"abc", "day": date(2026, 1, 2)}],
+        }
+    )
+    pq.write_table(table, tmp_path / "new.parquet")
+    distilkit.predict(str(classifier), data=tmp_path / "new.parquet", text="message", output=tmp_path / "p.jsonl")
+    row = json.loads((tmp_path / "p.jsonl").read_text())
+    assert [row[name] for name in ("day", "price", "took", "tags")] == [
+        "2026-01-02", "1.10", "0:00:05", {"raw": "abc", "day": "2026-01-02"},
+    ]  # fmt: skip
+    assert datetime.fromisoformat(row["at"]) == datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)
+    distilkit.predict(str(classifier), data=tmp_path / "new.parquet", text="message", output=tmp_path / "p.csv")
+    with (tmp_path / "p.csv").open(newline="") as file:
+        (cells,) = csv.DictReader(file)
+    assert json.loads(cells["tags"]) == row["tags"]
+
+
+@pytest.mark.parametrize(
+    ("column", "output"),
+    [("probability_LABEL", "p.csv"), ("probabilities", "p.jsonl"), ("prediction", "p.csv"), ("probability", "p.jsonl")],
+)
+def test_no_column_is_overwritten(classifier: Path, tmp_path: Path, column: str, output: str) -> None:
+    """Also if only a row beyond those that are read for a guess has it."""
+    label = AutoModelForSequenceClassification.from_pretrained(classifier).config.id2label[0].removeprefix("LABEL_")
+    column = column.replace("LABEL", label)
+    rows = [{"message": "return the value"}] * 2100 + [{"message": "x", column: 1}]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(distilkit.DistilkitError, match=rf"'{column}' in row 2101, which the output adds: rename it"):
+        distilkit.predict(str(classifier), data=tmp_path / "new.jsonl", text="message", output=tmp_path / output)
+    assert [path.name for path in tmp_path.iterdir()] == ["new.jsonl"]
+
+
+def test_a_column_that_the_output_does_not_add_is_kept(
+    make_checkpoint: Callable[..., Path], classifier: Path, tmp_path: Path
+) -> None:
+    """A table has a column per label, so `probabilities` is free; a regression adds `prediction` alone."""
+    regression = make_checkpoint("bert", 2, AutoModelForSequenceClassification, num_labels=1)
+    (tmp_path / "new.jsonl").write_text('{"message": "return the value", "probabilities": {"x": 1}}\n')
+    for model in (classifier, regression):
+        distilkit.predict(str(model), data=tmp_path / "new.jsonl", text="message", output=tmp_path / "p.csv")
+        with (tmp_path / "p.csv").open(newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert json.loads(row["probabilities"]) == {"x": 1}
+        assert "probability_x" not in row
+        (tmp_path / "p.csv").unlink()
+
+
+@pytest.mark.parametrize(("names", "tag"), [(("O", "B-X", "I-X"), "O"), (("NOUN", "VERB", "DET"), None)])
+def test_words_beyond_the_model_are_said(
+    make_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    names: tuple[str, ...],
+    tag: str | None,
+) -> None:
+    """They get the tag O, or none if the tagger does not have it. Rows that are cut are said, too."""
+    model = make_checkpoint("bert", 2, AutoModelForTokenClassification, id2label=dict(enumerate(names)))
+    (tmp_path / "new.jsonl").write_text(json.dumps({"tokens": ["return"] * 200}) + "\n")
+    given = {"data": tmp_path / "new.jsonl", "text": "tokens", "max_length": 4096}
+    distilkit.predict(str(model), output=tmp_path / "p.jsonl", **given)
+    predicted = json.loads((tmp_path / "p.jsonl").read_text())["prediction"]
+    assert predicted[94:] == [tag] * 106  # 96 positions, two of them special tokens
+    assert set(predicted[:94]) <= set(names)
+    shown = capsys.readouterr().err
+    assert "106 of 200 words" in shown
+    assert "rows are cut to 96 tokens" in shown
+
+
+def test_rows_in_another_script(classifier: Path, tmp_path: Path) -> None:
+    """A model that knows no token of the rows says so instead of the same answer in every row."""
+    data = write_csv(tmp_path / "new.csv", ["пример", "текст"])
+    with pytest.raises(distilkit.DistilkitError, match="only unknown tokens"):
+        distilkit.predict(str(classifier), data=data, text="message", output=tmp_path / "p.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["new.csv"]
