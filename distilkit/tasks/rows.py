@@ -26,7 +26,7 @@ from distilkit.tasks.label_vectors import label_columns, with_label_names
 from distilkit.tasks.validation_split import split_rows
 
 REMEDY = "fix the file or use another --data"
-VERSION = 1  # of the stored rows; a change in how they are read needs another
+VERSION = 2  # of the stored rows; a change in how they are read needs another
 SPLIT_ROWS = "split_rows"  # key in a record's environment
 SPLITS = ("train", "validation")
 SCORED_ON_TEST = "scored_on_test_rows"  # key in a record's environment: the names of these tasks
