@@ -347,7 +347,7 @@ SAVED = {  # files that are no record of eval or bench
     "folder": folder("m/eval.json"),
     "fifo": fifo("m/eval.json"),
     "empty": text("m/eval.json", ""),
-    "list": text("m/eval.json", "[]"),
+    "cut": text("m/eval.json", '[{"schema": 1'),
     "another command": text("m/bench.json", '{"command": "init", "config": {}, "metrics": {}}'),
     "a number for models": text("m/eval.json", '{"command": "eval", "config": {"models": 7}, "metrics": {}}'),
     "no models": text("m/bench.json", '{"command": "bench", "config": {"models": []}, "metrics": {}}'),

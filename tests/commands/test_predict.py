@@ -93,7 +93,7 @@ def test_a_failure_leaves_no_file(classifier: Path, tmp_path: Path) -> None:
 
 
 def test_shares_of_labels_that_differ_in_signs(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    """Both are _50K in the name of a metric: each has a share of its own, and a note says which is which."""
+    """Both are _50K in the name of a metric: each has a share of its own."""
     names = {0: ">50K", 1: "<=50K"}
     model = make_checkpoint("bert", 2, AutoModelForSequenceClassification, id2label=names)
     done = distilkit.predict(str(model), data=write_csv(tmp_path / "new.csv", TEXTS), output=tmp_path / "p.csv")
