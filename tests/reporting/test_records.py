@@ -31,9 +31,7 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"eval_loss": 0.3}', "[1, 2]", "7"])
-def test_a_file_of_another_program_is_left_out(
-    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_of_another_program_is_left_out(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     """As the Trainer of transformers writes eval_results.json: one note names it, and the other records are read."""
     (tmp_path / "eval_results.json").write_text(text)
     (tmp_path / "eval.json").write_text(json_text(EVALUATED.to_json()))
