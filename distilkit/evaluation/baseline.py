@@ -64,8 +64,10 @@ def check_baseline(earlier: Record, names: Iterable[str], marks: dict[str, str],
     for key, mark in marks.items():
         if earlier.environment.get(key, mark) != mark:
             what = key.removeprefix(f"{SCORED_ROWS}/")
-            rows = "another text of --agreement" if what == "agreement" else f"other rows of {what}"
-            raise DistilkitError(f"--baseline '{options.baseline}' was measured on {rows}: give an eval of the same")
+            other, same = ("another text", "text") if what == "agreement" else ("other rows", "rows")
+            raise DistilkitError(
+                f"--baseline '{options.baseline}' was measured on {other} ({what}): give an eval of the same {same}"
+            )
 
 
 def check_common(earlier: Record, names: Iterable[str], options: EvalOptions) -> None:

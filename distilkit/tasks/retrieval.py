@@ -77,7 +77,9 @@ def _grade(value: object, place: str, path: Path) -> float:
     grade = to_number(value)
     if grade is None or abs(grade) > LARGEST:
         shown = str(value)[:40]
-        raise DistilkitError(f"'{path}' has {shown!r} as the grade in {place}: write a number, 0 for no answer")
+        raise DistilkitError(
+            f"'{path}' has {shown!r} as the grade in {place}: write a number up to {LARGEST:g}, 0 for no answer"
+        )
     return grade
 
 

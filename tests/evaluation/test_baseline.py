@@ -80,8 +80,14 @@ NAMES = ["sst2/accuracy", "sst2/f1"]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"environment": NOW | {"scored_rows/sst2": "3"}}, "'b.json' was measured on other rows of sst2"),
-        ({"environment": NOW | {"scored_rows/agreement": "3"}}, "was measured on another text of --agreement"),
+        (
+            {"environment": NOW | {"scored_rows/sst2": "3"}},
+            "'b.json' was measured on other rows .sst2.: give an eval of the same rows",
+        ),
+        (
+            {"environment": NOW | {"scored_rows/agreement": "3"}},
+            "another text .agreement.: give an eval of the same text",
+        ),
         ({"metrics": {"rte/accuracy": 0.5}}, "'b.json' has none of these metrics: give an eval of the same task"),
         ({"metrics": {"sst2/f1": 0.5}}, "--baseline has no metric for --require 'accuracy>=baseline'"),
     ],
