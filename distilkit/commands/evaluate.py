@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 from distilkit.claims import claim_files
@@ -98,17 +99,18 @@ def measure(options: EvalOptions, earlier: Record | None = None) -> Record:
         warn_if_rows_changed(dict.fromkeys(names.values()), chosen[0], options)
     with claim_outputs(options, chosen):
         embeddings = EmbeddingScorer(chosen[0], options) if chosen and chosen[0].zero_shot else None
-        about = mark_rows(chosen, options, embeddings)
+        mark = partial(mark_rows, chosen, options, embeddings)
         if earlier:
-            check_baseline(earlier, possible, about, options)
+            check_baseline(earlier, possible, mark(), options)
         agreement = measure_agreement(options) if options.agreement else {}
         if not chosen:
-            return record("eval", options, agreement, device=str(device()), **about)
+            return record("eval", options, agreement, device=str(device()), **mark())
         if options.predictions:
-            return record("eval", options, score_file(chosen[0], options), **about)
-        about |= {name: " ".join(tasks) for name, tasks in glue_average_tasks(chosen).items()}
+            return record("eval", options, score_file(chosen[0], options), **mark())
+        about = {name: " ".join(tasks) for name, tasks in glue_average_tasks(chosen).items()}
         about |= tasks_scored_on_test(chosen, options.data)
         results = score_each(names, models, chosen, options, embeddings)
+        about |= mark()  # a model that cannot be opened is refused before its rows are read
     scores = {prefix + name: value for prefix, result in results.items() for name, value in result.scores.items()}
     if options.against:
         scores |= compare(results, chosen, options.seed, [*models], [f"{prefix}/" for prefix in baselines])
