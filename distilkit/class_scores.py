@@ -1,8 +1,11 @@
 """The scores of each class among a record's metrics: precision, recall, F1, rows, and the confusion matrix."""
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from distilkit.progress import say_once
 
 NAME = re.compile(
     r"(?:(?P<model>\d+|teacher|control(?:-\d+)?|baseline)/)?(?P<task>\w+)/"
@@ -40,9 +43,29 @@ class ClassTable(NamedTuple):
     confusion: dict[str, dict[str, float]]
 
 
-def label_in_name(label: str) -> str:
-    """Return a label without the characters that have a meaning in the names of metrics and gates."""
+def names_of_labels(labels: Sequence[str]) -> list[str]:
+    """Return each label without the characters that have a meaning in the names of metrics and gates.
+
+    A name that is taken gets a number, the same in any order of the labels: `<=50K` is _50K, and `>50K` is _50K-2.
+    """
+    taken, names = {*ENDS}, dict[int, str]()
+    for place in sorted(range(len(labels)), key=lambda place: (labels[place] != _plain(labels[place]), labels[place])):
+        name = _plain(labels[place])
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        names[place] = next(free for free in itertools.chain([name], numbered) if free not in taken)
+        taken.add(names[place])
+    return [names[place] for place in range(len(labels))]
+
+
+def _plain(label: str) -> str:
     return re.sub(r"[/<>=]+", "_", " ".join(label.split()) or "_")
+
+
+def note_numbered(labels: Sequence[str]) -> None:
+    """Note, once in a command, which labels have a number in the names of metrics."""
+    pairs = zip(labels, names_of_labels(labels), strict=True)
+    if numbered := [f"'{label}' is {name}" for label, name in pairs if name != _plain(label)]:
+        say_once(f"in the names of metrics, {', '.join(numbered)}: the name without a number is taken")
 
 
 def class_tables(metrics: Mapping[str, float]) -> dict[str, ClassTable]:

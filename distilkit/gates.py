@@ -3,7 +3,7 @@
 import math
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from distilkit.errors import DistilkitError
@@ -66,6 +66,14 @@ def check_gates(requirements: Iterable[str], metrics: Iterable[str], option: str
             raise _no_metric(gate, name, names, option)
 
 
+def check_relative_gates(requirements: Iterable[str], baseline: Collection[str]) -> None:
+    """Raise DistilkitError if a gate compares with metrics of which the baseline of an eval has none."""
+    for gate in requirements:
+        name, _, bound = parse_gate(gate)
+        if bound.relative and not metrics_meant(name, baseline):
+            raise DistilkitError(f"--baseline has no metric for --require '{gate}': give the record of another eval")
+
+
 def _no_metric(gate: str, name: str, metrics: Iterable[str], option: str = "--require") -> DistilkitError:
     import difflib  # only an error needs it, and every --help would pay for it
 
@@ -105,7 +113,7 @@ class Bound(NamedTuple):
         """Return the number that a metric is compared with. Raises DistilkitError if the baseline lacks it."""
         if self.relative and BASELINE + key not in metrics:
             raise DistilkitError(
-                f"--require compares {key} with --baseline, which has no such metric: give another file"
+                f"--require compares {key} with --baseline, which has no such metric: give the record of another eval"
             )
         return self.number + (metrics[BASELINE + key] if self.relative else 0.0)
 

@@ -198,6 +198,7 @@ RULES = [
         text("t.txt", "\u5b57\n" * 9),
     ),
     Case("vocabulary without text", INIT + "--vocabulary 100", "give it as --corpus"),
+    Case("text without effect", INIT + "--vocabulary G/corpus.txt --corpus G/corpus.txt", "--corpus has no effect"),
     Case("more layers than there are", INIT + "--layers 99", "more than the teacher has"),
     Case("layers that are not there", INIT + "--keep 0,99", "--keep takes ascending layer numbers"),
     Case("a layer twice", INIT + "--keep 1,1", "--keep takes ascending layer numbers"),
@@ -309,6 +310,18 @@ MODELS = [
     Case("second model to bench", "bench G/tuned ./none", "no checkpoint directory './none'"),
     Case("task teacher", FINETUNE + "--teacher ./none", "no checkpoint directory './none'"),
     Case("text teacher", DISTILL + "--teacher ./none", "no checkpoint directory './none'"),
+    *(
+        Case(
+            f"{words[:7]} of no problem type",
+            words,
+            "m/config.json' has problem_type 'single_label': write one of",
+            both(
+                text("r.csv", "text,label\nb c,1\nd e,0\n"),
+                document("tuned", "config.json", lambda found: found.update(problem_type="single_label")),
+            ),
+        )
+        for words in ("predict m --data r.csv -o o.csv", "eval m --data r.csv --task custom")
+    ),
     Case("no recorded teacher", "eval G/student --agreement G/corpus.txt", "specify one with --against"),
     Case("no such label column", "finetune G/student --task custom --data G/rows --text sentence --label x -o o", "x"),
     Case("no data", EVAL.replace("G/rows", "none"), "no folder 'none'"),
@@ -325,6 +338,9 @@ GATES = [
     Case("gate on no teacher", EVAL + "--require 'retention>=0.9'", "names no metric"),
     Case("gate of bench with a typo", BENCH + "--require 'speedupp>=2'", "names no metric"),
     Case("gate on one model", BENCH + "--require 'speedup>=2'", "names no metric"),
+    Case("gate of finetune on a baseline", OWN_FILE + "--require 'f1_macro>=baseline'", "only eval compares"),
+    Case("gate on a class and a baseline", OWN_FILE + "--require 'f1/a>=baseline-0.1'", "only eval compares"),
+    Case("gate of bench on a baseline", BENCH + "--require 'speedup>=baseline'", "so give a number"),
     Case("gate of finetune", FINETUNE + "--require 'f1>=0.9'", "names no metric"),
     Case(
         "gate on agreement", "eval G/student --against G/teacher --agreement G/corpus.txt --require 'x>1'", "names no"
@@ -353,7 +369,7 @@ SAVED = {  # files that are no record of eval or bench
     "folder": folder("m/eval.json"),
     "fifo": fifo("m/eval.json"),
     "empty": text("m/eval.json", ""),
-    "list": text("m/eval.json", "[]"),
+    "cut": text("m/eval.json", '[{"schema": 1'),
     "another command": text("m/bench.json", '{"command": "init", "config": {}, "metrics": {}}'),
     "a number for models": text("m/eval.json", '{"command": "eval", "config": {"models": 7}, "metrics": {}}'),
     "no models": text("m/bench.json", '{"command": "bench", "config": {"models": []}, "metrics": {}}'),

@@ -32,7 +32,9 @@ def run(command: str, options: CommonOptions) -> Record:
     """
     for name in ("require", "budget"):  # checked before the work, which may take hours
         for gate in getattr(options, name, ()):
-            parse_gate(gate, f"--{name}")
+            _, _, bound = parse_gate(gate, f"--{name}")
+            if bound.relative and not isinstance(options, EvalOptions):
+                raise DistilkitError(f"--require '{gate}': only eval compares with a baseline, so give a number")
     check_places(command, options)
     check_rows(options)
     name = MODULES.get(command, command)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 from distilkit.claims import claim_files
@@ -10,10 +11,10 @@ from distilkit.data.own_rows import with_recorded_task
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.evaluation.agreement import SLICE_WORDS, check_files, measure_agreement
+from distilkit.evaluation.baseline import check_baseline, check_common, mark_rows, read_earlier
 from distilkit.evaluation.embeddings import EmbeddingScorer
 from distilkit.evaluation.retention import TEACHER, Result, compare
 from distilkit.evaluation.scoring import check_checkpoints, is_by_class, metric_names, score_checkpoint, score_file
-from distilkit.files import read_json
 from distilkit.gates import BASELINE, check_gates, gate_words
 from distilkit.next_command import relative
 from distilkit.options.evaluate import EvalOptions
@@ -24,7 +25,6 @@ from distilkit.record import (
     baselines_by_prefix,
     given_json,
     keep_record,
-    parse_record,
     read_biography,
     record,
 )
@@ -36,17 +36,15 @@ from distilkit.training.devices import device, is_main_process
 
 def evaluate(options: EvalOptions) -> Record:
     """Score checkpoints; save the record next to each checkpoint that distilkit made; --baseline adds its metrics."""
-    earlier = read_earlier(options.baseline) if options.baseline else {}
+    earlier = read_earlier(options.baseline) if options.baseline else None
     given, options = options, with_task(options)
     if found := found_options(given, options):
         say(f"scored on: {found}")
-    done = replace(measure(options), given=given_json(given))
-    if options.baseline and not earlier.keys() & done.metrics.keys():
-        raise DistilkitError(
-            f"--baseline '{options.baseline}' has none of these metrics: give an eval of the same task"
-        )
-    before = {BASELINE + name: earlier[name] for name in done.metrics if name in earlier}
-    done = replace(done, metrics=done.metrics | before)
+    done = replace(measure(options, earlier), given=given_json(given))
+    if earlier:
+        check_common(earlier, done.metrics, options)
+        before = {BASELINE + name: earlier.metrics[name] for name in done.metrics if name in earlier.metrics}
+        done = replace(done, metrics=done.metrics | before)
     if is_main_process():
         keep_record(done, options.models)
     return done
@@ -81,50 +79,38 @@ def warn_if_rows_changed(names: Iterable[str], task: Task, options: EvalOptions)
             )
 
 
-def read_earlier(path: Path) -> dict[str, float]:
-    """Return the metrics of an earlier eval, without its own baseline.
-
-    Raises DistilkitError if the file is not the record of one.
-    """
-    try:
-        found = parse_record(read_json(path))
-        if found.command != "eval":
-            raise ValueError(f"it is a record of {found.command}")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DistilkitError(
-            f"--baseline '{path}' is not the record of an eval ({reason}): give one that --json printed, or that eval "
-            "saved in a checkpoint's folder"
-        ) from None
-    return {name: value for name, value in found.metrics.items() if not name.startswith(BASELINE)}
-
-
-def measure(options: EvalOptions) -> Record:
+def measure(options: EvalOptions, earlier: Record | None = None) -> Record:
     """Score every checkpoint and compare it with --against and --control; or score a SQuAD prediction file.
 
     With --agreement, also compare it with its teacher on text without labels (agreement.measure_agreement). --task is
     then optional. With several checkpoints, metric names start with the position of the checkpoint. Metrics of the
-    teacher and the baselines start with `teacher/` and `control/`.
+    teacher and the baselines start with `teacher/` and `control/`. A record of an `earlier` eval is only checked.
     """
     chosen = resolve(options) if options.task or not options.agreement else []
     models, baselines = models_by_prefix(options.models), baselines_by_prefix(options.control)
     others = {TEACHER: options.against} if options.against else {}
     names = models | others | {f"{prefix}/": name for prefix, name in baselines.items()}
     gates = [gate for gate in options.require if not depends_on_rows(gate, options)]
-    check_gates(gates, metric_names(chosen, list(models), list(baselines), options))
+    possible = metric_names(chosen, list(models), list(baselines), options)
+    check_gates(gates, possible)
     if chosen and not options.predictions:
         check_comparable(list(dict.fromkeys(names.values())), chosen, options)
     if chosen:
         warn_if_rows_changed(dict.fromkeys(names.values()), chosen[0], options)
     with claim_outputs(options, chosen):
+        embeddings = EmbeddingScorer(chosen[0], options) if chosen and chosen[0].zero_shot else None
+        mark = partial(mark_rows, chosen, options, embeddings)
+        if earlier:
+            check_baseline(earlier, possible, mark(), options)
         agreement = measure_agreement(options) if options.agreement else {}
         if not chosen:
-            return record("eval", options, agreement, device=str(device()))
+            return record("eval", options, agreement, device=str(device()), **mark())
         if options.predictions:
-            return record("eval", options, score_file(chosen[0], options))
+            return record("eval", options, score_file(chosen[0], options), **mark())
         about = {name: " ".join(tasks) for name, tasks in glue_average_tasks(chosen).items()}
         about |= tasks_scored_on_test(chosen, options.data)
-        results = score_each(names, models, chosen, options)
+        results = score_each(names, models, chosen, options, embeddings)
+        about |= mark()  # a model that cannot be opened is refused before its rows are read
     scores = {prefix + name: value for prefix, result in results.items() for name, value in result.scores.items()}
     if options.against:
         scores |= compare(results, chosen, options.seed, [*models], [f"{prefix}/" for prefix in baselines])
@@ -186,13 +172,16 @@ def claim_outputs(options: EvalOptions, chosen: Sequence[Task]) -> AbstractConte
 
 
 def score_each(
-    names: dict[str, str], models: dict[str, str], chosen: Sequence[Task], options: EvalOptions
+    names: dict[str, str],
+    models: dict[str, str],
+    chosen: Sequence[Task],
+    options: EvalOptions,
+    embeddings: EmbeddingScorer | None,
 ) -> dict[str, Result]:
     """Score each checkpoint once, even if it is also the teacher or a baseline; return the results by prefix.
 
-    Only the `models` among them write prediction files.
+    `embeddings` scores sentence encoders, None other models. Only the `models` among them write prediction files.
     """
-    embeddings = EmbeddingScorer(chosen[0], options) if chosen[0].zero_shot else None
     scored: dict[str, Result] = {}
     for prefix, name in names.items():
         if name not in scored:

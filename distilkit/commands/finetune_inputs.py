@@ -12,6 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distilkit.class_scores import note_numbered
 from distilkit.data.batches import Batches
 from distilkit.distillation.layer_matching import LayerMatching, map_layers
 from distilkit.distillation.task_objective import TaskLoss
@@ -19,7 +20,7 @@ from distilkit.distillation.teacher import TEACHER_PREFIX, TaskTeacher, open_tas
 from distilkit.encoders import checkpoint
 from distilkit.encoders.forward import INPUTS, input_names
 from distilkit.errors import DistilkitError
-from distilkit.evaluation.scoring import is_by_class, score_names
+from distilkit.evaluation.scoring import is_by_class, score_names, scored_classes
 from distilkit.gates import check_gates
 from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.spec import flag
@@ -131,6 +132,7 @@ def prepare(task: Task, options: FinetuneOptions) -> TrainingInputs:
     if task.name == "custom":
         task = labels.infer_labels(task, rows, str(options.data), options.kind)
         check_labels(rows, task, str(options.data))
+        note_numbered(scored_classes(task))
     if options.class_weights == "balanced" and task.kind != "classification":
         raise DistilkitError(f"--class-weights requires one class per row, not {task.kind}: remove it")
     splits = read_validation(task, options.data)

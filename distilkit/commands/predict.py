@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from distilkit.claims import claim_files
-from distilkit.class_scores import label_in_name
+from distilkit.class_scores import names_of_labels
 from distilkit.data.conll import ENDINGS as CONLL
 from distilkit.data.conll import read_sentences
 from distilkit.data.own_rows import with_text_columns
@@ -98,8 +98,8 @@ def shares(found: LabelPredictions | TagPredictions) -> dict[str, float]:
         return {}
     counts = Counter(found.predicted.tolist())
     return {
-        f"share/{label_in_name(label)}": counts[number] / len(found.predicted)
-        for number, label in enumerate(found.task.labels)
+        f"share/{name}": counts[number] / len(found.predicted)
+        for number, name in enumerate(names_of_labels(found.task.labels))
     }
 
 

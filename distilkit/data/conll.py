@@ -1,5 +1,6 @@
 """Read CoNLL files: a word and its tags on each line, separated by spaces or tabs; a blank line between sentences."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ ENDINGS = (".conll", ".txt", ".bio", ".iob", ".iob2")
 WORDS, TAGS = "tokens", "ner_tags"  # the first column and the last, named as on the hub
 MIDDLE = {1: ("pos_tags",), 2: ("pos_tags", "chunk_tags")}  # CoNLL 2003 has a word, two other tags and its entity
 DOCUMENT = "-DOCSTART-"  # a line of CoNLL 2003 between documents
+COMMENT = re.compile(r"#\s*(newdoc|newpar)(\s|$)|#\s*[^\s=]+\s+=(\s|$)")  # of CoNLL-U: `# newdoc`, `# sent_id = 1`
 
 
 def column_names(path: Path) -> list[str]:
@@ -53,6 +55,18 @@ def _is_aside(fields: list[str]) -> bool:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and columns of each line; a word may hold spaces if tabs separate the columns."""
-    for number, line in enumerate(read_lines(path, f"'{path}'", REMEDY), 1):
-        yield number, line.rstrip("\r\n").split("\t") if "\t" in line.strip() else line.split()
+    """Yield the number and columns of each line but comments; a word may hold spaces if tabs separate the columns."""
+    first = next((line for _, line in _numbered(path) if line.split() and not _is_aside(line.split())), "")
+    tabs = "\t" in first.strip()
+    for number, line in _numbered(path):
+        if not _is_comment(line, tabs=tabs):
+            yield number, line.rstrip("\r\n").split("\t") if "\t" in line.strip() else line.split()
+
+
+def _is_comment(line: str, *, tabs: bool) -> bool:
+    """Say whether a line is a comment: `#` without a tab among rows with tabs, or else a comment of CoNLL-U."""
+    return line.startswith("#") and "\t" not in line.rstrip() and (tabs or COMMENT.match(line) is not None)
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, str]]:
+    return enumerate(read_lines(path, f"'{path}'", REMEDY), 1)

@@ -80,12 +80,15 @@ def with_own_rows(options: O) -> O:
 
     --task custom itself is filled in if there are rows and no task. What is not given is guessed from the rows. Other
     tasks and data sets on the hub keep what was given.
-    Raises DistilkitError for all columns that do not exist, and if one cannot be guessed.
+    Raises DistilkitError for all columns that do not exist, if one is named twice, and if one cannot be guessed.
     """
     data = options.data
     if options.task is None and data is not None:
         options = replace(options, task="custom")
-    if options.task != "custom" or data is None or not data.exists():
+    if options.task != "custom" or data is None:
+        return options
+    check_distinct(options.text or (), options.label)
+    if not data.exists():
         return options
     training = isinstance(options, FinetuneOptions)
     kind = options.kind or ("tokens" if holds_sentences(data) else None)
@@ -110,8 +113,9 @@ def with_own_rows(options: O) -> O:
 def with_text_columns(options: PredictOptions) -> PredictOptions:
     """Return the options with the text columns: those given, else those of the training, else guessed from the rows.
 
-    Raises DistilkitError if the file has no such columns, or has one that the output adds.
+    Raises DistilkitError if the file has no such columns, if one is named twice, or if the output adds one of its name.
     """
+    check_distinct(options.text or ())
     names, rows = read_sample(options.data)
     if taken := [name for name in (PREDICTION, PROBABILITY) if name in names]:
         raise DistilkitError(f"'{options.data}' has a column '{taken[0]}', which the output adds: rename it")
@@ -120,7 +124,7 @@ def with_text_columns(options: PredictOptions) -> PredictOptions:
     if not options.text and not set(text) <= set(names):
         text = ()
     check_names(text, names, options.data)
-    if not text and holds_sentences(options.data):
+    if not text and (holds_sentences(options.data) or _only_words(names, rows)):
         text = (conll.WORDS,)
     return replace(options, text=text or guess_text(options.data, names, rows, str(trained.get("label") or "")))
 
@@ -154,6 +158,14 @@ def check_given(options: TaskOptions, path: Path, names: Sequence[str]) -> None:
     if len(labels) > 1 and not set(labels) & set(names):  # names of the places in vectors of 0 and 1
         labels = []
     check_names([*(options.text or ()), *filter(None, labels)], names, path)
+
+
+def check_distinct(text: Sequence[str], label: str | None = None) -> None:
+    """Raise DistilkitError if --text and --label name a column twice."""
+    labels = label.split(",") if label and label not in text else [label]
+    given = [*text, *filter(None, labels)]
+    if twice := next((name for name in given if given.count(name) > 1), None):
+        raise DistilkitError(f"column '{twice}' is named twice: check --text and --label")
 
 
 def check_names(wanted: Sequence[str], names: Sequence[str], path: Path) -> None:
@@ -222,6 +234,11 @@ def _may_be_text(values: Sequence[Any]) -> bool:
 def _lists(rows: Sequence[Row], name: str) -> bool:
     values = _values(rows, name)
     return bool(values) and all(isinstance(value, list) for value in values)
+
+
+def _only_words(names: Sequence[str], rows: Sequence[Row]) -> bool:
+    """Say whether rows hold lists of words, and no column of texts."""
+    return _lists(rows, conll.WORDS) and not any(_may_be_text(_values(rows, name)) for name in names)
 
 
 def _tag_column(rows: Sequence[Row]) -> str:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import xxhash
@@ -107,6 +107,14 @@ def content_hash(paths: Iterable[Path], remedy: str) -> str:
             except OSError as error:
                 raise DistilkitError(f"'{path}' cannot be read ({error.strerror}): {remedy}") from None
         digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def values_hash(values: Iterable[Any]) -> str:
+    """Return a hash of values that JSON can hold, for example texts; it is the same on all machines."""
+    digest = xxhash.xxh3_128()
+    for value in values:
+        digest.update(json.dumps(value).encode() + b"\n")
     return digest.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """Score sentence encoders without training: similarity of pairs, and retrieval."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distilkit.data.readers import values_hash
 from distilkit.encoders.sentence import SentenceEncoder, neighbour_overlap
 from distilkit.errors import DistilkitError
 from distilkit.evaluation.label_predictions import LabelPredictions
@@ -23,7 +25,7 @@ from distilkit.runtimes.exported import open_sentence_encoder
 from distilkit.tasks.catalogue import Task
 from distilkit.tasks.labels import label_to_target
 from distilkit.tasks.retrieval import read_retrieval
-from distilkit.tasks.rows import read_validation, with_score_column
+from distilkit.tasks.rows import hash_rows, read_validation, with_score_column
 from distilkit.training.devices import device
 
 PART = 512  # texts between two steps of the progress bar
@@ -44,6 +46,13 @@ class EmbeddingScorer:
             ((_, self.rows),) = read_validation(self.task, options.data).items()
         else:
             self.pairs = read_retrieval(Path(str(options.data)), options.text)
+
+    def rows_hash(self) -> str:
+        """Return a hash of the rows that are scored."""
+        if self.task.name == "sts":
+            return hash_rows(self.rows, self.task)
+        grades = ([*grades.items()] for grades in self.pairs.relevant)
+        return values_hash(chain(self.pairs.queries, self.pairs.passages, grades))
 
     def score(self, name: str, out: Path | None = None) -> Result:
         """Score an encoder; write its predictions to the directory `out`, if given."""

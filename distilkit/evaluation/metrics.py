@@ -1,10 +1,11 @@
 """The metrics of GLUE, SQuAD and entities as evaluate.Metric classes that need no network."""
 
 import functools
+import itertools
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import evaluate
@@ -20,7 +21,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from distilkit.class_scores import label_in_name
+from distilkit.class_scores import names_of_labels
 from distilkit.errors import DistilkitError
 
 CLASS_METRICS = ("precision", "recall", "f1")
@@ -108,14 +109,19 @@ class SquadV2(Squad):
 
 
 class Entities(evaluate.Metric):  # type: ignore[misc]
-    """Precision, recall and F1 of entities as seqeval gives them, over all and by type, and the accuracy of words."""
+    """Precision, recall and F1 of entities as seqeval gives them, over all and by type, and the accuracy of words.
+
+    `labels` are the tags of the task: the names of types do not depend on which of them occur.
+    """
 
     def _info(self) -> evaluate.MetricInfo:
         tags = List(Value("string"))
         features = Features({"predictions": tags, "references": tags})
         return evaluate.MetricInfo(description="seqeval", citation="", features=features)
 
-    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
+    def _compute(
+        self, predictions: list[list[str]], references: list[list[str]], labels: Sequence[str] = ()
+    ) -> dict[str, float]:
         def scores(average: str | None) -> Any:
             return seqeval.precision_recall_fscore_support(references, predictions, average=average, zero_division=0)
 
@@ -123,14 +129,20 @@ class Entities(evaluate.Metric):  # type: ignore[misc]
         precision, recall, f1_score, _ = scores("micro")
         found = {"f1": f1_score, "precision": precision, "recall": recall}
         found["accuracy"] = seqeval.accuracy_score(references, predictions)
+        known = entity_types({*labels, *itertools.chain.from_iterable((*references, *predictions))})
+        names = dict(zip(known, names_of_labels(known), strict=True))
         for kind, *values in zip(types, *scores(None), strict=True):
-            found |= of_class(kind, values)
+            found |= of_class(names[kind], values)
         return {name: float(value) for name, value in found.items()}
 
 
-def of_class(label: str, values: Sequence[float]) -> dict[str, float]:
+def entity_types(tags: Iterable[str]) -> list[str]:
+    """Return the types of entity that tags such as B-PER mark."""
+    return sorted({kind for tag in tags for kind, _, _ in seqeval.get_entities([tag])})
+
+
+def of_class(name: str, values: Sequence[float]) -> dict[str, float]:
     """Name the scores of one class: precision, recall, F1 and the number of its rows."""
-    name = label_in_name(label)
     scores = {f"{metric}/{name}": float(value) for metric, value in zip(CLASS_METRICS, values[:3], strict=True)}
     return scores | {f"f1/{name}/count": float(values[3])}
 
@@ -140,19 +152,16 @@ def by_class(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) ->
 
     Predictions and labels are classes (N,), or 0 and 1 for each of several labels (N, C), which have no matrix.
     """
-    known = range(len(names))
+    known, names = range(len(names)), names_of_labels(names)
     columns = precision_recall_fscore_support(labels, predicted, labels=known, zero_division=0)
     found: dict[str, float] = {}
-    for label, *values in zip(names, *columns, strict=True):
-        found |= of_class(label, values)
+    for name, *values in zip(names, *columns, strict=True):
+        found |= of_class(name, values)
     if predicted.ndim > 1:
         return found
     counts = confusion_matrix(labels, predicted, labels=known)
     cells = ((row, column) for row, column in np.argwhere(counts))
-    return found | {
-        f"confusion/{label_in_name(names[row])}/{label_in_name(names[column])}": float(counts[row, column])
-        for row, column in cells
-    }
+    return found | {f"confusion/{names[row]}/{names[column]}": float(counts[row, column]) for row, column in cells}
 
 
 CLASSES |= {"squad": Squad, "squad_v2": SquadV2, "entities": Entities}

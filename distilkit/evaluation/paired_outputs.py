@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilkit.class_scores import label_in_name
+from distilkit.class_scores import names_of_labels, note_numbered
 from distilkit.data.batches import Batches
 from distilkit.encoders import checkpoint, vocabulary
 from distilkit.encoders.contents import Head
@@ -150,7 +150,8 @@ def compare_on_texts(logits: tuple[Tensor, Tensor], texts: Sequence[str], labels
     else:
         teacher, student, *columns = compare_logits(*logits).double().numpy().T
         confidences = Confidences(*columns)
-        names = [label_in_name(label) for label in labels]
+        names = names_of_labels(labels)
+        note_numbered(labels)
         slices["answer"] = [names[int(label)] for label in teacher]
 
     def show(item: int) -> dict[str, Any]:

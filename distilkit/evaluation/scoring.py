@@ -7,9 +7,10 @@ from typing import NamedTuple
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distilkit.class_scores import note_numbered
 from distilkit.encoders import checkpoint
 from distilkit.evaluation.agreement import AGREEMENT_METRICS
-from distilkit.evaluation.metrics import CLASS_METRICS
+from distilkit.evaluation.metrics import CLASS_METRICS, entity_types
 from distilkit.evaluation.predictions import Predictions, SpanPredictions, predict, read_span_predictions
 from distilkit.evaluation.retention import Result
 from distilkit.evaluation.tags import TagPredictions
@@ -131,6 +132,13 @@ def is_by_class(gate: str, options: EvalOptions | FinetuneOptions) -> bool:
     return options.task == "custom" and len(words) > 1 and bool({*CLASS_METRICS, "confusion", "accuracy"} & words)
 
 
+def scored_classes(task: Task) -> Sequence[str]:
+    """Return the classes or types of entity that have scores of their own: those of a custom task."""
+    if task.name != "custom" or task.kind != "tokens":
+        return task.labels if task.name == "custom" else ()
+    return entity_types(task.labels) if labels.marks_entities(task.labels) else ()
+
+
 def check_checkpoints(names: Sequence[str], chosen: Sequence[Task], options: EvalOptions) -> None:
     """Open every checkpoint for every task, and all rows of several tasks, before the first one is scored.
 
@@ -169,6 +177,7 @@ def open_for_task(path: str, task: Task, options: EvalOptions, trained: str | No
     labelled = task
     if task.name == "custom":
         labelled = labels.labels_from_model(task, checkpoint.open_config(path), options.kind)
+    note_numbered(scored_classes(labelled))
     model = open_model(path, HEADS[labelled.kind])
     tokenizer = checkpoint.open_tokenizer(path, None if is_exported(path) else model, needs=["pad"])
     order = labels.label_order(labelled, model.config, path)

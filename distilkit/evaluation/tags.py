@@ -34,7 +34,7 @@ class TagPredictions:
         values = {COLLAPSED: 1.0} if len(set(guesses)) == 1 < len(set(truths)) else {}
         if marks_entities(self.task.labels):
             named = ([self.names(sentence) for sentence in rows] for rows in (self.predicted, self.tags))
-            return values | metrics.compute("entities", *named)
+            return values | metrics.compute("entities", *named, labels=self.task.labels)
         for metric in self.task.metrics:
             values |= metrics.compute(metric, guesses, truths)
         return values

@@ -73,4 +73,6 @@ class InitOptions(ArchitectureOptions, panel="Student"):
             yield "--strategy search compares the teacher's layers, but --random keeps no weights: remove one of them"
         if self.vocabulary and self.vocabulary.isdecimal() and self.corpus is None:
             yield "--vocabulary N counts tokens in a text: give it as --corpus"
+        if self.corpus and self.strategy != "search" and not (self.vocabulary and self.vocabulary.isdecimal()):
+            yield "--corpus has no effect without --strategy search or --vocabulary N: remove it"
         yield from inside_text("-o", self.output, corpus=self.corpus, vocabulary=self.vocabulary)

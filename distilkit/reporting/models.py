@@ -210,7 +210,7 @@ def differences(results: Results, model: Model) -> dict[tuple[str, str], tuple[f
             for name in map(MetricName.parse, mine):
                 wanted = name.comparison == "difference" and name.metric == label and not name.detail
                 low, high = (str(name._replace(detail=end)) for end in ("low", "high"))
-                if wanted and low in mine:
+                if wanted and {low, high} <= mine.keys():
                     apart[name.task, other.name] = mine[str(name)], mine[low], mine[high]
     return apart
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from distilkit.encoders.sizes import weights_bytes
 from distilkit.errors import DistilkitError
 from distilkit.files import read_json
+from distilkit.progress import say_once
 from distilkit.record import MetricName, Record, baselines_by_prefix, parse_record, read_biography
 from distilkit.tasks.catalogue import TASKS
 
@@ -27,17 +28,25 @@ def same_model(place: str, named: str) -> bool:
 
 
 def eval_and_bench_records(directory: Path) -> list[Record]:
-    """Return the eval and bench records of a directory: in its history, and saved there with --json."""
+    """Return the eval and bench records of a directory: in its history, and saved there with --json.
+
+    Another program's JSON file of such a name, which names no command, is left out with a note.
+    Raises DistilkitError for a file that cannot be read, or a record of another command.
+    """
     found = [step for step in read_biography(directory) if _is_measurement(step)]
     for path in sorted((*directory.glob("eval*.json"), *directory.glob("bench*.json"))):
         try:
-            found.append(parse_record(read_json(path)))
+            document = read_json(path)
+            if not isinstance(document, dict) or "command" not in document:
+                say_once(f"'{path}' is not a record of distilkit: it is left out")
+                continue
+            found.append(parse_record(document))
             reason = "" if _is_measurement(found[-1]) else f"of {found[-1].command}"
         except (OSError, ValueError) as error:
             reason = str(error)
         if reason:
             raise DistilkitError(
-                f"'{path}' is not a record of eval or bench ({reason}): write it with --json > {path.name}"
+                f"'{path}' is not a record of eval or bench ({reason}): delete it, or give it another name"
             )
     return found
 

@@ -1,6 +1,7 @@
 """Turn a file's rows into columns: text as it is written, labels with their type, SQuAD's answers."""
 
 import ast
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ from distilkit.errors import DistilkitError
 
 PART = 10_000  # rows to convert at a time
 INT64 = range(-(2**63), 2**63)
+LARGEST = 1e18  # number as a label or grade: fp32 holds sums of its squares
 
 
 def to_table(
@@ -129,6 +131,15 @@ def _common_type(values: list[Any]) -> str:
 def label_name(value: Any) -> str:
     """Return the name of a label: text without spaces around it, a whole number without a fraction."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def to_number(value: Any) -> float | None:
+    """Return a number, possibly written as text; None for anything else, NaN and infinity."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and "_" not in str(value) else None  # Python reads 1_0 as 10
 
 
 def _lists_in_text(values: list[Any]) -> list[Any]:

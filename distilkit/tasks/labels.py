@@ -1,6 +1,5 @@
 """Labels: their names, their training targets, and the model output of each label."""
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from transformers import PretrainedConfig
 
 from distilkit.errors import DistilkitError
 from distilkit.tasks.catalogue import METRICS, WORD_METRICS, Kind, Task, headline_first
-from distilkit.tasks.columns import label_name
+from distilkit.tasks.columns import LARGEST, label_name, to_number
 
 PROBLEM_TYPES: dict[Kind, str] = {  # values of problem_type in a model's config
     "classification": "single_label_classification",
@@ -93,11 +92,8 @@ def infer_kind(rows: Dataset, label: str) -> Kind:
 
 def _is_fractional(value: Any) -> bool | None:
     """Return whether a number, possibly written as text, has a fractional part; None if it is not a finite number."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return not number.is_integer() if math.isfinite(number) else None
+    number = to_number(value)
+    return None if number is None else not number.is_integer()
 
 
 def distinct_values(rows: Dataset, label: str) -> set[Any]:
@@ -125,12 +121,9 @@ def label_to_target(task: Task, value: Any) -> int | float | Sequence[float] | N
 
 
 def _regression_target(task: Task, value: Any) -> float | None:
-    low, high = task.scale or (-math.inf, math.inf)
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and low <= number <= high else None
+    low, high = task.scale or (-LARGEST, LARGEST)
+    number = to_number(value)
+    return number if number is not None and low <= number <= high else None
 
 
 def label_id(task: Task, value: Any) -> int | None:
@@ -148,7 +141,7 @@ def describe_labels(task: Task) -> str:
     """List the labels of a task, or give the range of its numbers."""
     if task.kind != "regression":
         return ", ".join(task.labels)
-    return "{:g} to {:g}".format(*task.scale) if task.scale else "numbers"
+    return "{:g} to {:g}".format(*task.scale) if task.scale else f"numbers up to {LARGEST:g}"
 
 
 def labels_from_model(task: Task, config: PretrainedConfig, kind: Kind | None = None) -> Task:
@@ -161,12 +154,29 @@ def labels_from_model(task: Task, config: PretrainedConfig, kind: Kind | None = 
 
 
 def output_kind(config: PretrainedConfig) -> Kind:
-    """Return the kind of task that a classifier or tagger was trained for, by its config."""
+    """Return the kind of task that a classifier or tagger was trained for, by its config.
+
+    Raises DistilkitError if its problem_type is none of transformers'.
+    """
     if "TokenClassification" in "".join(getattr(config, "architectures", None) or ()):
         return "tokens"
-    if problem_type := getattr(config, "problem_type", None):
-        return next(kind for kind, name in PROBLEM_TYPES.items() if name == problem_type)
+    if kind := _recorded_kind(config):
+        return kind
     return "classification" if len(output_names(config)) > 1 else "regression"
+
+
+def _recorded_kind(config: PretrainedConfig) -> Kind | None:
+    """Return the kind of task that problem_type in a config names, None without one."""
+    problem_type = getattr(config, "problem_type", None)
+    for kind, name in PROBLEM_TYPES.items():
+        if name == problem_type:
+            return kind
+    if not problem_type:
+        return None
+    place = f"'{path}/config.json'" if (path := getattr(config, "name_or_path", "")) else "config.json"
+    raise DistilkitError(
+        f"{place} has problem_type {problem_type!r}: write one of {', '.join(PROBLEM_TYPES.values())}, or remove it"
+    )
 
 
 def label_order(task: Task, config: PretrainedConfig, name: str) -> list[int]:
@@ -175,11 +185,9 @@ def label_order(task: Task, config: PretrainedConfig, name: str) -> list[int]:
     Generic names (LABEL_0, 0) are taken to be in the task's order. `name` is the model's, for errors.
     Raises DistilkitError if the model has other labels, or was trained for another kind of task.
     """
-    problem_type = getattr(config, "problem_type", None)
     if not _fits_kind(task, config):
-        trained_for = str(problem_type).replace("_", " ")
         raise DistilkitError(
-            f"'{name}' was trained for {trained_for}, but {task.title} is {task.kind}: choose another model"
+            f"'{name}' was trained for {_recorded_kind(config)}, but {task.title} is {task.kind}: choose another model"
         )
     order = find_order(task, config)
     if order is None:

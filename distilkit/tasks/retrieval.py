@@ -1,6 +1,6 @@
 """Questions, passages and which belong together: pairs, BEIR's files, SQuAD's own JSON."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +8,13 @@ from distilkit.data.readers import file_type, open_file
 from distilkit.data.tables import column_names, parse_json, read_table
 from distilkit.errors import DistilkitError
 from distilkit.tasks import squad
+from distilkit.tasks.columns import LARGEST, to_number
 
 REMEDY = "fix the file or use another --data"
 CORPUS, QUERIES = "corpus", "queries"  # of BEIR, beside a folder qrels
 SPLITS = ("test", "dev", "validation")  # the first of these is scored
 PAIR, PAIR_OF_SQUAD = ("query", "passage"), ("question", "context")
+GRADES = ("label", "score")  # columns of pairs that say how well a passage answers its query
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class RetrievalRows:
 def read_retrieval(data: Path, columns: tuple[str, ...] | None = None) -> RetrievalRows:
     """Read a file of pairs (`columns` names its two), a SQuAD file, or a folder in BEIR's layout.
 
+    A passage is relevant for a query if its grade is above 0. The highest of several grades counts. Pairs without a
+    column `label` or `score` have the grade 1. A query without a relevant passage is left out.
     Raises DistilkitError if it has another layout, or no pair.
     """
     if columns and len(columns) != 2:
@@ -41,25 +45,42 @@ def read_retrieval(data: Path, columns: tuple[str, ...] | None = None) -> Retrie
     return rows
 
 
-def collect(pairs: Iterable[tuple[str, str]]) -> RetrievalRows:
-    """Number the distinct texts of pairs of a query and a passage. A query may have several passages."""
+def collect(pairs: Iterable[tuple[str, str, float]]) -> RetrievalRows:
+    """Number the distinct texts of triples of a query, a passage and its grade. A query may have several passages."""
     queries: dict[str, dict[int, float]] = {}
     passages: dict[str, int] = {}
-    for query, passage in pairs:
+    for query, passage, grade in pairs:
         number = passages.setdefault(passage, len(passages))
-        queries.setdefault(query, {})[number] = 1.0
+        _judge(queries, query, number, grade)
     return RetrievalRows([*queries], [*passages], [*queries.values()])
 
 
-def _pairs(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _judge(relevant: dict[str, dict[int, float]], query: str, passage: int, grade: float) -> None:
+    if grade > 0:
+        grades = relevant.setdefault(query, {})
+        grades[passage] = max(grade, grades.get(passage, 0.0))
+
+
+def _pairs(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, str, float]]:
     names = column_names(path)
     if missing := [name for name in columns if name not in names]:
         raise DistilkitError(
             f"no column '{missing[0]}' in '{path}' (it has {', '.join(names)}): name two with --text QUERY,PASSAGE"
         )
-    for number, row in enumerate(read_table(path, columns), 1):
+    graded = next((name for name in GRADES if name in names and name not in columns), None)
+    for number, row in enumerate(read_table(path, [*columns, *filter(None, [graded])]), 1):
         query, passage = (_text(row.get(name), f"row {number}", path) for name in columns)
-        yield query, passage
+        yield query, passage, _grade(row.get(graded), f"'{graded}' of row {number}", path) if graded else 1.0
+
+
+def _grade(value: object, place: str, path: Path) -> float:
+    grade = to_number(value)
+    if grade is None or abs(grade) > LARGEST:
+        shown = str(value)[:40]
+        raise DistilkitError(
+            f"'{path}' has {shown!r} as the grade in {place}: write a number up to {LARGEST:g}, 0 for no answer"
+        )
+    return grade
 
 
 def _text(value: object, place: str, path: Path) -> str:
@@ -75,7 +96,7 @@ def _is_squad(path: Path) -> bool:
         return file.read(4096).lstrip()[:1] == b"{"
 
 
-def _squad_pairs(path: Path) -> Iterator[tuple[str, str]]:
+def _squad_pairs(path: Path) -> Iterator[tuple[str, str, float]]:
     """Yield each question with its paragraph; unanswerable questions of SQuAD 2.0 have none."""
     source = f"'{path}'"
     with open_file(path, source, REMEDY) as file:
@@ -87,7 +108,7 @@ def _squad_pairs(path: Path) -> Iterator[tuple[str, str]]:
     for number, row in enumerate(rows, 1):
         question, context = (_text(row[name], f"'{name}' of question {number}", path) for name in PAIR_OF_SQUAD)
         if row["answers"]["text"]:
-            yield question.strip(), context
+            yield question.strip(), context, 1.0
 
 
 def _find(folder: Path, stem: str, endings: tuple[str, ...] = (".jsonl", ".jsonl.gz")) -> Path | None:
@@ -112,37 +133,47 @@ def _read_beir(folder: Path) -> RetrievalRows:
     if corpus is None or queries is None or qrels is None:
         lacking = "queries.jsonl" if queries is None else "qrels/test.tsv"
         raise DistilkitError(f"'{folder}' has a corpus.jsonl but no {lacking}: add it")
-    passages, texts = dict(_beir_texts(corpus)), dict(_beir_texts(queries))
+    passages, texts = _beir_texts(corpus), _beir_texts(queries)
+    if blank := next((key for key in texts if not texts[key]), None):
+        raise DistilkitError(f"'{queries}' has no text in the query '{blank}': {REMEDY}")
     numbers = {key: number for number, key in enumerate(passages)}
     relevant: dict[str, dict[int, float]] = {}
-    for row, (query, passage, grade) in enumerate(_judgements(qrels), 1):
+    for line, query, passage, grade in _judgements(qrels, texts):
         if query not in texts or passage not in numbers:
             missing, file = (query, queries) if query not in texts else (passage, corpus)
-            raise DistilkitError(f"'{qrels}' names '{missing}' in row {row}, which '{file}' lacks: {REMEDY}")
-        if grade > 0:
-            relevant.setdefault(query, {})[numbers[passage]] = grade
+            raise DistilkitError(f"'{qrels}' names '{missing}' in line {line}, which '{file}' lacks: {REMEDY}")
+        _judge(relevant, query, numbers[passage], grade)
     return RetrievalRows([texts[key] for key in relevant], [*passages.values()], [*relevant.values()])
 
 
-def _beir_texts(path: Path) -> Iterator[tuple[str, str]]:
+def _beir_texts(path: Path) -> dict[str, str]:
+    """Return the texts of a file by their ids, each after its title."""
+    found: dict[str, str] = {}
     for number, row in enumerate(read_table(path), 1):
-        if "_id" not in row or not isinstance(row.get("text"), str):
+        key, title, text = row.get("_id"), row.get("title"), row.get("text")
+        if not isinstance(key, str | int) or not isinstance(text, str):
             raise DistilkitError(f"'{path}' has no _id or no text in row {number}: {REMEDY}")
-        yield str(row["_id"]), f"{row.get('title') or ''} {row['text']}".strip()
+        if not isinstance(title, str | None):
+            raise DistilkitError(f"'{path}' has a title that is no text in row {number}: {REMEDY}")
+        if str(key) in found:
+            raise DistilkitError(f"'{path}' has the _id '{key}' again in row {number}: make ids unique")
+        found[str(key)] = f"{title or ''} {text}".strip()
+    return found
 
 
-def _judgements(path: Path) -> Iterator[tuple[str, str, float]]:
-    """Yield the query, passage and grade of each row: BEIR's three columns, or trec_eval's four without a header."""
+def _judgements(path: Path, queries: Container[str]) -> Iterator[tuple[int, str, str, float]]:
+    """Yield line, query, passage and grade: BEIR's three columns, or trec_eval's four, with or without a header.
+
+    The first line is a header if it begins with the id of none of the queries.
+    """
     with open_file(path, f"'{path}'", REMEDY) as file:
         lines = file.read().decode("utf-8").splitlines()
     for number, line in enumerate(lines, 1):
         fields = line.split("\t") if "\t" in line else line.split()
         if len(fields) == 4:
             del fields[1]
-        try:
-            query, passage, grade = fields
-            yield query, passage, float(grade)
-        except ValueError:
-            if number == 1 or not fields:  # the header, and empty lines
-                continue
-            raise DistilkitError(f"'{path}' has no query, passage and grade in row {number}: {REMEDY}") from None
+        if not fields or (number == 1 and fields[0] not in queries and to_number(fields[-1]) is None):
+            continue
+        if len(fields) != 3:
+            raise DistilkitError(f"'{path}' has no query, passage and grade in line {number}: {REMEDY}")
+        yield number, fields[0], fields[1], _grade(fields[2], f"line {number}", path)

@@ -11,7 +11,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from distilkit.data import conll
-from distilkit.data.readers import content_hash, file_type, one_line_errors, open_file
+from distilkit.data.readers import content_hash, file_type, one_line_errors, open_file, values_hash
 from distilkit.data.split_files import find_file, split_files
 from distilkit.data.tables import Row, column_names, parse_json, read_table
 from distilkit.data.token_store import Batches, store_table
@@ -21,12 +21,12 @@ from distilkit.progress import warn
 from distilkit.tasks import squad
 from distilkit.tasks.catalogue import Task
 from distilkit.tasks.checks import check_columns, check_labels, check_questions, check_words, require_columns
-from distilkit.tasks.columns import to_table
+from distilkit.tasks.columns import label_name, to_number, to_table
 from distilkit.tasks.label_vectors import label_columns, with_label_names
 from distilkit.tasks.validation_split import split_rows
 
 REMEDY = "fix the file or use another --data"
-VERSION = 1  # of the stored rows; a change in how they are read needs another
+VERSION = 2  # of the stored rows; a change in how they are read needs another
 SPLIT_ROWS = "split_rows"  # key in a record's environment
 SPLITS = ("train", "validation")
 SCORED_ON_TEST = "scored_on_test_rows"  # key in a record's environment: the names of these tasks
@@ -118,6 +118,19 @@ def fingerprint(task: Task, data: Path | None) -> dict[str, str]:
     if not task.validation_split or data is None or _on_hub(task, data):
         return {}
     return {SPLIT_ROWS: content_hash([find_file_of(task, data, "train")], REMEDY)}
+
+
+def hash_rows(rows: Dataset, task: Task) -> str:
+    """Return a hash of the texts and labels of rows, whatever the format of their file."""
+    columns = [*task.text, task.label]
+    parts = (zip(*map(part.__getitem__, columns), strict=True) for part in rows.select_columns(columns).iter(1000))
+    return values_hash([*map(str, texts), _written(label, task)] for part in parts for *texts, label in part)
+
+
+def _written(label: Any, task: Task) -> Any:
+    if isinstance(label, list | dict):
+        return label
+    return to_number(label) if task.kind == "regression" else label_name(label)
 
 
 def _on_hub(task: Task, data: Path | None) -> bool:

@@ -417,8 +417,13 @@ def test_writes_other_tasks_predictions_by_name(
     assert "for regression" in refused.stderr
 
 
-def test_an_earlier_eval_is_a_baseline(make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str]) -> None:
-    """Its metrics stand beside the new ones, and a gate may subtract from them; a record of other scores is refused."""
+def test_an_earlier_eval_is_a_baseline(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, prose: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its metrics stand beside the new ones, and a gate may subtract from them.
+
+    A record of other scores or other rows is refused before anything is scored. `report` reads a record with marks.
+    """
     data = write_rows(tmp_path, "validation.jsonl", [{"sentence": text, "label": 1} for text in prose[:9]])
     words = [make_checkpoint("bert", 1, CLASSIFIER, seed=3), "--task", "sst2", "--data", data, "--max-length", 64]
     earlier = json.loads(run("eval", *words, "--json").stdout)
@@ -432,6 +437,13 @@ def test_an_earlier_eval_is_a_baseline(make_checkpoint: Callable[..., Path], tmp
         assert done.exit_code == code, gate
         found = json.loads(done.stdout)["metrics"]
         assert found["baseline/sst2/accuracy"] == pytest.approx(found["sst2/accuracy"] + 0.05)
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found/eval.json").write_text(json.dumps(earlier))
+    assert run("report", tmp_path / "found", "-o", tmp_path / "out").exit_code == 0
+    monkeypatch.setattr(evaluate, "score_checkpoint", lambda *_: pytest.fail("scored"))
+    write_rows(tmp_path / "other", "validation.jsonl", [{"sentence": text, "label": 0} for text in prose[:9]])
+    other = run("eval", *words[:4], tmp_path / "other", "--baseline", tmp_path / "good.json")
+    assert (other.exit_code, "was measured on other rows (sst2)" in other.stderr) == (1, True)
     earlier["metrics"] = {"rte/accuracy": 1.0}
     (tmp_path / "good.json").write_text(json.dumps(earlier))
     other = run("eval", *words, "--baseline", tmp_path / "good.json")

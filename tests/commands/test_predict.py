@@ -196,3 +196,14 @@ def test_rows_in_another_script(classifier: Path, tmp_path: Path) -> None:
     with pytest.raises(distilkit.DistilkitError, match="only unknown tokens"):
         distilkit.predict(str(classifier), data=data, text="message", output=tmp_path / "p.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["new.csv"]
+
+
+def test_shares_of_labels_that_differ_in_signs(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """Both are _50K in the name of a metric: each has a share of its own."""
+    names = {0: ">50K", 1: "<=50K"}
+    model = make_checkpoint("bert", 2, AutoModelForSequenceClassification, id2label=names)
+    done = distilkit.predict(str(model), data=write_csv(tmp_path / "new.csv", TEXTS), output=tmp_path / "p.csv")
+    with (tmp_path / "p.csv").open(newline="") as file:
+        rows = [row["prediction"] for row in csv.DictReader(file)]
+    assert done.metrics["share/_50K"] == rows.count("<=50K") / 4
+    assert done.metrics["share/_50K-2"] == rows.count(">50K") / 4

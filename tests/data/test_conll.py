@@ -30,6 +30,23 @@ def test_two_columns_with_tabs(tmp_path: Path) -> None:
     assert list(conll.read_sentences(path)) == [{"tokens": ["New York", "#"], "ner_tags": ["B-LOC", "O"]}]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("# sent_id = x\nEU\tNNP\tB-NP\tB-ORG\n\n# text = EU\nEU\tNNP\tB-NP\tO\n", [["EU"], ["EU"]]),
+        ("EU\tO\n# newdoc\n\n# x\n#\tO\n", [["EU"], ["#"]]),
+        ("# newdoc\nEU O\n\n# newpar\n# O\n#1 O\n", [["EU"], ["#", "#1"]]),
+        ("# newdoc id = a\n# sent_id = 4\nEU NNP B-NP O\n\n# sent_id = 5\n# SYM B-NP O\n", [["EU"], ["#"]]),
+        ("# = O\nEU NNP O\n", [["#", "EU"]]),
+    ],
+)
+def test_comments_are_no_words(tmp_path: Path, text: str, words: list[list[str]]) -> None:
+    """Comments with as many fields as the rows have columns; a hash sign with tags stays a word."""
+    path = tmp_path / "train.conll"
+    path.write_text(text)
+    assert [row["tokens"] for row in conll.read_sentences(path)] == words
+
+
 @pytest.mark.parametrize(("text", "named"), [("a O\nb c O\n", "line 2 has 3 columns"), ("a\nb\n", "has no tag")])
 def test_refusals_name_the_line(tmp_path: Path, text: str, named: str) -> None:
     """A line with another number of columns than the first, or without a tag, is refused."""

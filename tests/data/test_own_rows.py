@@ -1,6 +1,7 @@
 """own_rows: text, label, kind and validation rows of a user's file are found, or one line says what is missing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,9 @@ def test_a_folder_with_validation_rows_holds_nothing_out(tmp_path: Path) -> None
         ([{"t": f"a b {n}", "x": n % 2, "y1": "ab"[n % 2]} for n in range(9)], {}, "labels .*may be x or y1.*--label"),
         ([{"t": f"a b {n}", "u": f"c {n}"} for n in range(9)], {}, "which column .* labels .*columns are t, u"),
         ([{"n": n, "label": n % 2} for n in range(9)], {}, "which column .* texts .*--text"),
+        (TICKETS, {"text": ("message", "message")}, "column 'message' is named twice: check --text and --label"),
+        (TICKETS, {"text": ("category",), "label": "category"}, "column 'category' is named twice"),
+        (TICKETS, {"label": "category,category"}, "column 'category' is named twice"),
     ],
 )
 def test_what_cannot_be_guessed_is_said(
@@ -140,9 +144,13 @@ def test_eval_needs_a_record_and_its_rows(tmp_path: Path) -> None:
 
 
 def test_predict_reads_the_column_of_the_training(tmp_path: Path) -> None:
-    """If the new rows lack it, their text is guessed."""
+    """If the new rows lack it, their text is guessed; rows that hold lists of words alone need no --text either."""
     model = trained(tmp_path)
-    for rows, text in ((TICKETS, "message"), ([{"id": n, "mail": f"a b {n}"} for n in range(3)], "mail")):
+    mails = [{"id": n, "mail": f"a b {n}"} for n in range(3)]
+    both = [{"tokens": ["a", "b"], "body": "a b"}]
+    for rows, text in ((TICKETS, "message"), (mails, "mail"), ([{"tokens": ["a", "b"]}], "tokens"), (both, "body")):
         data = write(tmp_path / f"{text}.jsonl", rows)
         options = PredictOptions(model=model, data=data, output=Path("o.csv"))
         assert with_text_columns(options).text == (text,)
+        with pytest.raises(DistilkitError, match=f"column '{text}' is named twice"):
+            with_text_columns(replace(options, text=(text, text)))

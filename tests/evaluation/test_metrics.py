@@ -188,6 +188,15 @@ def test_scores_by_class_by_hand() -> None:
     )
 
 
+def test_labels_of_one_name_have_scores_of_their_own() -> None:
+    """<=50K and >50K are both _50K without the signs of a gate: three rows, one of each taken for the other."""
+    found = metrics.by_class(np.array([0, 0, 1]), np.array([0, 1, 0]), ["<=50K", ">50K"])
+    assert (found["f1/_50K/count"], found["f1/_50K-2/count"]) == (2, 1)
+    assert (found["f1/_50K"], found["f1/_50K-2"]) == (1 / 2, 0)
+    confused = {name: value for name, value in found.items() if name.startswith("confusion")}
+    assert confused == {"confusion/_50K/_50K": 1, "confusion/_50K/_50K-2": 1, "confusion/_50K-2/_50K": 1}
+
+
 def test_scores_by_label_by_hand() -> None:
     """Several labels a row have no confusion matrix."""
     found = metrics.by_class(np.array([[1, 0], [1, 1]]), np.array([[1, 0], [0, 1]]), ["a", "b"])

@@ -38,6 +38,14 @@ def test_golden_entities() -> None:
     )  # fmt: skip
 
 
+def test_the_name_of_a_type_does_not_depend_on_the_rows() -> None:
+    """a_b keeps its name, a/b is a_b-2, also where no a_b occurs."""
+    task = Task("custom", "tokens", ("tokens",), METRICS["tokens"], ("B-a/b", "B-a_b", "O"), label="ner_tags")
+    for tags, expected in (([[0, 1]], {"f1/a_b-2": 1, "f1/a_b": 1}), ([[0, 2]], {"f1/a_b-2": 1})):
+        scores = TagPredictions(task, tags, tags).score()
+        assert {name: value for name, value in scores.items() if name[:3] == "f1/" and "count" not in name} == expected
+
+
 def test_a_lost_word_is_outside() -> None:
     """A word without a prediction is scored as O, and written as O."""
     assert TagPredictions(TASK, [[-1, -1]], [[1, 4]]).score()["accuracy"] == 0.5

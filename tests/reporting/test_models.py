@@ -10,7 +10,7 @@ from distilkit.errors import DistilkitError
 from distilkit.options.bench import BenchOptions
 from distilkit.options.finetune import FinetuneOptions
 from distilkit.record import record
-from distilkit.reporting.models import labels, read, scores_of
+from distilkit.reporting.models import differences, labels, read, scores_of
 
 
 def test_roles_follow_from_the_records(chain: Path) -> None:
@@ -65,6 +65,21 @@ def test_models_measured_beside_the_given_ones_are_included(chain: Path) -> None
     models = {model.name: model for model in read([str(chain / "student-tuned")]).models}
     assert models["hub/teacher"].metrics["cpu/fp32/b1/l64/latency_ms_p50"] == 8.0
     assert (models["student-tuned"].given, models["hub/teacher"].given) == (True, False)
+
+
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_a_difference_needs_both_ends_of_its_interval(chain: Path, end: str) -> None:
+    """A record that lacks one of them, written by hand or by another program, has no difference to show."""
+    [path] = (path for path in chain.rglob("eval*.json") if "difference/" in path.read_text())
+    found = {}
+    for place in ("before", "after"):
+        results = read([str(chain)])
+        [student] = (model for model in results.models if model.name == "student-tuned")
+        found[place] = differences(results, student)
+        written = json.loads(path.read_text())
+        written["metrics"].pop(f"1/difference/mrpc/control/{end}", None)
+        path.write_text(json.dumps(written))
+    assert found == {"before": {("mrpc", "control-tuned"): (0.044, 0.004, 0.085)}, "after": {}}
 
 
 def test_only_scores_are_scores(tmp_path: Path) -> None:

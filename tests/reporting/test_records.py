@@ -6,7 +6,8 @@ import pytest
 
 from distilkit.errors import DistilkitError
 from distilkit.options.evaluate import EvalOptions
-from distilkit.record import Record, record
+from distilkit.progress import level
+from distilkit.record import Record, json_text, record
 from distilkit.reporting.records import eval_and_bench_records, metrics_of, models_by_prefix, same_model
 from distilkit.training.log import read_log
 
@@ -23,10 +24,21 @@ def test_unreadable_lines_of_train_jsonl_are_skipped_with_a_warning(
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
-    """The error names the file."""
-    (tmp_path / "bench.json").write_text("[1, 2]")
-    with pytest.raises(DistilkitError, match=r"bench\.json'.* --json"):
+    """The error names the file, and asks for no command that would write over it."""
+    (tmp_path / "bench.json").write_text("[1, 2")
+    with pytest.raises(DistilkitError, match=r"bench\.json' is not a record .*: delete it, or give it another name$"):
         eval_and_bench_records(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"eval_loss": 0.3}', "[1, 2]", "7"])
+def test_a_file_of_another_program_is_left_out(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the Trainer of transformers writes eval_results.json: one note names it, and the other records are read."""
+    (tmp_path / "eval_results.json").write_text(text)
+    (tmp_path / "eval.json").write_text(json_text(EVALUATED.to_json()))
+    with level(quiet=False):
+        assert [found.metrics for found in eval_and_bench_records(tmp_path)] == [EVALUATED.metrics]
+        eval_and_bench_records(tmp_path)
+    assert capsys.readouterr().err.count("eval_results.json' is not a record of distilkit: it is left out") == 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import Dataset
@@ -32,6 +33,9 @@ TAGS = replace(CUSTOM, kind="multi-label", labels=("a", "b", "c"))
         (replace(SST2, name="custom", labels=("3", "7")), 1, None),
         (replace(CUSTOM, kind="regression"), "-71.5", -71.5),
         (replace(CUSTOM, kind="regression"), float("nan"), None),
+        (replace(CUSTOM, kind="regression"), "1_0", None),
+        (replace(CUSTOM, kind="regression"), -1e18, -1e18),
+        (replace(CUSTOM, kind="regression"), 1e39, None),
         (TAGS, ["c", "a"], [1.0, 0.0, 1.0]),
         (TAGS, [], [0.0, 0.0, 0.0]),
         (TAGS, ["a", "x"], None),
@@ -51,6 +55,7 @@ def test_label_to_target(task: Task, value: object, expected: float | list[float
         (["10", "9"], "classification", ("9", "10")),
         ([True, False], "classification", ("False", "True")),
         ([0.5, 1.0], "regression", ()),
+        (["1_0", "1"], "classification", ("1", "1_0")),
         ([["x"], [], ["y", "x"]], "multi-label", ("x", "y")),
     ],
 )
@@ -113,10 +118,20 @@ def test_label_order_refuses(id2label: dict[int, str]) -> None:
 def test_a_single_label_model_does_not_fit_a_multi_label_task() -> None:
     """It is refused even if the label names are the same."""
     single = Labelled({0: "a", 1: "b", 2: "c"}, "single_label_classification")
-    with pytest.raises(
-        DistilkitError, match=r"'m' was trained for single label classification, but data is multi-label"
-    ):
+    with pytest.raises(DistilkitError, match=r"'m' was trained for classification, but data is multi-label"):
         labels.label_order(TAGS, single, "m")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("problem_type", ["single_label", "Regression", ["regression"], 7])
+def test_an_unknown_problem_type_is_refused(problem_type: Any) -> None:
+    """The line lists the three that transformers knows; a head that is replaced anyway does not matter."""
+    config = Labelled({0: "a", 1: "b", 2: "c"}, problem_type)
+    listed = "single_label_classification, multi_label_classification, regression, or remove it"
+    for kind in (None, "multi-label"):
+        with pytest.raises(DistilkitError, match=listed) as caught:
+            labels.label_order(labels.labels_from_model(CUSTOM, config, kind), config, "m")  # type: ignore[arg-type]
+        assert repr(problem_type) in str(caught.value)
+    assert labels.find_order(TAGS, config) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

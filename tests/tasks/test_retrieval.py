@@ -31,8 +31,51 @@ def test_beir(tmp_path: Path) -> None:
     write(tmp_path / "qrels/test.tsv", "query-id\tcorpus-id\tscore", "q1\t2\t2", "q1\t1\t1", "q0\t1\t0")
     assert read_retrieval(tmp_path) == RetrievalRows(["query 1"], ["T x", "y"], [{1: 2.0, 0: 1.0}])
     write(tmp_path / "qrels/test.tsv", "q1 0 3 1")
-    with pytest.raises(DistilkitError, match=r"names '3' in row 1, which '.*corpus.jsonl' lacks"):
+    with pytest.raises(DistilkitError, match=r"names '3' in line 1, which '.*corpus.jsonl' lacks"):
         read_retrieval(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["label", "score"])
+def test_graded_pairs(tmp_path: Path, column: str) -> None:
+    """A passage with the grade 0 is no answer, but one to choose from; the highest grade counts."""
+    rows = [("a", "x", "1"), ("a", "y", "0"), ("b", "y", "0"), ("c", "x", "0.5"), ("c", "x", "2"), ("c", "x", "1")]
+    path = write(tmp_path / "q.csv", f"query,passage,{column}", *map(",".join, rows))
+    assert read_retrieval(path) == RetrievalRows(["a", "c"], ["x", "y"], [{0: 1.0}, {0: 2.0}])
+    write(path, f"query,passage,{column}", "a,x,1", "b,y,yes")
+    with pytest.raises(DistilkitError, match=rf"'yes' as the grade in '{column}' of row 2: write a number"):
+        read_retrieval(path)
+
+
+DOCUMENTS = [{"_id": "d1", "text": "x"}, {"_id": "d2", "text": "y"}]
+QUESTIONS = [{"_id": "q1", "text": "a"}, {"_id": "q2", "text": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("file", "rows", "message"),
+    [
+        ("qrels/test.tsv", ["q1\td1\tnan", "q2\td2\t1"], "'nan' as the grade in line 1"),
+        ("qrels/test.tsv", ["query-id\tcorpus-id\tscore", "q1\td1\tinf"], "'inf' as the grade in line 2"),
+        ("qrels/test.tsv", ["q1\td1\t1e308", "q1\td2\t1e308"], "'1e308' as the grade in line 1"),
+        ("qrels/test.tsv", ["q1\td1\t1_0"], "'1_0' as the grade in line 1"),
+        ("qrels/test.tsv", ["q1\td1\tx", "q2\td2\t1"], "'x' as the grade in line 1"),
+        ("qrels/test.tsv", ["q1\td1", "q2\td2\t1"], "no query, passage and grade in line 1"),
+        ("corpus.jsonl", [*DOCUMENTS, {"_id": "d1", "text": "z"}], "the _id 'd1' again in row 3: make ids unique"),
+        ("queries.jsonl", [*QUESTIONS, {"_id": "q2", "text": "b"}], "the _id 'q2' again in row 3"),
+        ("corpus.jsonl", [{"_id": "d1", "title": ["a"], "text": "x"}], "title that is no text in row 1"),
+        ("corpus.jsonl", [{"_id": ["d1"], "text": "x"}], "no _id or no text in row 1"),
+        ("queries.jsonl", [{"_id": "q1", "text": " "}], "no text in the query 'q1'"),
+    ],
+)
+def test_bad_files_of_beir_are_refused(tmp_path: Path, file: str, rows: list[object], message: str) -> None:
+    """A grade that is no number, a repeated id, a blank query: one line names the file and the place."""
+    write(tmp_path / "corpus.jsonl", *DOCUMENTS)
+    write(tmp_path / "queries.jsonl", *QUESTIONS)
+    write(tmp_path / "qrels/test.tsv", "q1\td1\t1", "q2\td2\t1")
+    assert read_retrieval(tmp_path).relevant == [{0: 1.0}, {1: 1.0}]
+    write(tmp_path / file, *rows)
+    with pytest.raises(DistilkitError, match=message) as caught:
+        read_retrieval(tmp_path)
+    assert file in str(caught.value)
 
 
 def test_squad(tmp_path: Path) -> None:
