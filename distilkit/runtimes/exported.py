@@ -90,7 +90,8 @@ def open_sentence_encoder(name: str) -> SentenceEncoder:
     if (layout := read_layout(name)) is None:
         raise DistilkitError(f"'{name}' was not exported from a sentence encoder: export one")
     tokenizer = checkpoint.open_tokenizer(name, None)
-    return ExportedSentenceEncoder(open_exported(name), tokenizer, cast(SentenceHead, nn.Identity()), layout)
+    encoder = ExportedSentenceEncoder(open_exported(name), tokenizer, cast(SentenceHead, nn.Identity()), layout)
+    return encoder.check_room(name)
 
 
 def save_exported(program: "ExportedModel", tokenizer: PreTrainedTokenizerBase | None, directory: Path) -> None:
