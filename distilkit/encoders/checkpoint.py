@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from distilkit.encoders.contents import (
     Head,
     check_placement,
+    config_errors,
     identify,
     is_pooler,
     named_head,
@@ -34,6 +35,9 @@ from distilkit.special_tokens import Special, check_special_tokens, vocabulary_s
 
 # Config fields that name files beside the checkpoint: code, and weights under another name.
 NOT_HANDED_ON = ("auto_map", "transformers_weights")
+
+# Config fields that say how a call returns its outputs, not what the model is. Outputs are read by name.
+OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
 
 MIN_TOKENS = 6  # of a tokenizer; if its files are missing, transformers builds one that has only special tokens
 
@@ -55,13 +59,14 @@ def open_config(name: str) -> PretrainedConfig:
         raise DistilkitError(f"no checkpoint directory '{name}': check the path")
     if (path / "adapter_config.json").is_file():
         raise DistilkitError(f"'{name}' has an adapter (adapter_config.json): merge its weights into the model first")
-    unreadable = library_errors(f"'{name}' has a config.json that transformers cannot read", "check it")
     hub_id, revision = split_revision(name)
-    with unreadable if path.is_dir() else hub_errors(name):
+    with config_errors(name) if path.is_dir() else hub_errors(name):
         config: PretrainedConfig = AutoConfig.from_pretrained(hub_id, revision=revision, trust_remote_code=False)
     check_kind(name, config)
     for field in NOT_HANDED_ON:
         config.__dict__.pop(field, None)
+    for field, value in OUTPUTS.items():
+        setattr(config, field, value)
     return config
 
 

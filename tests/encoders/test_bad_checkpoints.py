@@ -29,6 +29,16 @@ def write(file: str, content: str | bytes) -> Change:
     return lambda path: (path / file).write_bytes(data) and None
 
 
+def config_alone(**values: Any) -> Change:
+    """Set fields of config.json and remove the weights."""
+
+    def change(path: Path) -> None:
+        fields(CONFIG, **values)(path)
+        remove(WEIGHTS)(path)
+
+    return change
+
+
 def cut(file: str) -> Change:
     """Keep half of a file."""
     return lambda path: (
@@ -152,7 +162,8 @@ class Case(NamedTuple):
 INIT, DISTILL = "init M -o O --layers 1", "distill M --objective mlm --corpus TEXT --steps 1 --seq-length 16 -o O"
 TUNE, EVAL = "finetune M --task sst2 --data ROWS --steps 1 -o O", "eval M --task sst2 --data ROWS"
 STS, RETRIEVAL = "eval M --task sts --data PAIRS", "eval M --task retrieval --data PAIRS --text sentence1,sentence2"
-AGREE, BENCH = "eval M --agreement TEXT --against M", "bench M --seq-lengths 8 --runs 2"
+QUICK = "--seq-lengths 8 --runs 2"
+AGREE, BENCH = "eval M --agreement TEXT --against M", f"bench M {QUICK}"
 SENTENCE = "sentence-encoder"
 FAILS = fields(CONFIG, chunk_size_feed_forward=1013)  # which only the forward pass uses
 SEARCH = "init M -o O --layers 1 --strategy search --corpus TEXT"
@@ -271,6 +282,16 @@ CASES = [
         )
     ),
     *(
+        Case(f"{name} {value}: {words}", config_alone(**{name: value}), f"{words} {QUICK}", phrase)
+        for words in ("bench --plan M", "bench M --random-weights")
+        for name, value, phrase in (
+            ("hidden_dropout_prob", 3, "cannot use (dropout probability"),
+            ("pad_token_id", 5000, "cannot use (Padding_idx"),
+            ("num_attention_heads", 5, "cannot use (The hidden size (32)"),
+        )
+    ),
+    Case("only padding", config_alone(vocab_size=1), f"bench M --random-weights {QUICK}", "no token beside padding"),
+    *(
         Case(f"a forward pass that fails: {command.split()[0]}", FAILS, command, "cannot be run (The dimension", of)
         for command, of in (
             *((command, "teacher") for command in (INIT, DISTILL, BENCH, SEARCH, AGREE)),
@@ -303,6 +324,9 @@ CASES = [
     Case("an id beyond the embeddings: eval", token_id("the", 400), EVAL, "largest id is 400", "tuned"),
     Case("no PAD: finetune", fields(SETTINGS, pad_token=None), TUNE, "no PAD token"),
     Case("no PAD: eval", fields(SETTINGS, pad_token=None), EVAL, "no PAD token", "tuned"),
+    Case(
+        "no PAD: bench", fields(SETTINGS, pad_token=None), "bench M --data TEXT --rows 2 --devices cpu", "no PAD token"
+    ),
     Case("no MASK: distill", fields(SETTINGS, mask_token=None), DISTILL, "no MASK token"),
     Case("no MASK: search", fields(SETTINGS, mask_token=None), SEARCH, "no MASK token"),
     Case("no MASK: agreement", fields(SETTINGS, mask_token=None), AGREE, "no MASK token"),
