@@ -60,7 +60,7 @@ def random_inputs(contenders: Sequence[Contender], setting: BenchSetting, seed: 
 def text_batches(contender: Contender, texts: Texts, setting: BenchSetting) -> Iterator[Batch]:
     """Yield a model's inputs (B, T) for batches of texts in their order, padded to the longest of the batch."""
     tokenizer = checkpoint.open_tokenizer(contender.source, needs=["pad"])
-    limit = min(tokenizer.model_max_length, checkpoint.max_tokens(contender.model) or UNLIMITED, UNLIMITED)
+    limit = int(min(tokenizer.model_max_length, checkpoint.max_tokens(contender.model) or UNLIMITED, UNLIMITED))
     names = input_names(contender.model)
     for start in range(0, len(texts), setting.batch_size):
         columns = [list(column) for column in zip(*texts[start : start + setting.batch_size], strict=True)]

@@ -31,7 +31,7 @@ from distilkit.errors import DistilkitError, first_words, library_errors
 from distilkit.files import staging
 from distilkit.hub import hub_errors, split_revision
 from distilkit.progress import say_once
-from distilkit.special_tokens import Special, check_special_tokens, vocabulary_size
+from distilkit.special_tokens import Special, check_limit, check_special_tokens, vocabulary_size
 
 # Config fields that name files beside the checkpoint: code, and weights under another name.
 NOT_HANDED_ON = ("auto_map", "transformers_weights")
@@ -207,11 +207,10 @@ def open_tokenizer(
     """Load the tokenizer of a checkpoint, which must be a fast one unless `fast` is off.
 
     It reads text as text: a special token that is written out in it becomes ordinary tokens.
-    Raises DistilkitError if there is none, if it lacks a special token of `needs`, or if it has an id without an
-    embedding in the model.
+    Raises DistilkitError if there is none, if it lacks a special token of `needs`, if it cuts texts to nothing, or if
+    it has an id without an embedding in the model.
     """
-    problem, remedy = f"'{name}' has no readable tokenizer", "add its tokenizer.json"
-    with library_errors(problem, remedy):
+    with library_errors(f"'{name}' has no readable tokenizer", "add its tokenizer.json"):
         tokenizer = load_tokenizer(name)
         tried = tokenizer("a b", "c")["input_ids"] if tokenizer.is_fast else []  # may fail although loading did not
         size = max([vocabulary_size(tokenizer), *(1 + number for number in tried)])
@@ -226,6 +225,7 @@ def open_tokenizer(
             f"{len(table)} of them: save the model again after resize_token_embeddings"
         )
     check_special_tokens(tokenizer, needs, name)
+    check_limit(tokenizer, name)
     return tokenizer
 
 

@@ -316,6 +316,13 @@ CASES = [
         for content in (b"", b"null", b"[1]", b"\xff", b"7")
     ),
     Case("a cut tokenizer", cut(TOKENIZER), TUNE, "tokenizer"),
+    *(
+        Case(
+            f"model_max_length {number}: {words}", fields(SETTINGS, model_max_length=number), words, "model_max_length"
+        )
+        for number in (-3, 0, 2)
+        for words in ("bench M --data TEXT --rows 2 --devices cpu", "export M -o O")
+    ),
     Case("odd special tokens", fields(SETTINGS, mask_token=[1]), INIT, "tokenizer"),
     *(
         Case(f"an id beyond the embeddings: {command.split()[0]}", token_id("the", 5000), command, "largest id is 5000")
