@@ -25,6 +25,16 @@ def check_special_tokens(tokenizer: Any, needs: Sequence[Special], name: str) ->
         )
 
 
+def check_limit(tokenizer: Any, name: str) -> None:
+    """Raise DistilkitError if a tokenizer's maximum length leaves no token for a text; `name` is its checkpoint."""
+    limit, special = tokenizer.model_max_length, tokenizer.num_special_tokens_to_add()
+    if limit <= special:
+        raise DistilkitError(
+            f"the tokenizer of '{name}' has model_max_length {limit}, and {special} tokens are special: correct it in "
+            "its tokenizer_config.json"
+        )
+
+
 def vocabulary_size(tokenizer: Any) -> int:
     """Return the largest token id + 1, which is more than the number of tokens if ids are left out."""
     return 1 + int(max(tokenizer.get_vocab().values(), default=0))

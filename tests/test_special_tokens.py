@@ -1,11 +1,12 @@
 """Special tokens: what stands in for a missing one, and what a command is told that it lacks."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 
 from distilkit.errors import DistilkitError
-from distilkit.special_tokens import check_special_tokens, special_id, vocabulary_size
+from distilkit.special_tokens import check_limit, check_special_tokens, special_id, vocabulary_size
 
 NONE = dict.fromkeys(("pad", "cls", "sep", "mask", "bos", "eos"))
 
@@ -19,6 +20,16 @@ def test_bos_and_eos_stand_in_for_cls_and_sep() -> None:
     both = tokenizer(cls=0, bos=5, eos=6)
 
     assert (special_id(both, "cls"), special_id(both, "sep"), special_id(both, "mask")) == (0, 6, None)
+
+
+@pytest.mark.parametrize(
+    ("limit", "enough"), [(512, True), (3, True), (1e30, True), (2, False), (0, False), (-3, False)]
+)
+def test_a_limit_leaves_room_for_a_text(limit: float, enough: bool) -> None:
+    """Two special tokens and one of the text are three."""
+    short = SimpleNamespace(model_max_length=limit, num_special_tokens_to_add=lambda: 2)
+    with nullcontext() if enough else pytest.raises(DistilkitError, match=f"'m' has model_max_length {limit}, and 2"):
+        check_limit(short, "m")
 
 
 def test_what_is_lacking_is_named_together() -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedModel
 
 from distilkit.encoders import checkpoint
+from distilkit.encoders.contents import config_errors
 from distilkit.encoders.sizes import memory_bytes, model_sizes, parameters_by_part
 from distilkit.errors import library_errors
 from distilkit.files import is_exported
@@ -78,7 +79,9 @@ def open_checkpoint(name: str, *, random_weights: bool = False) -> Contender:
     A masked-LM head is not timed, because only pre-training needs it.
     """
     if random_weights:
-        model: PreTrainedModel = AutoModel.from_config(checkpoint.open_config(name)).eval()
+        config = checkpoint.open_config(name)
+        with config_errors(name):
+            model: PreTrainedModel = AutoModel.from_config(config).eval()
         return Contender(name, model, model, name)
     model = checkpoint.open_model(name)
     return Contender(name, model, timed_part(model), name)

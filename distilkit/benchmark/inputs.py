@@ -42,11 +42,14 @@ def random_inputs(contenders: Sequence[Contender], setting: BenchSetting, seed: 
     """Return each model's inputs (B, T): the same random token ids, without padding, in one segment.
 
     The ids are in the vocabulary of every model.
+    Raises DistilkitError if it has none beside padding.
     """
     generator = torch.Generator().manual_seed(seed)
     configs = [contender.model.config for contender in contenders]
     padding = {config.pad_token_id for config in configs}
     known = [i for i in range(min(config.vocab_size for config in configs)) if i not in padding]
+    if not known:
+        raise DistilkitError("a model's vocabulary holds no token beside padding: give another model")
     ids = torch.tensor(known)[torch.randint(len(known), (setting.batch_size, setting.length), generator=generator)]
     values = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     return tuple(
@@ -56,8 +59,8 @@ def random_inputs(contenders: Sequence[Contender], setting: BenchSetting, seed: 
 
 def text_batches(contender: Contender, texts: Texts, setting: BenchSetting) -> Iterator[Batch]:
     """Yield a model's inputs (B, T) for batches of texts in their order, padded to the longest of the batch."""
-    tokenizer = checkpoint.open_tokenizer(contender.source)
-    limit = min(tokenizer.model_max_length, checkpoint.max_tokens(contender.model) or UNLIMITED, UNLIMITED)
+    tokenizer = checkpoint.open_tokenizer(contender.source, needs=["pad"])
+    limit = int(min(tokenizer.model_max_length, checkpoint.max_tokens(contender.model) or UNLIMITED, UNLIMITED))
     names = input_names(contender.model)
     for start in range(0, len(texts), setting.batch_size):
         columns = [list(column) for column in zip(*texts[start : start + setting.batch_size], strict=True)]

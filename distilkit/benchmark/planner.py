@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from distilkit.benchmark.contenders import Contender, prepare, timed_part
 from distilkit.encoders import checkpoint, distilbert, vocabulary
-from distilkit.encoders.contents import named_head
+from distilkit.encoders.contents import config_errors, named_head
 from distilkit.encoders.layer_selection import spread
 from distilkit.encoders.layers import find_stack, truncate_shared
 from distilkit.encoders.sizes import weights_bytes
@@ -26,13 +26,14 @@ def open_shape(name: str) -> PreTrainedModel:
     if weights_bytes(name):
         return checkpoint.open_as_saved(name)
     config = checkpoint.open_config(name)
-    return build_from_config(config, named_head(config.architectures) or "masked-lm")
+    with config_errors(name):
+        return build_from_config(config, named_head(config.architectures) or "masked-lm")
 
 
 def prune_shape(model: PreTrainedModel, tokens: int | None) -> PreTrainedModel:
     """Return a model whose vocabulary has this number of tokens, with the padding token; None keeps all tokens.
 
-    Raises DistilkitError if the model has fewer.
+    Raises DistilkitError if the model has fewer, or if only the padding token would be left.
     """
     size, padding = model.config.vocab_size, model.config.pad_token_id
     if tokens is None:
@@ -40,6 +41,8 @@ def prune_shape(model: PreTrainedModel, tokens: int | None) -> PreTrainedModel:
     if tokens > size:
         raise DistilkitError(f"--vocabulary {tokens} is more than the teacher has ({size}): lower it")
     special = () if padding is None else (padding,)
+    if tokens <= len(special):
+        raise DistilkitError(f"--vocabulary {tokens} leaves no token beside the padding token: raise it")
     others = (number for number in range(size) if number not in special)
     return vocabulary.prune(model, sorted([*special, *islice(others, tokens - len(special))]))
 

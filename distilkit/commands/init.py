@@ -21,6 +21,7 @@ from distilkit.encoders.layer_selection import STRATEGIES, Candidate, LayerEvalu
 from distilkit.encoders.layers import find_stack, format_layers, is_shared, truncate_shared
 from distilkit.encoders.sentence import wrap
 from distilkit.encoders.sentence_layout import Layout, read_layout
+from distilkit.encoders.sentence_modules import make_head
 from distilkit.encoders.sizes import compare_sizes
 from distilkit.encoders.surgery import reinitialise
 from distilkit.encoders.verify import TOLERANCE, check_values, max_embedding_difference, max_output_difference
@@ -154,7 +155,10 @@ def convert_student(options: InitOptions, model: PreTrainedModel, tokenizer: Pre
         model = vocabulary.prune(model, kept_ids)
     if options.random:
         model = reinitialise(model, options.seed)
-    return Student(model, tokenizer, kept_ids, read_layout(options.teacher))
+    layout = read_layout(options.teacher)
+    if layout and layout.is_sentence_encoder:
+        make_head(options.teacher, layout, model.config.hidden_size)  # refuses modules that do not fit
+    return Student(model, tokenizer, kept_ids, layout)
 
 
 def reopen(student: Student, out: Path) -> Student:

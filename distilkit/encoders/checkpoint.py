@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from distilkit.encoders.contents import (
     Head,
     check_placement,
+    config_errors,
     identify,
     is_pooler,
     named_head,
@@ -30,10 +31,13 @@ from distilkit.errors import DistilkitError, first_words, library_errors
 from distilkit.files import staging
 from distilkit.hub import hub_errors, split_revision
 from distilkit.progress import say_once
-from distilkit.special_tokens import Special, check_special_tokens, vocabulary_size
+from distilkit.special_tokens import Special, check_limit, check_special_tokens, vocabulary_size
 
 # Config fields that name files beside the checkpoint: code, and weights under another name.
 NOT_HANDED_ON = ("auto_map", "transformers_weights")
+
+# Config fields that say how a call returns its outputs, not what the model is. Outputs are read by name.
+OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
 
 MIN_TOKENS = 6  # of a tokenizer; if its files are missing, transformers builds one that has only special tokens
 
@@ -55,13 +59,14 @@ def open_config(name: str) -> PretrainedConfig:
         raise DistilkitError(f"no checkpoint directory '{name}': check the path")
     if (path / "adapter_config.json").is_file():
         raise DistilkitError(f"'{name}' has an adapter (adapter_config.json): merge its weights into the model first")
-    unreadable = library_errors(f"'{name}' has a config.json that transformers cannot read", "check it")
     hub_id, revision = split_revision(name)
-    with unreadable if path.is_dir() else hub_errors(name):
+    with config_errors(name) if path.is_dir() else hub_errors(name):
         config: PretrainedConfig = AutoConfig.from_pretrained(hub_id, revision=revision, trust_remote_code=False)
     check_kind(name, config)
     for field in NOT_HANDED_ON:
         config.__dict__.pop(field, None)
+    for field, value in OUTPUTS.items():
+        setattr(config, field, value)
     return config
 
 
@@ -202,11 +207,10 @@ def open_tokenizer(
     """Load the tokenizer of a checkpoint, which must be a fast one unless `fast` is off.
 
     It reads text as text: a special token that is written out in it becomes ordinary tokens.
-    Raises DistilkitError if there is none, if it lacks a special token of `needs`, or if it has an id without an
-    embedding in the model.
+    Raises DistilkitError if there is none, if it lacks a special token of `needs`, if it cuts texts to nothing, or if
+    it has an id without an embedding in the model.
     """
-    problem, remedy = f"'{name}' has no readable tokenizer", "add its tokenizer.json"
-    with library_errors(problem, remedy):
+    with library_errors(f"'{name}' has no readable tokenizer", "add its tokenizer.json"):
         tokenizer = load_tokenizer(name)
         tried = tokenizer("a b", "c")["input_ids"] if tokenizer.is_fast else []  # may fail although loading did not
         size = max([vocabulary_size(tokenizer), *(1 + number for number in tried)])
@@ -221,6 +225,7 @@ def open_tokenizer(
             f"{len(table)} of them: save the model again after resize_token_embeddings"
         )
     check_special_tokens(tokenizer, needs, name)
+    check_limit(tokenizer, name)
     return tokenizer
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -51,6 +52,11 @@ class Placement(NamedTuple):
     def complete(self) -> bool:
         """Whether the weights hold this head, or for a bare encoder all but its pooler."""
         return not {name for name in self.missing if not (self.head == "encoder" and is_pooler(name))}
+
+
+def config_errors(name: str) -> AbstractContextManager[None]:
+    """Context manager: turn whatever transformers raises on a bad config.json into one line."""
+    return library_errors(f"'{name}' has a config.json that transformers cannot use", "check it")
 
 
 def is_pooler(name: str) -> bool:

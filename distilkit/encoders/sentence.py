@@ -14,6 +14,7 @@ from distilkit.encoders import checkpoint
 from distilkit.encoders.forward import Batch, encoder_states, input_names
 from distilkit.encoders.sentence_layout import Layout, new_layout, read_layout
 from distilkit.encoders.sentence_modules import Pooling, SentenceHead, make_head
+from distilkit.errors import DistilkitError
 from distilkit.progress import say
 
 NEIGHBOURS = 10
@@ -37,6 +38,19 @@ class SentenceEncoder(nn.Module):
         settings = layout.model_settings
         self.prompts: dict[str, str] = {name: text or "" for name, text in (settings.get("prompts") or {}).items()}
         self.default_prompt = self.prompts.get(settings.get("default_prompt_name") or "", "")
+
+    def check_room(self, name: str) -> "SentenceEncoder":
+        """Return the encoder.
+
+        Raises DistilkitError if special tokens and the default prompt leave no token for a text.
+        """
+        taken = len(self.tokenizer(self.default_prompt)["input_ids"])
+        if taken >= self.max_length:
+            raise DistilkitError(
+                f"'{name}' cuts texts at {self.max_length} tokens, and special tokens and the default prompt take "
+                f"{taken}: raise max_seq_length in its sentence_bert_config.json"
+            )
+        return self
 
     @property
     def width(self) -> int:
@@ -120,14 +134,15 @@ def wrap(
 ) -> SentenceEncoder:
     """Return the sentence encoder of an open checkpoint. A bare encoder (layout None) takes the mean of its tokens.
 
-    Raises DistilkitError if a module is not supported.
+    Raises DistilkitError if a module is not supported or does not fit, or if texts are cut to nothing.
     """
     if layout is None:
         say(f"'{name}' has no modules.json: its embedding of a text is the mean over the text's tokens")
     found = layout or BARE
     if found.input_settings.get("do_lower_case"):
         _lower_case(tokenizer)
-    return SentenceEncoder(model, tokenizer, make_head(name, found).to(model.dtype), found).eval()
+    head = make_head(name, found, model.config.hidden_size).to(model.dtype)
+    return SentenceEncoder(model, tokenizer, head, found).check_room(name).eval()
 
 
 def open_sentence_encoder(name: str) -> SentenceEncoder:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils.hub import cached_file
 
-from distilkit.errors import DistilkitError
+from distilkit.errors import DistilkitError, library_errors
 from distilkit.files import replacing, write_text
 from distilkit.hub import split_revision
 
@@ -24,6 +23,8 @@ INPUT_SETTINGS = (  # of the Transformer module; all but the first are names of 
     "sentence_xlnet_config.json",
 )
 
+PROMPTS = ("query", "document")  # that every model has, as empty texts unless its settings have them
+KINDS: dict[type, str] = {dict: "object", list: "list"}
 POOLING_MODES = {  # by their switch in Pooling's config, in the order in which several are joined
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -126,36 +127,66 @@ def write_json(path: Path, content: Any) -> None:
 def read_layout(name: str) -> Layout | None:
     """Return the layout of a checkpoint, a directory or a hub id; None if sentence-transformers did not write it.
 
-    Raises DistilkitError if a file is missing or damaged.
+    Raises DistilkitError if a file is damaged or holds something else.
     """
-    entries = _read_json(name, MODULES)
+    entries = _read_json(name, MODULES, list)
     if entries is None:
         return None
-    try:
-        paths = [(str(entry["type"]), str(entry["path"])) for entry in entries]
-    except (TypeError, KeyError):
-        raise DistilkitError(f"'{name}' has a {MODULES} that does not list modules: restore it") from None
-    if not paths or paths[0][1]:
+    if not all(isinstance(entry, dict) and _is_text(entry.get("type"), entry.get("path")) for entry in entries):
+        raise DistilkitError(f"'{name}' has a {MODULES} that does not list modules: restore it")
+    paths = [entry["path"] for entry in entries]
+    if not paths or paths[0]:
         raise DistilkitError(
             f"'{name}' does not have its encoder in its top folder "
-            f"(modules.json: {paths[0][1] if paths else 'no modules'}): load it and save it again "
+            f"(modules.json: {paths[0] if paths else 'no modules'}): load it and save it again "
             "with the installed sentence-transformers"
         )
-    return Layout(
+    layout = Layout(
         modules=(ModuleFiles(entries[0]), *_read_modules(name, entries[1:])),
-        input_settings=next((found for file in INPUT_SETTINGS if (found := _read_json(name, file))), {}),
-        model_settings=_read_json(name, MODEL_SETTINGS) or {},
+        input_settings=next((found for file in INPUT_SETTINGS if (found := _read_json(name, file, dict))), {}),
+        model_settings=_read_json(name, MODEL_SETTINGS, dict) or {},
     )
+    check_settings(name, layout)
+    return layout
+
+
+def check_settings(name: str, layout: Layout) -> None:
+    """Raise DistilkitError for a setting of another type than sentence-transformers writes."""
+    length, settings = layout.input_settings.get("max_seq_length"), layout.model_settings
+    prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    named = isinstance(prompts, dict) and all(text is None or _is_text(text) for text in prompts.values())
+    known = default is None or (_is_text(default) and named and default in {*prompts, *PROMPTS})
+    for file, key, kind, right in (
+        (
+            INPUT_SETTINGS[0],
+            "max_seq_length",
+            "a positive integer",
+            length is None or (type(length) is int and length > 0),
+        ),
+        (MODEL_SETTINGS, "prompts", "a JSON object of names and texts", named),
+        (MODEL_SETTINGS, "default_prompt_name", "the name of one of its prompts", known),
+        (MODEL_SETTINGS, "model_type", "a name", _is_text(settings.get("model_type", ""))),
+    ):
+        if not right:
+            raise DistilkitError(f"'{name}' has a {file} in which '{key}' is not {kind}: correct it")
+
+
+def _is_text(*values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _read_modules(name: str, entries: list[dict[str, Any]]) -> Iterator[ModuleFiles]:
+    taken = {Path()}
     for entry in entries:
-        path = str(entry["path"])
-        if Path(path).is_absolute() or ".." in Path(path).parts or not path:
+        path = entry["path"]
+        folder = Path(path)
+        if folder.is_absolute() or ".." in folder.parts or not path.isprintable() or folder in taken:
             raise DistilkitError(
-                f"'{name}' has a module outside the checkpoint (modules.json: '{path}'): correct its path"
+                f"'{name}' has a module outside the checkpoint, or in the folder of another one "
+                f"(modules.json: {path!r}): correct its path"
             )
-        yield ModuleFiles(entry, _read_json(name, f"{path}/config.json") or {}, _read_weights(name, path))
+        taken.add(folder)
+        yield ModuleFiles(entry, _read_json(name, f"{path}/config.json", dict) or {}, _read_weights(name, path))
 
 
 def _read_weights(name: str, folder: str) -> dict[str, Tensor]:
@@ -167,20 +198,20 @@ def _read_weights(name: str, folder: str) -> dict[str, Tensor]:
                 "sentence-transformers and save it again"
             )
         return {}
-    try:
+    with library_errors(f"'{name}' has unreadable weights in {folder}", "save it again"):
         return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise DistilkitError(f"'{name}' has unreadable weights in {folder} ({error}): save it again") from None
 
 
-def _read_json(name: str, file: str) -> Any:
+def _read_json(name: str, file: str, kind: type) -> Any:
+    """Return what a JSON file of a checkpoint holds, which must be a dict or a list; None if there is no such file."""
     path = _find(name, file)
     if path is None:
         return None
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DistilkitError(f"'{name}' has a {file} that cannot be read ({error}): restore it") from None
+    with library_errors(f"'{name}' has a {file} that cannot be read", "restore it"):
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(content, kind):
+        raise DistilkitError(f"'{name}' has a {file} that is not a JSON {KINDS[kind]}: restore it")
+    return content
 
 
 def _find(name: str, file: str) -> str | None:

@@ -8,19 +8,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilkit.encoders.sentence_layout import POOLING_MODES, Layout, ModuleFiles
-from distilkit.errors import DistilkitError
+from distilkit.encoders.weights import PRECISIONS
+from distilkit.errors import DistilkitError, library_errors
 
 
 class Pooling(nn.Module):
     """Pool the last hidden states of a text to one vector; the vectors of several modes are concatenated.
 
     The modes are those of sentence-transformers: cls (the first token), max, mean, mean_sqrt_len_tokens (the sum over
-    the root of the length), weightedmean (token n counts n times) and lasttoken.
+    the root of the length), weightedmean (token n counts n times) and lasttoken. `width` is that of the hidden states
+    in its settings, None without settings.
     """
 
-    def __init__(self, modes: Sequence[str] = ("mean",), *, include_prompt: bool = True) -> None:
+    def __init__(
+        self, modes: Sequence[str] = ("mean",), width: int | None = None, *, include_prompt: bool = True
+    ) -> None:
         super().__init__()
-        self.modes, self.include_prompt = tuple(modes), include_prompt
+        self.modes, self.width, self.include_prompt = tuple(modes), width, include_prompt
 
     def forward(self, states: Tensor, mask: Tensor, prompt_tokens: int = 0) -> Tensor:
         """Pool states (B, T, H), mask (B, T) 0 at padding; return (B, modes · H)."""
@@ -79,11 +83,13 @@ class Normalize(nn.Module):
 
 
 def _make_pooling(config: Mapping[str, Any]) -> Pooling:
-    modes = config.get("pooling_mode") or [mode for key, mode in POOLING_MODES.items() if config.get(key)] or "mean"
+    switched = [mode for key, mode in POOLING_MODES.items() if config.get(key)] or "mean"
+    modes = config.get("pooling_mode", switched)
     modes = [modes] if isinstance(modes, str) else list(modes)
-    if unknown := set(modes) - set(POOLING_MODES.values()):
-        raise ValueError(f"pooling mode '{min(unknown)}'")
-    return Pooling(modes, include_prompt=config.get("include_prompt", True))
+    if unknown := [mode for mode in modes or ["none"] if mode not in POOLING_MODES.values()]:
+        raise ValueError(f"pooling mode '{unknown[0]}'")
+    width = config["embedding_dimension" if "embedding_dimension" in config else "word_embedding_dimension"]
+    return Pooling(modes, width, include_prompt=config.get("include_prompt", True))
 
 
 def _make_dense(config: Mapping[str, Any]) -> Dense:
@@ -100,6 +106,7 @@ def _make_dense(config: Mapping[str, Any]) -> Dense:
     )
 
 
+NEED_SETTINGS = ("Pooling", "Dense", "LayerNorm")
 MAKERS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "Pooling": _make_pooling,
     "Dense": _make_dense,
@@ -131,29 +138,53 @@ class SentenceHead(nn.Module):
         return {path: {name: t.detach().cpu() for name, t in state.items()} for path, state in states.items() if state}
 
 
-def make_head(name: str, layout: Layout) -> SentenceHead:
+def make_head(name: str, layout: Layout, width: int) -> SentenceHead:
     """Build the modules of a layout with their weights; mean pooling for a bare encoder.
 
-    Raises DistilkitError for a module that is not supported, or whose weights do not fit.
+    `width` is that of the encoder's hidden states.
+    Raises DistilkitError for a module that is not supported, and for modules that do not fit their weights, each other
+    or the encoder.
     """
-    modules = {str(module.entry["path"]): _make_module(name, module) for module in layout.modules[1:]}
-    if layout.modules and not isinstance(next(iter(modules.values()), None), Pooling):
-        raise DistilkitError(f"'{name}' has no Pooling after its Transformer (modules.json): give another checkpoint")
-    return SentenceHead(modules).eval()
+    check_kinds(name, [module.kind for module in layout.modules])
+    head = SentenceHead({module.entry["path"]: _make_module(name, module) for module in layout.modules[1:]}).eval()
+    with library_errors(f"'{name}' has modules that do not fit each other", "check modules.json and their folders"):
+        if (given := cast(Pooling, head.parts[0]).width) not in (None, width):
+            raise ValueError(f"its Pooling is for {given} dimensions, its encoder has {width}")
+        shape = head(torch.zeros(1, 1, width), torch.ones(1, 1)).shape
+        if len(shape) != 2:
+            raise ValueError(f"the embedding of one text has the shape {list(shape)}")
+    return head
+
+
+def check_kinds(name: str, kinds: Sequence[str]) -> None:
+    """Raise DistilkitError unless these modules are a Transformer, one Pooling, and others that are supported."""
+    expected = ("Transformer", *MAKERS)
+    if unknown := [kind for kind in kinds if kind not in expected]:
+        raise DistilkitError(
+            f"'{name}' has a module {unknown[0]} (modules.json), which is not supported: give a sentence encoder of "
+            f"{', '.join(expected)}"
+        )
+    if kinds and (list(kinds[:2]) != ["Transformer", "Pooling"] or {"Transformer", "Pooling"} & set(kinds[2:])):
+        raise DistilkitError(
+            f"'{name}' does not have one Transformer, then one Pooling, then the rest (modules.json: "
+            f"{', '.join(kinds)}): give another checkpoint"
+        )
 
 
 def _make_module(name: str, files: ModuleFiles) -> nn.Module:
-    if files.kind not in MAKERS:
+    if files.kind in NEED_SETTINGS and not files.config:
         raise DistilkitError(
-            f"'{name}' has a module {files.kind} (modules.json), which is not supported: give a sentence encoder of "
-            f"Transformer, {', '.join(MAKERS)}"
+            f"'{name}' lacks the settings of its {files.kind} ('{files.entry['path']}/config.json'): copy the "
+            "checkpoint again"
         )
     try:
+        if wrong := {tensor.dtype for tensor in files.weights.values()} - set(PRECISIONS):
+            raise ValueError(f"weights of {wrong.pop()}")
         if files.config.get("module_input_name", "sentence_embedding") != "sentence_embedding":
             raise ValueError(f"module_input_name '{files.config['module_input_name']}'")
         module = MAKERS[files.kind](files.config)
         module.load_state_dict(dict(files.weights))
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DistilkitError(f"'{name}' has a {files.kind} that cannot be read ({reason}): check its folder") from None
     return module

@@ -12,11 +12,12 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from distilkit.encoders import checkpoint, sentence
 from distilkit.encoders.contents import Head, named_head
 from distilkit.encoders.forward import Batch
-from distilkit.encoders.sentence import SentenceEncoder
+from distilkit.encoders.sentence import LONGEST_TEXT, SentenceEncoder
 from distilkit.encoders.sentence_layout import read_layout
 from distilkit.encoders.sentence_modules import SentenceHead
 from distilkit.errors import DistilkitError, library_errors
 from distilkit.files import EXPORT_MANIFEST, is_exported, staging
+from distilkit.runtimes.exporting import random_inputs
 from distilkit.runtimes.formats import EXECUTORCH_BATCH, require_packages, runner_options
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class RuntimeModel(PreTrainedModel):
 def open_exported(name: str, threads: int | None = None) -> RuntimeModel:
     """Open an exported model on the CPU, with torch's number of threads unless another is given.
 
-    Raises DistilkitError if its packages are not installed, or if its files are damaged.
+    Raises DistilkitError if its packages are not installed, or if its files are damaged or do not fit each other.
     """
     form = format_of(name)
     require_packages(form)
@@ -62,12 +63,42 @@ def open_exported(name: str, threads: int | None = None) -> RuntimeModel:
     options = runner_options(form, threads or torch.get_num_threads())
     with unreadable(name):
         program = ExportedModel.from_pretrained(name, local_files_only=True, **options)
+        if not program.components:
+            raise ValueError(f"its {EXPORT_MANIFEST} lists no program")
         model = RuntimeModel(program, EXECUTORCH_BATCH if form == "executorch" else None)
     settings = Path(name) / "tokenizer_config.json"
     if settings.is_file():  # RoBERTa's config counts two positions too many
         with unreadable(name):
-            model.config.max_position_embeddings = json.loads(settings.read_text("utf-8"))["model_max_length"]
+            length = json.loads(settings.read_text("utf-8"))["model_max_length"]
+            if not 0 < length <= (getattr(model.config, "max_position_embeddings", None) or LONGEST_TEXT):
+                raise ValueError(f"its tokenizer_config.json has model_max_length {length}")
+            model.config.max_position_embeddings = length
+    check_outputs(name, model)
     return model
+
+
+@torch.inference_mode()
+def check_outputs(name: str, model: RuntimeModel) -> None:
+    """Run a program on one token. Raises DistilkitError if it does not compute what config.json describes."""
+    with unreadable(name):
+        inputs = random_inputs(model, [1], torch.Generator().manual_seed(0))
+        outputs = model(**{key: value.to(model.device) for key, value in inputs.items()})
+        for output, shape in output_shapes(model.config).items():
+            found = list(outputs[output].shape) if output in outputs else "absent"
+            if found != shape:
+                raise ValueError(f"its config.json describes {output} of shape {shape}, its program computes {found}")
+
+
+def output_shapes(config: PretrainedConfig) -> dict[str, list[int]]:
+    """Return the shapes of the outputs for one token, by the head that a config names; {} for a bare encoder."""
+    labels = int(config.num_labels or 0)
+    shapes: dict[Head | None, dict[str, list[int]]] = {
+        "masked-lm": {"logits": [1, 1, int(config.vocab_size)]},
+        "token-classification": {"logits": [1, 1, labels]},
+        "sequence-classification": {"logits": [1, labels]},
+        "question-answering": {"start_logits": [1, 1], "end_logits": [1, 1]},
+    }
+    return shapes.get(named_head(config.architectures), {})
 
 
 class ExportedSentenceEncoder(SentenceEncoder):
@@ -90,7 +121,8 @@ def open_sentence_encoder(name: str) -> SentenceEncoder:
     if (layout := read_layout(name)) is None:
         raise DistilkitError(f"'{name}' was not exported from a sentence encoder: export one")
     tokenizer = checkpoint.open_tokenizer(name, None)
-    return ExportedSentenceEncoder(open_exported(name), tokenizer, cast(SentenceHead, nn.Identity()), layout)
+    encoder = ExportedSentenceEncoder(open_exported(name), tokenizer, cast(SentenceHead, nn.Identity()), layout)
+    return encoder.check_room(name)
 
 
 def save_exported(program: "ExportedModel", tokenizer: PreTrainedTokenizerBase | None, directory: Path) -> None:

@@ -57,7 +57,7 @@ def open_whole(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         return cast(PreTrainedModel, EmbeddingModel(encoder)), encoder.tokenizer  # it has what is used here
     model = checkpoint.open_model(name, head)
     tokenizer = checkpoint.open_tokenizer(name, model)
-    tokenizer.model_max_length = min(tokenizer.model_max_length, checkpoint.max_tokens(model) or 2**20)
+    tokenizer.model_max_length = int(min(tokenizer.model_max_length, checkpoint.max_tokens(model) or 2**20))
     return model, tokenizer
 
 

@@ -62,6 +62,8 @@ def test_what_a_teacher_cannot_have_is_refused(teacher: Path, make_checkpoint: C
         list(student_shapes(shape, options(teacher, layers=(2, 5))))
     with pytest.raises(DistilkitError, match="--vocabulary 401 is more than the teacher has \\(400\\)"):
         prune_shape(shape, 401)
+    with pytest.raises(DistilkitError, match="--vocabulary 1 leaves no token beside the padding token"):
+        prune_shape(shape, 1)
     roberta = make_checkpoint("roberta", 2)
     with pytest.raises(DistilkitError, match="--architecture distilbert"):
         list(student_shapes(open_shape(str(roberta)), options(roberta, architecture="distilbert")))

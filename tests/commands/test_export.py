@@ -37,6 +37,7 @@ from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.init import InitOptions
 from distilkit.record import read_biography
 from distilkit.runtimes import formats
+from distilkit.runtimes.exported import open_exported
 from distilkit.tasks.catalogue import resolve
 
 if not installed("onnx"):
@@ -134,6 +135,28 @@ def test_damaged_exports_are_one_line(exported: Path, file: str, tmp_path: Path)
         with pytest.raises(DistilkitError, match=r"broken-\d+' (cannot be read|has a config.json)") as caught:
             evaluate(EvalOptions(models=(str(directory),), task="sst2"))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "words"),
+    [
+        ("config.json", {"id2label": {"0": "a", "1": "b", "2": "c"}}, r"logits of shape \[1, 3\], .* \[1, 2\]"),
+        ("config.json", {"id2label": {"0": "a"}}, r"logits of shape \[1, 1\], .* \[1, 2\]"),
+        ("config.json", {"architectures": ["RobertaForTokenClassification"]}, r"logits of shape \[1, 1, 2\]"),
+        ("config.json", {"architectures": ["RobertaForQuestionAnswering"]}, "start_logits .* absent"),
+        ("export.json", {"components": {}}, "lists no program"),
+        *(("tokenizer_config.json", {"model_max_length": n}, f"model_max_length {n}") for n in (-3, 0, 5000)),
+    ],
+)
+def test_files_of_an_export_that_do_not_fit_are_one_line(
+    file: str, changes: dict[str, object], words: str, exported: Path, tmp_path: Path
+) -> None:
+    """The program runs once when it is opened, so outputs of another shape are found before any row."""
+    shutil.copytree(exported, tmp_path / "m")
+    path = tmp_path / "m" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(DistilkitError, match=f"m' cannot be read .*{words}"):
+        open_exported(str(tmp_path / "m"))
 
 
 def test_what_cannot_be_exported_is_refused_first(

@@ -18,6 +18,8 @@ from distilkit.cli import app
 Change = Callable[[Path], None]
 WEIGHTS, CONFIG, TOKENIZER, SETTINGS = "model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"
 INDEX = "model.safetensors.index.json"
+MODULES, MAXIMUM, PROMPTS = "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"
+POOLING, DENSE = "1_Pooling/config.json", "2_Dense/config.json"
 LAYER = "bert.encoder.layer.0"
 
 
@@ -25,6 +27,16 @@ def write(file: str, content: str | bytes) -> Change:
     """Replace a file of the checkpoint."""
     data = content.encode() if isinstance(content, str) else content
     return lambda path: (path / file).write_bytes(data) and None
+
+
+def config_alone(**values: Any) -> Change:
+    """Set fields of config.json and remove the weights."""
+
+    def change(path: Path) -> None:
+        fields(CONFIG, **values)(path)
+        remove(WEIGHTS)(path)
+
+    return change
 
 
 def cut(file: str) -> Change:
@@ -83,6 +95,41 @@ def index(content: str) -> Change:
     return change
 
 
+def modules(change: Callable[[list[dict[str, Any]]], object]) -> Change:
+    """Change the entries of modules.json: Transformer, Pooling, Dense and Normalize."""
+
+    def apply(path: Path) -> None:
+        entries = json.loads((path / MODULES).read_text())
+        change(entries)
+        (path / MODULES).write_text(json.dumps(entries))
+
+    return apply
+
+
+def add_module(kind: str, config: dict[str, Any], **weights: torch.Tensor) -> Change:
+    """Add a module at the end; `__` in the name of a weight stands for a dot."""
+
+    def apply(path: Path) -> None:
+        modules(lambda entries: entries.append({"path": f"4_{kind}", "type": f"sentence_transformers.models.{kind}"}))(
+            path
+        )
+        (path / f"4_{kind}").mkdir()
+        (path / f"4_{kind}" / "config.json").write_text(json.dumps(config))
+        save_file({key.replace("__", "."): t for key, t in weights.items()}, path / f"4_{kind}" / WEIGHTS)
+
+    return apply
+
+
+def dense(weight: torch.Tensor, **config: Any) -> Change:
+    """Give Dense other weights (24, D) and settings."""
+
+    def apply(path: Path) -> None:
+        fields(DENSE, **config)(path)
+        save_file({"linear.weight": weight, "linear.bias": torch.zeros(24)}, path / "2_Dense" / WEIGHTS)
+
+    return apply
+
+
 def token_id(token: str, number: int) -> Change:
     def change(path: Path) -> None:
         document = json.loads((path / TOKENIZER).read_text())
@@ -114,7 +161,10 @@ class Case(NamedTuple):
 
 INIT, DISTILL = "init M -o O --layers 1", "distill M --objective mlm --corpus TEXT --steps 1 --seq-length 16 -o O"
 TUNE, EVAL = "finetune M --task sst2 --data ROWS --steps 1 -o O", "eval M --task sst2 --data ROWS"
-AGREE, BENCH = "eval M --agreement TEXT --against M", "bench M --seq-lengths 8 --runs 2"
+STS, RETRIEVAL = "eval M --task sts --data PAIRS", "eval M --task retrieval --data PAIRS --text sentence1,sentence2"
+QUICK = "--seq-lengths 8 --runs 2"
+AGREE, BENCH = "eval M --agreement TEXT --against M", f"bench M {QUICK}"
+SENTENCE = "sentence-encoder"
 FAILS = fields(CONFIG, chunk_size_feed_forward=1013)  # which only the forward pass uses
 SEARCH = "init M -o O --layers 1 --strategy search --corpus TEXT"
 DISTANCES = {f"{LAYER}.attention.self.distance_embedding.weight".replace(".", "__"): torch.zeros(191, 8)}
@@ -232,6 +282,16 @@ CASES = [
         )
     ),
     *(
+        Case(f"{name} {value}: {words}", config_alone(**{name: value}), f"{words} {QUICK}", phrase)
+        for words in ("bench --plan M", "bench M --random-weights")
+        for name, value, phrase in (
+            ("hidden_dropout_prob", 3, "cannot use (dropout probability"),
+            ("pad_token_id", 5000, "cannot use (Padding_idx"),
+            ("num_attention_heads", 5, "cannot use (The hidden size (32)"),
+        )
+    ),
+    Case("only padding", config_alone(vocab_size=1), f"bench M --random-weights {QUICK}", "no token beside padding"),
+    *(
         Case(f"a forward pass that fails: {command.split()[0]}", FAILS, command, "cannot be run (The dimension", of)
         for command, of in (
             *((command, "teacher") for command in (INIT, DISTILL, BENCH, SEARCH, AGREE)),
@@ -256,6 +316,13 @@ CASES = [
         for content in (b"", b"null", b"[1]", b"\xff", b"7")
     ),
     Case("a cut tokenizer", cut(TOKENIZER), TUNE, "tokenizer"),
+    *(
+        Case(
+            f"model_max_length {number}: {words}", fields(SETTINGS, model_max_length=number), words, "model_max_length"
+        )
+        for number in (-3, 0, 2)
+        for words in ("bench M --data TEXT --rows 2 --devices cpu", "export M -o O")
+    ),
     Case("odd special tokens", fields(SETTINGS, mask_token=[1]), INIT, "tokenizer"),
     *(
         Case(f"an id beyond the embeddings: {command.split()[0]}", token_id("the", 5000), command, "largest id is 5000")
@@ -264,6 +331,9 @@ CASES = [
     Case("an id beyond the embeddings: eval", token_id("the", 400), EVAL, "largest id is 400", "tuned"),
     Case("no PAD: finetune", fields(SETTINGS, pad_token=None), TUNE, "no PAD token"),
     Case("no PAD: eval", fields(SETTINGS, pad_token=None), EVAL, "no PAD token", "tuned"),
+    Case(
+        "no PAD: bench", fields(SETTINGS, pad_token=None), "bench M --data TEXT --rows 2 --devices cpu", "no PAD token"
+    ),
     Case("no MASK: distill", fields(SETTINGS, mask_token=None), DISTILL, "no MASK token"),
     Case("no MASK: search", fields(SETTINGS, mask_token=None), SEARCH, "no MASK token"),
     Case("no MASK: agreement", fields(SETTINGS, mask_token=None), AGREE, "no MASK token"),
@@ -278,12 +348,104 @@ CASES = [
         "bare",
     ),
     Case("a masked LM is no classifier", lambda _: None, EVAL, "no trained sequence-classification head"),
+    # The modules of a sentence encoder
+    *(
+        Case(f"no settings of Pooling: {words}", remove(POOLING), words, "lacks the settings of its Pooling", SENTENCE)
+        for words in (STS, INIT, f"{INIT} --no-verify", f"{INIT} --dry-run", "export M -o O")
+    ),
+    Case(
+        "no folder of Pooling", lambda path: shutil.rmtree(path / "1_Pooling"), STS, "1_Pooling/config.json", SENTENCE
+    ),
+    Case("Pooling without a width", fields(POOLING, embedding_dimension=None), STS, "a Pooling", SENTENCE),
+    Case("Pooling of another width", fields(POOLING, embedding_dimension=16), STS, "16 dimensions", SENTENCE),
+    Case("Pooling of no mode", fields(POOLING, pooling_mode=[]), STS, "pooling mode 'none'", SENTENCE),
+    *(
+        Case(f"{file} is {content}", write(file, content), STS, f"{file} that is not a JSON {kind}", SENTENCE)
+        for file, kind in (
+            (MODULES, "list"),
+            *((name, "object") for name in (POOLING, DENSE, "3_Normalize/config.json", MAXIMUM, PROMPTS)),
+        )
+        for content in ("null", '"x"', "7", '{"a": 1}' if kind == "list" else "[1]")
+    ),
+    *(
+        Case(f"path {path!r}", modules(lambda entries, path=path: entries[1].update(path=path)), STS, phrase, SENTENCE)
+        for path, phrase in (
+            (None, "does not list modules"),
+            ("1_Pooling\0x", "correct its path"),
+            ("2_Dense", "folder of another one"),
+            (".", "folder of another one"),
+        )
+    ),
+    *(
+        Case(f"modules: {phrase}", modules(change), STS, phrase, SENTENCE)
+        for change, phrase in (
+            (lambda entries: entries[0].update(type="sentence_transformers.models.StaticEmbedding"), "StaticEmbedding"),
+            (lambda entries: entries[1].update(type=5), "does not list modules"),
+            (lambda entries: entries.insert(1, entries.pop(2)), "Transformer, Dense, Pooling, Normalize"),
+            (lambda entries: entries.append(entries[1] | {"path": "4"}), "Dense, Normalize, Pooling"),
+        )
+    ),
+    *(
+        Case(
+            f"Dense of another width: {words}",
+            dense(torch.ones(24, 16), in_features=16),
+            words,
+            "32 and 16x24",
+            SENTENCE,
+        )
+        for words in (STS, INIT, f"{INIT} --random", "export M -o O")
+    ),
+    Case("Dense of integers", dense(torch.ones(24, 32, dtype=torch.int64)), STS, "weights of torch.int64", SENTENCE),
+    *(
+        Case(f"Dense activation {name}", fields(DENSE, activation_function=name), STS, phrase, SENTENCE)
+        for name, phrase in (
+            ("torch.nn.Softmax2d", "do not fit each other (Softmax2d"),
+            ("torch.nn.Module", "do not fit each other (Module"),
+            ("torch.nn.ParameterList", "do not fit each other (ParameterList"),
+            (5, "a Dense that cannot be read"),
+        )
+    ),
+    Case(
+        "LayerNorm of another width",
+        add_module("LayerNorm", {"dimension": 16}, norm__weight=torch.ones(16), norm__bias=torch.zeros(16)),
+        STS,
+        "do not fit each other",
+        SENTENCE,
+    ),
+    *(
+        Case(f"max_seq_length {number!r}", fields(MAXIMUM, max_seq_length=number), STS, phrase, SENTENCE)
+        for number, phrase in (
+            *((wrong, "'max_seq_length' is not a positive integer") for wrong in ("x", -5, 0, 3.5, True, [48])),
+            (2, "cuts texts at 2 tokens"),
+        )
+    ),
+    Case(
+        "a default prompt of all tokens",
+        fields(PROMPTS, prompts={"query": "of " * 46}, default_prompt_name="query"),
+        STS,
+        "default prompt take 48",
+        SENTENCE,
+    ),
+    *(
+        Case(f"{key} {value!r}: {words[-9:]}", fields(PROMPTS, **{key: value}), words, f"'{key}' is not", SENTENCE)
+        for key, value, words in (
+            ("prompts", ["a"], STS),
+            ("prompts", "x", STS),
+            ("prompts", {"query": 5}, RETRIEVAL),
+            ("default_prompt_name", ["query"], STS),
+            ("default_prompt_name", "unheard-of", STS),
+            ("model_type", 5, STS),
+        )
+    ),
 ]
 
 
 @pytest.fixture(scope="module")
 def originals(
-    make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, corpus: Path
+    make_checkpoint: Callable[..., Path],
+    make_sentence_encoder: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    corpus: Path,
 ) -> dict[str, Path]:
     """Return sound checkpoints of 2 layers, a text and rows; every case copies a checkpoint and changes the copy."""
     labels = {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
@@ -291,7 +453,11 @@ def originals(
     lines = [json.dumps({"sentence": f"a film {number}", "label": number % 2}) for number in range(8)]
     for split in ("train", "validation"):
         (rows / f"{split}.jsonl").write_text("\n".join(lines))
+    pairs = [{"sentence1": f"a film {number}", "sentence2": "the end", "score": number} for number in range(4)]
+    (rows / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     return {
+        "PAIRS": rows / "pairs.jsonl",
+        SENTENCE: make_sentence_encoder(2),
         "teacher": make_checkpoint("bert", 2),
         "bare": make_checkpoint("bert", 2, auto=AutoModel),
         "tuned": make_checkpoint("bert", 2, auto=AutoModelForSequenceClassification, **labels),

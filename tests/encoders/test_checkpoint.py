@@ -1,12 +1,13 @@
 """Open and save checkpoints: all weights are there, or the error names what is missing."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
@@ -19,6 +20,22 @@ def test_pickled_weights_are_not_read(make_checkpoint: Callable[..., Path]) -> N
     (directory / "model.safetensors").unlink()
     with pytest.raises(DistilkitError, match=r"--allow-pickle"):
         checkpoint.open_model(str(directory), "masked-lm")
+
+
+@pytest.mark.parametrize("field", checkpoint.OUTPUTS)
+def test_outputs_are_read_by_name_whatever_the_config_says(
+    field: str, make_checkpoint: Callable[..., Path], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """A config that asks for tuples, attentions or hidden states changes no output, and it is saved without that."""
+    directory, ids = make_checkpoint("bert", 1), torch.tensor([[2, 9, 3]])
+    expected = checkpoint.open_model(str(directory))(ids).logits
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {field: not checkpoint.OUTPUTS[field]}))
+    model = checkpoint.open_model(str(directory))
+    assert list(model(ids)) == ["logits"]
+    assert torch.equal(model(ids).logits, expected)
+    checkpoint.save(model, tokenizer, tmp_path)
+    assert getattr(AutoConfig.from_pretrained(tmp_path), field) == checkpoint.OUTPUTS[field]
 
 
 def test_a_missing_layer_is_damage_even_with_a_new_head(make_checkpoint: Callable[..., Path]) -> None:

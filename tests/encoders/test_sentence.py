@@ -147,7 +147,7 @@ def break_module(path: Path, entry: dict[str, Any]) -> None:
     ("damage", "words"),
     [
         (lambda path: (path / "modules.json").write_text("{"), "modules.json that cannot be read"),
-        (lambda path: (path / "modules.json").write_text('{"a": 1}'), "does not list modules"),
+        (lambda path: (path / "modules.json").write_text("[1]"), "does not list modules"),
         (lambda path: break_module(path, {"path": "2_LSTM", "type": "sentence_transformers.models.LSTM"}), "LSTM"),
         (lambda path: break_module(path, {"path": "../x", "type": "sentence_transformers.models.Dense"}), "outside"),
         (lambda path: (path / "1_Pooling" / "config.json").write_text('{"pooling_mode": "sum"}'), "'sum'"),
@@ -157,7 +157,7 @@ def break_module(path: Path, entry: dict[str, Any]) -> None:
             lambda path: shutil.move(path / "2_Dense" / "model.safetensors", path / "2_Dense" / "pytorch_model.bin"),
             "pickle",
         ),
-        (lambda path: (path / "2_Dense" / "config.json").write_text("{}"), "in_features"),
+        (lambda path: (path / "2_Dense" / "config.json").write_text('{"a": 1}'), "in_features"),
     ],
 )
 def test_errors(damage: Callable[[Path], Any], words: str, make_library_model: Callable[..., tuple[Any, Path]]) -> None:
