@@ -48,7 +48,7 @@ class SentenceEncoder(nn.Module):
         if taken >= self.max_length:
             raise DistilkitError(
                 f"'{name}' cuts texts at {self.max_length} tokens, and special tokens and the default prompt take "
-                f"{taken}: raise max_seq_length in its sentence_bert_config.json"
+                f"{taken}: raise max_seq_length in its sentence_bert_config.json, or shorten the prompt"
             )
         return self
 

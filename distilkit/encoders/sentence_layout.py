@@ -154,15 +154,11 @@ def check_settings(name: str, layout: Layout) -> None:
     """Raise DistilkitError for a setting of another type than sentence-transformers writes."""
     length, settings = layout.input_settings.get("max_seq_length"), layout.model_settings
     prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    positive = length is None or (type(length) is int and length > 0)
     named = isinstance(prompts, dict) and all(text is None or _is_text(text) for text in prompts.values())
     known = default is None or (_is_text(default) and named and default in {*prompts, *PROMPTS})
     for file, key, kind, right in (
-        (
-            INPUT_SETTINGS[0],
-            "max_seq_length",
-            "a positive integer",
-            length is None or (type(length) is int and length > 0),
-        ),
+        (INPUT_SETTINGS[0], "max_seq_length", "a positive integer", positive),
         (MODEL_SETTINGS, "prompts", "a JSON object of names and texts", named),
         (MODEL_SETTINGS, "default_prompt_name", "the name of one of its prompts", known),
         (MODEL_SETTINGS, "model_type", "a name", _is_text(settings.get("model_type", ""))),
