@@ -120,8 +120,8 @@ def test_what_a_command_needs_is_named() -> None:
         (lambda d: None, "no checkpoint directory"),
         (lambda d: d.mkdir(), "is not a checkpoint"),
         (lambda d: (d.mkdir(), (d / "config.json").write_text('{"model_type": "bert"}')), "no model.safetensors"),
-        (lambda d: (d.mkdir(), (d / "config.json").write_text('{"model_type": "nosuch"}')), "cannot read"),
-        (lambda d: (d.mkdir(), (d / "config.json").write_text("{")), "cannot read"),
+        (lambda d: (d.mkdir(), (d / "config.json").write_text('{"model_type": "nosuch"}')), "cannot use"),
+        (lambda d: (d.mkdir(), (d / "config.json").write_text("{")), "cannot use"),
     ],
 )
 def test_a_bad_teacher_is_one_line_and_exit_1(prepare: Callable[[Path], object], words: str, tmp_path: Path) -> None:
