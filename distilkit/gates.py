@@ -66,12 +66,20 @@ def check_gates(requirements: Iterable[str], metrics: Iterable[str], option: str
             raise _no_metric(gate, name, names, option)
 
 
-def check_relative_gates(requirements: Iterable[str], baseline: Collection[str]) -> None:
-    """Raise DistilkitError if a gate compares with metrics of which the baseline of an eval has none."""
+def check_relative_gates(requirements: Iterable[str], names: Collection[str], baseline: Collection[str]) -> None:
+    """Raise DistilkitError if a gate compares with a baseline that lacks the metrics of a model.
+
+    `names` are the metrics that a command may return.
+    """
     for gate in requirements:
         name, _, bound = parse_gate(gate)
-        if bound.relative and not metrics_meant(name, baseline):
-            raise DistilkitError(f"--baseline has no metric for --require '{gate}': give the record of another eval")
+        compared, known = (
+            {MetricName.parse(key).model for key in metrics_meant(name, keys)} for keys in (names, baseline)
+        )
+        if bound.relative and (not known or compared - known):
+            raise DistilkitError(
+                f"--baseline has no metric for --require '{gate}' of every model: give the record of another eval"
+            )
 
 
 def _no_metric(gate: str, name: str, metrics: Iterable[str], option: str = "--require") -> DistilkitError:

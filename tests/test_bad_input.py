@@ -194,7 +194,7 @@ RULES = [
     Case(
         "vocabulary of a text in another script",
         INIT + "--vocabulary t.txt",
-        "'t.txt' has only unknown tokens",
+        "only unknown tokens in 't.txt'",
         text("t.txt", "\u5b57\n" * 9),
     ),
     Case("vocabulary without text", INIT + "--vocabulary 100", "give it as --corpus"),

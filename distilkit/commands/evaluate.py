@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 
 from distilkit.claims import claim_files
@@ -11,7 +10,7 @@ from distilkit.data.own_rows import with_recorded_task
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.evaluation.agreement import SLICE_WORDS, check_files, measure_agreement
-from distilkit.evaluation.baseline import check_baseline, check_common, mark_rows, read_earlier
+from distilkit.evaluation.baseline import check_baseline, check_common, mark_rows, named_marks, read_earlier
 from distilkit.evaluation.embeddings import EmbeddingScorer
 from distilkit.evaluation.retention import TEACHER, Result, compare
 from distilkit.evaluation.scoring import check_checkpoints, is_by_class, metric_names, score_checkpoint, score_file
@@ -99,18 +98,20 @@ def measure(options: EvalOptions, earlier: Record | None = None) -> Record:
         warn_if_rows_changed(dict.fromkeys(names.values()), chosen[0], options)
     with claim_outputs(options, chosen):
         embeddings = EmbeddingScorer(chosen[0], options) if chosen and chosen[0].zero_shot else None
-        mark = partial(mark_rows, chosen, options, embeddings)
+        marks: dict[str, str] = {}
+        if earlier or options.agreement or options.predictions:
+            marks = mark_rows(chosen, options, embeddings)
         if earlier:
-            check_baseline(earlier, possible, mark(), options)
+            check_baseline(earlier, possible, marks, options)
         agreement = measure_agreement(options) if options.agreement else {}
         if not chosen:
-            return record("eval", options, agreement, device=str(device()), **mark())
+            return record("eval", options, agreement, device=str(device()), **marks)
         if options.predictions:
-            return record("eval", options, score_file(chosen[0], options), **mark())
+            return record("eval", options, score_file(chosen[0], options), **marks)
         about = {name: " ".join(tasks) for name, tasks in glue_average_tasks(chosen).items()}
         about |= tasks_scored_on_test(chosen, options.data)
         results = score_each(names, models, chosen, options, embeddings)
-        about |= mark()  # a model that cannot be opened is refused before its rows are read
+        about |= marks | named_marks(next(iter(results.values())).rows)
     scores = {prefix + name: value for prefix, result in results.items() for name, value in result.scores.items()}
     if options.against:
         scores |= compare(results, chosen, options.seed, [*models], [f"{prefix}/" for prefix in baselines])

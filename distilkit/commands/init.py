@@ -180,7 +180,7 @@ def prune_tokenizer(
     counts = vocabulary.count_tokens(documents, tokenizer)
     if not np.delete(counts, tokenizer.all_special_ids).any():
         raise DistilkitError(
-            f"'{text}' has only unknown tokens: give a text in the language and script of the tokenizer"
+            f"only unknown tokens in '{text}': give a text in the language and script of the tokenizer"
         )
     kept = vocabulary.choose_tokens(counts, tokenizer, max_tokens)
     definition = tokenizer.backend_tokenizer.to_str()

@@ -1,10 +1,12 @@
 """`predict`: label new rows with a fine-tuned classifier or tagger."""
 
+import base64
 import csv
 import io
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 from distilkit.claims import claim_files
@@ -13,7 +15,7 @@ from distilkit.data.conll import ENDINGS as CONLL
 from distilkit.data.conll import read_sentences
 from distilkit.data.own_rows import with_text_columns
 from distilkit.data.readers import file_type
-from distilkit.data.tables import Row, json_objects, read_table
+from distilkit.data.tables import Row, is_json, json_objects, read_table
 from distilkit.encoders import checkpoint
 from distilkit.errors import DistilkitError
 from distilkit.evaluation.label_predictions import LabelPredictions
@@ -80,7 +82,8 @@ def run(options: PredictOptions, used: EvalOptions, source: Sequence[Row]) -> La
     (task,) = resolve(used)
     opened = open_for_task(options.model, task, used)
     check_columns(options, opened.task, source)
-    encoding.warn_if_shortened(opened.settings, encoding.window_length(opened.settings, opened.model))
+    if options.max_length:
+        encoding.warn_if_shortened(opened.settings, encoding.window_length(opened.settings, opened.model))
     rows = read_rows(opened.task, options.data, "train", labelled=False)
     found = predict_rows(
         opened.model, opened.tokenizer, opened.task, rows, opened.settings, order=opened.order, name=options.model
@@ -144,14 +147,17 @@ def write_rows(options: PredictOptions, source: Sequence[Row], found: LabelPredi
 
 def object_starts(options: PredictOptions, source: Sequence[Row]) -> Iterator[str]:
     """Yield the JSON of each row without the closing brace. That of a JSON file stays as it is written."""
-    if file_type(options.data) in (".jsonl", ".json"):
-        yield from (text[:-1].rstrip() for text in json_objects(options.data))
-    else:
-        yield from (json_text(row, indent=None, default=written)[:-1] for row in source)
+    kept = (
+        json_objects(options.data) if is_json(options.data) and file_type(options.data) not in CONLL else repeat(None)
+    )
+    for text, row in zip(kept, source, strict=False):
+        yield (text or json_text(row, indent=None, default=written))[:-1].rstrip()
 
 
 def written(value: Any) -> str:
-    """Return the text of a value of a parquet file that JSON does not have: times in ISO 8601, decimal numbers."""
+    """Return the text of a value of a parquet file that JSON does not have: times in ISO 8601, bytes in base64."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
 
 
@@ -167,5 +173,7 @@ def as_cells(row: Row, predicted: dict[str, Any]) -> Row:
 
 
 def cell(value: Any) -> Any:
-    """Return a value as a table cell: lists and objects as JSON."""
+    """Return a value as a table cell: lists and objects as JSON, bytes in base64."""
+    if isinstance(value, bytes):
+        return written(value)
     return json_text(value, indent=None, default=written) if isinstance(value, (list, dict)) else value

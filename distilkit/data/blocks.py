@@ -104,24 +104,27 @@ def pack_documents(
     return packed
 
 
-def check_known_tokens(rows: Sequence[Any], tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+def check_known_tokens(
+    rows: Sequence[Any], tokenizer: PreTrainedTokenizerBase, name: str, *, required: bool = True
+) -> None:
     """Warn if many tokens of a text are unknown. `rows` are some rows of its token ids.
 
-    Raises DistilkitError if all tokens are unknown or special.
+    Raises DistilkitError if all tokens are unknown or special and others are `required`; else this is a warning, too.
     """
     tokens = np.concatenate([np.asarray(ids) for ids in rows])
-    special = np.isin(tokens, [number for number in tokenizer.all_special_ids if number != tokenizer.unk_token_id])
-    if special.all():
-        raise DistilkitError(f"{name} has only special tokens: give another text")
-    share = (
-        float((tokens == tokenizer.unk_token_id).sum() / (~special).sum()) if tokenizer.unk_token is not None else 0.0
-    )
-    if share == 1:
-        raise DistilkitError(
-            f"{name} has only unknown tokens: give a text in the language and script of the model's tokenizer"
-        )
-    if share > UNKNOWN_SHARE:
-        warn(f"{share:.0%} of the tokens of {name} are unknown to the tokenizer: check its language and encoding")
+    ordinary = tokens[~np.isin(tokens, [n for n in tokenizer.all_special_ids if n != tokenizer.unk_token_id])]
+    unknown = 0.0 if tokenizer.unk_token is None else float((ordinary == tokenizer.unk_token_id).sum())
+    if unknown < len(ordinary):
+        if unknown > UNKNOWN_SHARE * len(ordinary):
+            share = f"{unknown / len(ordinary):.0%}"
+            warn(f"{share} of the tokens of {name} are unknown to the tokenizer: check its language and encoding")
+        return
+    problem = f"only special tokens in {name}: give another text"
+    if len(ordinary):
+        problem = f"only unknown tokens in {name}: give a text in the language and script of the model's tokenizer"
+    if required:
+        raise DistilkitError(problem)
+    warn(problem)
 
 
 def make_packer(tokenizer: PreTrainedTokenizerBase, seq_length: int, packing: str) -> Packer:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ENDINGS = (".jsonl", ".json", ".tsv", ".csv", ".parquet")
 SEPARATORS = (",", ";", "\t", "|")
 REMEDY = "fix the file, or give another"
+ONE_LINE = str.maketrans({"\n": " ", "\r": " ", "\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 NEXT_OBJECT = re.compile(r"(?:[\s,\[]|null)*\{")
 Row = dict[str, Any]
 
@@ -152,15 +153,24 @@ def _json_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
         yield row
 
 
-def json_objects(path: Path) -> Iterator[str]:
-    """Yield the text of each object of a JSON file that read_table() can read: on one line, else as it is written."""
+def is_json(path: Path) -> bool:
+    """Say whether read_table() reads a file as JSON."""
+    return file_type(path) not in (".csv", ".tsv", ".parquet")
+
+
+def json_objects(path: Path) -> Iterator[str | None]:
+    """Yield the text of each object of a JSON file that read_table() can read: on one line, else as it is written.
+
+    Yields None for an object that holds NaN or infinity, which JSON does not have.
+    """
     with open_file(path, f"'{path}'", REMEDY) as file:
         text = file.read().decode()
-    decoder, end = json.JSONDecoder(parse_int=str, parse_float=str), 0
+    constants: list[str] = []
+    decoder, end = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=constants.append), 0
     while found := NEXT_OBJECT.match(text, end):
-        start = found.end() - 1
+        start, known = found.end() - 1, len(constants)
         end = decoder.raw_decode(text, start)[1]
-        yield text[start:end].replace("\n", " ").replace("\r", " ")
+        yield text[start:end].translate(ONE_LINE) if len(constants) == known else None
 
 
 def _json_list(path: Path) -> Any:
@@ -210,7 +220,10 @@ def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
             if batch is None:
                 return
             batch.validate(full=True)
-            values = [[_decoded(value) for value in batch.column(name).to_pylist()] for name in names]
+            values = [
+                [_decoded(value, strict=columns is not None) for value in batch.column(name).to_pylist()]
+                for name in names
+            ]
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             reason = " ".join(str(error).split())[:120]
             if isinstance(error, UnicodeDecodeError):
@@ -221,9 +234,17 @@ def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
             yield dict(zip(names, row, strict=True))
 
 
-def _decoded(value: Any) -> Any:
+def _decoded(value: Any, *, strict: bool) -> Any:
+    """Return a value with its bytes as text; bytes that are no text, such as an image, stay unless `strict`."""
     if isinstance(value, list):
-        return [_decoded(entry) for entry in value]
+        return [_decoded(entry, strict=strict) for entry in value]
     if isinstance(value, dict):
-        return {name: _decoded(entry) for name, entry in value.items()}
-    return value.decode() if isinstance(value, bytes) else value
+        return {name: _decoded(entry, strict=strict) for name, entry in value.items()}
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        if strict:
+            raise
+        return value

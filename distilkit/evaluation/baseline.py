@@ -1,6 +1,6 @@
 """An earlier eval, given as --baseline: read it, and refuse it before the scoring if it cannot be compared."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from distilkit.data import corpus
@@ -51,16 +51,21 @@ def mark_rows(chosen: Sequence[Task], options: EvalOptions, embeddings: Embeddin
         marks |= {prefix: hash_rows(rows, known) for prefix, rows in read_validation(known, data).items()}
     if options.agreement:
         marks["agreement"] = values_hash(corpus.texts(corpus.read_documents(str(options.agreement))))
+    return named_marks(marks)
+
+
+def named_marks(marks: dict[str, str]) -> dict[str, str]:
+    """Return hashes of rows, by metric prefix, as entries for a record's environment."""
     return {f"{SCORED_ROWS}/{name}": mark for name, mark in marks.items()}
 
 
-def check_baseline(earlier: Record, names: Iterable[str], marks: dict[str, str], options: EvalOptions) -> None:
+def check_baseline(earlier: Record, names: Collection[str], marks: dict[str, str], options: EvalOptions) -> None:
     """Raise DistilkitError if --baseline has other metrics than `names`, or lacks those of a gate, or has other rows.
 
     `marks` are those of mark_rows(). Records of older versions have none, and are taken as they are.
     """
     check_common(earlier, names, options)
-    check_relative_gates(options.require, earlier.metrics)
+    check_relative_gates(options.require, names, earlier.metrics)
     for key, mark in marks.items():
         if earlier.environment.get(key, mark) != mark:
             what = key.removeprefix(f"{SCORED_ROWS}/")

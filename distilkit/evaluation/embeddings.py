@@ -60,7 +60,11 @@ class EmbeddingScorer:
         if out and is_first_process():
             found.write(out, self.task.name, range(len(found.predicted)))
         predictions: dict[str, Predictions] = {self.task.name: found}
-        return Result(predictions, {f"{self.task.name}/{metric}": value for metric, value in found.score().items()})
+        return Result(
+            predictions,
+            {f"{self.task.name}/{metric}": value for metric, value in found.score().items()},
+            {self.task.name: self.rows_hash()},
+        )
 
     def _similarities(self, name: str) -> LabelPredictions:
         sides = [list(map(str, self.rows[column][:])) for column in self.task.text]

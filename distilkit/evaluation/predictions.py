@@ -131,7 +131,7 @@ def predict(
     """Return a model's predictions for rows, with or without labels. Moves the model to the current device.
 
     `order` gives the model's output for each of the task's labels (labels.label_order).
-    Raises DistilkitError if the tokenizer knows no token of the rows, DivergedError if an output is NaN or infinite.
+    Warns if the tokenizer knows few or no tokens of the rows. Raises DivergedError if an output is NaN or infinite.
     """
     model.eval().to(device())
     if task.kind == "span":
@@ -141,7 +141,7 @@ def predict(
     inputs = input_names(model)
     length = encoding.window_length(settings, model)
     encoded = encoding.encode(rows, task, tokenizer, inputs, length, settings.long)
-    encoding.check_tokens(encoded, tokenizer, f"the rows of {task.title}")
+    encoding.check_tokens(encoded, tokenizer, f"the rows of {task.title}", required=False)
     logits = torch.empty(len(encoded), len(labels.output_names(model.config)))  # (N, C)
     for numbers, output in forward(model, tokenizer, encoded, inputs, settings.batch_size, task.title):
         logits[numbers] = output["logits"].float().cpu()
@@ -179,7 +179,7 @@ def _predict_spans(
     inputs = input_names(model)
     length = encoding.window_length(settings, model)
     windows = squad.encode(rows, tokenizer, inputs, length, settings.stride, training=False)
-    encoding.check_tokens(windows, tokenizer, f"the rows of {task.title}")
+    encoding.check_tokens(windows, tokenizer, f"the rows of {task.title}", required=False)
     limits = {"n_best": settings.n_best, "max_answer_length": settings.max_answer_length}
     spans = torch.empty(len(windows), 4, dtype=torch.float64)  # (W, 4): first, last, score, null score
     contexts = torch.tensor(windows["context"][:])  # (W, 2)
@@ -207,7 +207,7 @@ def _predict_tags(
 ) -> TagPredictions:
     inputs = input_names(model)
     encoded = tagging.encode(rows, task, tokenizer, inputs, encoding.window_length(settings, model))
-    encoding.check_tokens(encoded, tokenizer, f"the rows of {task.title}")
+    encoding.check_tokens(encoded, tokenizer, f"the rows of {task.title}", required=False)
     places: list[list[int]] = encoded[tagging.PLACES][:]
     predicted = [list(row) for row in places]
     for numbers, output in forward(model, tokenizer, encoded, inputs, settings.batch_size, task.title):

@@ -1,7 +1,7 @@
 """Compare scores: retention of the teacher's score and differences to baselines, with confidence intervals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,11 @@ Score = tuple[float, np.ndarray]  # on all rows, and on R bootstrap samples of t
 
 @dataclass(frozen=True)
 class Result:
-    """A checkpoint's predictions for each scored split, by metric prefix, and its scores."""
+    """A checkpoint's predictions and a hash of the rows of each scored split, by metric prefix, and its scores."""
 
     predictions: dict[str, Predictions]
     scores: dict[str, float]
+    rows: dict[str, str] = field(default_factory=dict)
 
 
 def compare(

@@ -31,7 +31,7 @@ from distilkit.tasks.catalogue import (
     averages,
     glue_average_tasks,
 )
-from distilkit.tasks.rows import read_tests, read_validation
+from distilkit.tasks.rows import hash_rows, read_tests, read_validation
 from distilkit.tasks.settings import TaskSettings, with_training_settings
 
 
@@ -57,6 +57,7 @@ def score_checkpoint(
     """
     predictions: dict[str, Predictions] = {}
     scores: dict[str, float] = {}
+    hashes: dict[str, str] = {}
     for task in chosen:
         path, data = places(name, task, chosen, options)
         model, tokenizer, labelled, order, used = open_for_task(path, task, options, trained)
@@ -67,6 +68,7 @@ def score_checkpoint(
             prefix: predict(model, tokenizer, labelled, rows, used, order=order, name=path)
             for prefix, rows in splits.items()
         }
+        hashes |= {prefix: hash_rows(rows, labelled) for prefix, rows in splits.items()}
         predictions, scores = predictions | found, scores | metrics_of(found)
         if f"{task.name}/{COLLAPSED}" in scores:
             warn(f"'{path}' predicts the same label for every row of {task.title}")
@@ -80,7 +82,7 @@ def score_checkpoint(
             numbers = rows["idx"][:] if "idx" in rows.column_names else range(len(rows))
             if out and not isinstance(predicted, SpanPredictions) and is_first_process():
                 predicted.write(out, file, numbers)
-    return Result(predictions, scores | averages(scores, chosen))
+    return Result(predictions, scores | averages(scores, chosen), hashes)
 
 
 def metric_names(

@@ -99,11 +99,11 @@ def split_tokens(sequence_ids: Sequence[int | None], max_length: int, long: str)
     return [[*before, *part, *after] for part in parts]
 
 
-def check_tokens(encoded: Dataset, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Warn if many tokens of encoded rows are unknown. Raises DistilkitError if all are unknown or special."""
+def check_tokens(encoded: Dataset, tokenizer: PreTrainedTokenizerBase, name: str, *, required: bool = True) -> None:
+    """Warn if many tokens of encoded rows are unknown (check_known_tokens)."""
     sample = encoded[:SAMPLED_ROWS]["input_ids"]
     ids = [window for row in sample for window in (row if row and isinstance(row[0], list) else [row])]
-    check_known_tokens(ids, tokenizer, name)
+    check_known_tokens(ids, tokenizer, name, required=required)
 
 
 def lengths(rows: Dataset) -> list[int]:

@@ -121,13 +121,18 @@ def fingerprint(task: Task, data: Path | None) -> dict[str, str]:
 
 
 def hash_rows(rows: Dataset, task: Task) -> str:
-    """Return a hash of the texts and labels of rows, whatever the format of their file."""
+    """Return a hash of the texts and labels of rows, whatever the format of their file.
+
+    Of several labels a row, only the number counts: their names depend on the model.
+    """
     columns = [*task.text, task.label]
     parts = (zip(*map(part.__getitem__, columns), strict=True) for part in rows.select_columns(columns).iter(1000))
     return values_hash([*map(str, texts), _written(label, task)] for part in parts for *texts, label in part)
 
 
 def _written(label: Any, task: Task) -> Any:
+    if task.kind == "multi-label":
+        return len(label)
     if isinstance(label, list | dict):
         return label
     return to_number(label) if task.kind == "regression" else label_name(label)

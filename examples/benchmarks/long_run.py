@@ -6,6 +6,8 @@ Starts the command and samples its processes every SECONDS until it ends: reside
 threads and CPU time, and the tokens that RUN/train.jsonl has logged. Samples go to OUT.jsonl, the plot to OUT.svg.
 The first tenth of the run is warm-up. After it the script compares the two ends of the run: the first and the last ten
 minutes, or tenths of shorter runs. Speed is per second, and per second of CPU time, which other programs affect less.
+Memory rises and falls within each update, so its median over ten minutes varies by several percent from one ten minutes
+to the next. The script therefore also prints its trend: the Theil-Sen slope times the length of the run.
 """
 
 import json
@@ -18,6 +20,7 @@ from typing import Any
 
 import psutil
 from matplotlib.figure import Figure
+from scipy.stats import theilslopes
 
 PANELS = {"memory": "memory (MiB)", "descriptors": "open descriptors", "threads": "threads", "speed": "tokens/CPU s"}
 Sample = dict[str, float]
@@ -79,10 +82,20 @@ def summarise(samples: list[Sample], picture: Path) -> None:
     for name in ("memory", "descriptors", "threads"):
         ends = [median(sample[name] for sample in end) for end in (first, last)]
         print(f"{name}: {ends[0]:.1f} at first, {ends[1]:.1f} at last, ratio {ends[1] / ends[0]:.4f}")
+    change, low, high = trend(warm, "memory")
+    print(f"memory, trend over the run: {change:+.1%} ({low:+.1%} to {high:+.1%})")
     for name, clock in (("tokens per second", "seconds"), ("tokens per CPU second", "cpu")):
         speeds = [rate(end[0], end[-1], clock) for end in (first, last)]
         print(f"{name}: {speeds[0]:.0f} at first, {speeds[1]:.0f} at last, ratio {speeds[1] / speeds[0]:.3f}")
     draw(training, picture)
+
+
+def trend(samples: list[Sample], name: str) -> tuple[float, float, float]:
+    """Return by what share of its median a quantity rises from the first to the last sample, with a 95 % interval."""
+    values = [sample[name] for sample in samples]
+    slopes = theilslopes(values, [sample["seconds"] for sample in samples])
+    scale = (samples[-1]["seconds"] - samples[0]["seconds"]) / median(values)
+    return slopes.slope * scale, slopes.low_slope * scale, slopes.high_slope * scale
 
 
 def rate(begin: Sample, end: Sample, clock: str) -> float:
