@@ -64,8 +64,11 @@ def _plain(label: str) -> str:
 def note_numbered(labels: Sequence[str]) -> None:
     """Note, once in a command, which labels have a number in the names of metrics."""
     pairs = zip(labels, names_of_labels(labels), strict=True)
-    if numbered := [f"'{label}' is {name}" for label, name in pairs if name != _plain(label)]:
-        say_once(f"in the names of metrics, {', '.join(numbered)}: the name without a number is taken")
+    if numbered := {label: name for label, name in pairs if name != _plain(label)}:
+        shown = ", ".join(f"'{label}' is {name}" for label, name in numbered.items())
+        of_ranges = {_plain(label) in ENDS for label in numbered}
+        reasons = {False: "the name without a number is taken", True: "min and max end the names of ranges over seeds"}
+        say_once(f"in the names of metrics, {shown}: {'; '.join(reasons[kind] for kind in sorted(of_ranges))}")
 
 
 def class_tables(metrics: Mapping[str, float]) -> dict[str, ClassTable]:

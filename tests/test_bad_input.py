@@ -198,7 +198,6 @@ RULES = [
         text("t.txt", "\u5b57\n" * 9),
     ),
     Case("vocabulary without text", INIT + "--vocabulary 100", "give it as --corpus"),
-    Case("text without effect", INIT + "--vocabulary G/corpus.txt --corpus G/corpus.txt", "--corpus has no effect"),
     Case("more layers than there are", INIT + "--layers 99", "more than the teacher has"),
     Case("layers that are not there", INIT + "--keep 0,99", "--keep takes ascending layer numbers"),
     Case("a layer twice", INIT + "--keep 1,1", "--keep takes ascending layer numbers"),

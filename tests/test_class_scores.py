@@ -41,10 +41,19 @@ def test_tables() -> None:
     ("labels", "names", "noted"),
     [
         (["a", "b c", "x/y"], ["a", "b c", "x_y"], ""),
-        (["<=50K", ">50K"], ["_50K", "_50K-2"], "'>50K' is _50K-2:"),
+        (["<=50K", ">50K"], ["_50K", "_50K-2"], "'>50K' is _50K-2: the name without a number is taken\n"),
         ([">50K", "<=50K"], ["_50K-2", "_50K"], "'>50K' is _50K-2:"),
         (["a/b", "a_b", "a=b", "a_b-2"], ["a_b-3", "a_b", "a_b-4", "a_b-2"], "'a/b' is a_b-3, 'a=b' is a_b-4:"),
-        (["max", "mean", "min"], ["max-2", "mean", "min-2"], "'max' is max-2, 'min' is min-2:"),
+        (
+            ["max", "mean", "min"],
+            ["max-2", "mean", "min-2"],
+            "'max' is max-2, 'min' is min-2: min and max end the names of ranges over seeds\n",
+        ),
+        (
+            ["min", "a/b", "a_b"],
+            ["min-2", "a_b-2", "a_b"],
+            "is taken; min and max end the names of ranges over seeds\n",
+        ),
         (["x", "x"], ["x", "x-2"], "'x' is x-2:"),
     ],
 )

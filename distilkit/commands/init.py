@@ -21,13 +21,14 @@ from distilkit.encoders.layer_selection import STRATEGIES, Candidate, LayerEvalu
 from distilkit.encoders.layers import find_stack, format_layers, is_shared, truncate_shared
 from distilkit.encoders.sentence import wrap
 from distilkit.encoders.sentence_layout import Layout, read_layout
-from distilkit.encoders.sentence_modules import make_head
+from distilkit.encoders.sentence_modules import is_supported, make_head
 from distilkit.encoders.sizes import compare_sizes
 from distilkit.encoders.surgery import reinitialise
 from distilkit.encoders.verify import TOLERANCE, check_values, max_embedding_difference, max_output_difference
 from distilkit.encoders.weights import read_tensors
 from distilkit.errors import DistilkitError
 from distilkit.options.init import InitOptions
+from distilkit.progress import say
 from distilkit.record import Record, read_biography, record, write_biography
 from distilkit.special_tokens import Special
 
@@ -58,6 +59,8 @@ def init(options: InitOptions) -> Record:
 
 def extract(options: InitOptions) -> Record:
     """Extract the student, and write it to the output directory unless --dry-run is given."""
+    if options.corpus and not options.uses_corpus:
+        say("--corpus has no effect without --strategy search or --vocabulary N")
     teacher = checkpoint.open_as_saved(options.teacher, allow_pickle=options.allow_pickle)
     tokenises = options.strategy == "search" or options.vocabulary is not None
     if not options.no_verify:
@@ -156,7 +159,7 @@ def convert_student(options: InitOptions, model: PreTrainedModel, tokenizer: Pre
     if options.random:
         model = reinitialise(model, options.seed)
     layout = read_layout(options.teacher)
-    if layout and layout.is_sentence_encoder:
+    if layout and layout.is_sentence_encoder and (is_supported(layout) or not options.no_verify):
         make_head(options.teacher, layout, model.config.hidden_size)  # refuses modules that do not fit
     return Student(model, tokenizer, kept_ids, layout)
 

@@ -57,15 +57,21 @@ def _is_aside(fields: list[str]) -> bool:
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and columns of each line but comments; a word may hold spaces if tabs separate the columns."""
     first = next((line for _, line in _numbered(path) if line.split() and not _is_aside(line.split())), "")
-    tabs = "\t" in first.strip()
     for number, line in _numbered(path):
-        if not _is_comment(line, tabs=tabs):
-            yield number, line.rstrip("\r\n").split("\t") if "\t" in line.strip() else line.split()
+        if not _is_comment(line, first):
+            yield number, _fields(line)
 
 
-def _is_comment(line: str, *, tabs: bool) -> bool:
-    """Say whether a line is a comment: `#` without a tab among rows with tabs, or else a comment of CoNLL-U."""
-    return line.startswith("#") and "\t" not in line.rstrip() and (tabs or COMMENT.match(line) is not None)
+def _fields(line: str) -> list[str]:
+    return line.rstrip("\r\n").split("\t") if "\t" in line.strip() else line.split()
+
+
+def _is_comment(line: str, first: str) -> bool:
+    """Say whether a line without tabs is a comment: of CoNLL-U, or of other length than a first row with tabs."""
+    if not line.startswith("#") or "\t" in line.rstrip():
+        return False
+    other_length = "\t" in first.strip() and len(_fields(line)) != len(_fields(first))
+    return other_length or COMMENT.match(line) is not None
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, str]]:

@@ -60,7 +60,7 @@ class Layout:
     @property
     def is_sentence_encoder(self) -> bool:
         """False for the other models that have this layout: cross-encoders and sparse encoders."""
-        return bool(self.model_settings.get("model_type", "SentenceTransformer") == "SentenceTransformer")
+        return self.model_settings.get("model_type") in (None, "SentenceTransformer")
 
     def with_weights(self, weights: Mapping[str, Mapping[str, Tensor]]) -> "Layout":
         """Return the layout with other weights for some modules, by their path."""
@@ -156,12 +156,13 @@ def check_settings(name: str, layout: Layout) -> None:
     prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
     positive = length is None or (type(length) is int and length > 0)
     named = isinstance(prompts, dict) and all(text is None or _is_text(text) for text in prompts.values())
+    kind_named = _is_text(settings.get("model_type")) or settings.get("model_type") is None
     known = default is None or (_is_text(default) and named and default in {*prompts, *PROMPTS})
     for file, key, kind, right in (
         (INPUT_SETTINGS[0], "max_seq_length", "a positive integer", positive),
         (MODEL_SETTINGS, "prompts", "a JSON object of names and texts", named),
         (MODEL_SETTINGS, "default_prompt_name", "the name of one of its prompts", known),
-        (MODEL_SETTINGS, "model_type", "a name", _is_text(settings.get("model_type", ""))),
+        (MODEL_SETTINGS, "model_type", "a name", kind_named),
     ):
         if not right:
             raise DistilkitError(f"'{name}' has a {file} in which '{key}' is not {kind}: correct it")

@@ -16,15 +16,12 @@ class Pooling(nn.Module):
     """Pool the last hidden states of a text to one vector; the vectors of several modes are concatenated.
 
     The modes are those of sentence-transformers: cls (the first token), max, mean, mean_sqrt_len_tokens (the sum over
-    the root of the length), weightedmean (token n counts n times) and lasttoken. `width` is that of the hidden states
-    in its settings, None without settings.
+    the root of the length), weightedmean (token n counts n times) and lasttoken.
     """
 
-    def __init__(
-        self, modes: Sequence[str] = ("mean",), width: int | None = None, *, include_prompt: bool = True
-    ) -> None:
+    def __init__(self, modes: Sequence[str] = ("mean",), *, include_prompt: bool = True) -> None:
         super().__init__()
-        self.modes, self.width, self.include_prompt = tuple(modes), width, include_prompt
+        self.modes, self.include_prompt = tuple(modes), include_prompt
 
     def forward(self, states: Tensor, mask: Tensor, prompt_tokens: int = 0) -> Tensor:
         """Pool states (B, T, H), mask (B, T) 0 at padding; return (B, modes · H)."""
@@ -84,12 +81,11 @@ class Normalize(nn.Module):
 
 def _make_pooling(config: Mapping[str, Any]) -> Pooling:
     switched = [mode for key, mode in POOLING_MODES.items() if config.get(key)] or "mean"
-    modes = config.get("pooling_mode", switched)
+    modes = switched if config.get("pooling_mode") is None else config["pooling_mode"]
     modes = [modes] if isinstance(modes, str) else list(modes)
     if unknown := [mode for mode in modes or ["none"] if mode not in POOLING_MODES.values()]:
         raise ValueError(f"pooling mode '{unknown[0]}'")
-    width = config["embedding_dimension" if "embedding_dimension" in config else "word_embedding_dimension"]
-    return Pooling(modes, width, include_prompt=config.get("include_prompt", True))
+    return Pooling(modes, include_prompt=config.get("include_prompt", True))
 
 
 def _make_dense(config: Mapping[str, Any]) -> Dense:
@@ -148,12 +144,19 @@ def make_head(name: str, layout: Layout, width: int) -> SentenceHead:
     check_kinds(name, [module.kind for module in layout.modules])
     head = SentenceHead({module.entry["path"]: _make_module(name, module) for module in layout.modules[1:]}).eval()
     with library_errors(f"'{name}' has modules that do not fit each other", "check modules.json and their folders"):
-        if (given := cast(Pooling, head.parts[0]).width) not in (None, width):
-            raise ValueError(f"its Pooling is for {given} dimensions, its encoder has {width}")
         shape = head(torch.zeros(1, 1, width), torch.ones(1, 1)).shape
         if len(shape) != 2:
             raise ValueError(f"the embedding of one text has the shape {list(shape)}")
     return head
+
+
+def is_supported(layout: Layout) -> bool:
+    """Say whether all modules of a layout are of kinds, and in an order, that `make_head` builds."""
+    try:
+        check_kinds("", [module.kind for module in layout.modules])
+    except DistilkitError:
+        return False
+    return True
 
 
 def check_kinds(name: str, kinds: Sequence[str]) -> None:

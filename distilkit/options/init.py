@@ -64,6 +64,11 @@ class InitOptions(ArchitectureOptions, panel="Student"):
         "Read pytorch_model.bin if there are no safetensors (tensors only).", False, panel="Advanced"
     )
 
+    @property
+    def uses_corpus(self) -> bool:
+        """Whether the other options measure on, or count the tokens of, --corpus."""
+        return self.strategy == "search" or bool(self.vocabulary and self.vocabulary.isdecimal())
+
     def rules(self) -> Iterator[str]:
         if self.strategy == "search" and self.corpus is None:
             yield "--strategy search measures on text: give a --corpus"
@@ -73,6 +78,4 @@ class InitOptions(ArchitectureOptions, panel="Student"):
             yield "--strategy search compares the teacher's layers, but --random keeps no weights: remove one of them"
         if self.vocabulary and self.vocabulary.isdecimal() and self.corpus is None:
             yield "--vocabulary N counts tokens in a text: give it as --corpus"
-        if self.corpus and self.strategy != "search" and not (self.vocabulary and self.vocabulary.isdecimal()):
-            yield "--corpus has no effect without --strategy search or --vocabulary N: remove it"
         yield from inside_text("-o", self.output, corpus=self.corpus, vocabulary=self.vocabulary)

@@ -7,6 +7,7 @@ from pathlib import Path
 from distilkit.data.readers import file_type, open_file
 from distilkit.data.tables import column_names, parse_json, read_table
 from distilkit.errors import DistilkitError
+from distilkit.progress import say
 from distilkit.tasks import squad
 from distilkit.tasks.columns import LARGEST, to_number
 
@@ -29,8 +30,9 @@ class RetrievalRows:
 def read_retrieval(data: Path, columns: tuple[str, ...] | None = None) -> RetrievalRows:
     """Read a file of pairs (`columns` names its two), a SQuAD file, or a folder in BEIR's layout.
 
-    A passage is relevant for a query if its grade is above 0. The highest of several grades counts. Pairs without a
-    column `label` or `score` have the grade 1. A query without a relevant passage is left out.
+    A passage is relevant for a query if its grade is above 0. The highest of several grades counts. Pairs have the
+    grade 1 unless a column `label` or `score` has a number of 0 or more in every row. A query without a relevant
+    passage is left out, and a note counts those that have grades.
     Raises DistilkitError if it has another layout, or no pair.
     """
     if columns and len(columns) != 2:
@@ -52,13 +54,22 @@ def collect(pairs: Iterable[tuple[str, str, float]]) -> RetrievalRows:
     for query, passage, grade in pairs:
         number = passages.setdefault(passage, len(passages))
         _judge(queries, query, number, grade)
-    return RetrievalRows([*queries], [*passages], [*queries.values()])
+    answered = _answered(queries)
+    return RetrievalRows([*answered], [*passages], [*answered.values()])
 
 
 def _judge(relevant: dict[str, dict[int, float]], query: str, passage: int, grade: float) -> None:
+    grades = relevant.setdefault(query, {})
     if grade > 0:
-        grades = relevant.setdefault(query, {})
         grades[passage] = max(grade, grades.get(passage, 0.0))
+
+
+def _answered(relevant: dict[str, dict[int, float]]) -> dict[str, dict[int, float]]:
+    """Return the queries that have a relevant passage; a note counts the others."""
+    answered = {query: grades for query, grades in relevant.items() if grades}
+    if left_out := len(relevant) - len(answered):
+        say(f"{left_out} of {len(relevant)} queries are left out: none of their grades is above 0")
+    return answered
 
 
 def _pairs(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, str, float]]:
@@ -67,10 +78,22 @@ def _pairs(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, str, flo
         raise DistilkitError(
             f"no column '{missing[0]}' in '{path}' (it has {', '.join(names)}): name two with --text QUERY,PASSAGE"
         )
-    graded = next((name for name in GRADES if name in names and name not in columns), None)
-    for number, row in enumerate(read_table(path, [*columns, *filter(None, [graded])]), 1):
+    candidates = [name for name in GRADES if name in names and name not in columns]
+    rows = list(read_table(path, [*columns, *candidates]))
+    graded = next((name for name in candidates if all(_is_grade(row.get(name)) for row in rows)), None)
+    if candidates and graded is None:
+        say(
+            f"the column '{candidates[0]}' of '{path}' is ignored: grades are numbers of 0 or more, one in every row; "
+            "every pair counts as relevant"
+        )
+    for number, row in enumerate(rows, 1):
         query, passage = (_text(row.get(name), f"row {number}", path) for name in columns)
-        yield query, passage, _grade(row.get(graded), f"'{graded}' of row {number}", path) if graded else 1.0
+        yield query, passage, float(row[graded]) if graded else 1.0
+
+
+def _is_grade(value: object) -> bool:
+    grade = to_number(value)
+    return grade is not None and 0 <= grade <= LARGEST
 
 
 def _grade(value: object, place: str, path: Path) -> float:
@@ -134,16 +157,17 @@ def _read_beir(folder: Path) -> RetrievalRows:
         lacking = "queries.jsonl" if queries is None else "qrels/test.tsv"
         raise DistilkitError(f"'{folder}' has a corpus.jsonl but no {lacking}: add it")
     passages, texts = _beir_texts(corpus), _beir_texts(queries)
-    if blank := next((key for key in texts if not texts[key]), None):
-        raise DistilkitError(f"'{queries}' has no text in the query '{blank}': {REMEDY}")
     numbers = {key: number for number, key in enumerate(passages)}
     relevant: dict[str, dict[int, float]] = {}
     for line, query, passage, grade in _judgements(qrels, texts):
         if query not in texts or passage not in numbers:
             missing, file = (query, queries) if query not in texts else (passage, corpus)
             raise DistilkitError(f"'{qrels}' names '{missing}' in line {line}, which '{file}' lacks: {REMEDY}")
+        if not texts[query]:
+            raise DistilkitError(f"'{queries}' has no text in the query '{query}': {REMEDY}")
         _judge(relevant, query, numbers[passage], grade)
-    return RetrievalRows([texts[key] for key in relevant], [*passages.values()], [*relevant.values()])
+    answered = _answered(relevant)
+    return RetrievalRows([texts[key] for key in answered], [*passages.values()], [*answered.values()])
 
 
 def _beir_texts(path: Path) -> dict[str, str]:
@@ -155,9 +179,9 @@ def _beir_texts(path: Path) -> dict[str, str]:
             raise DistilkitError(f"'{path}' has no _id or no text in row {number}: {REMEDY}")
         if not isinstance(title, str | None):
             raise DistilkitError(f"'{path}' has a title that is no text in row {number}: {REMEDY}")
-        if str(key) in found:
-            raise DistilkitError(f"'{path}' has the _id '{key}' again in row {number}: make ids unique")
-        found[str(key)] = f"{title or ''} {text}".strip()
+        titled = f"{title or ''} {text}".strip()
+        if found.setdefault(str(key), titled) != titled:
+            raise DistilkitError(f"'{path}' has the _id '{key}' again in row {number}, with another text: {REMEDY}")
     return found
 
 

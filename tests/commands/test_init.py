@@ -1,6 +1,7 @@
 """init: the student's weights and outputs are its teacher's; the choice of layers; refusals; dry runs."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from distilkit.encoders import checkpoint
 from distilkit.encoders.sentence_layout import Layout
 from distilkit.errors import DistilkitError
 from distilkit.options.init import InitOptions
+from distilkit.progress import level
 from distilkit.record import read_biography
 
 FAMILIES = ["bert", "roberta", "distilbert"]
@@ -240,6 +242,34 @@ def test_no_verify_skips_the_verification_only(teacher: Path, tmp_path: Path) ->
         assert ("max_difference" in done.metrics) is not skip
 
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+
+
+def test_no_verify_copies_modules_that_are_not_supported(
+    make_sentence_encoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The check would refuse them, as it cannot compare their embeddings."""
+    path = shutil.copytree(make_sentence_encoder(2), tmp_path / "teacher")
+    entries = json.loads((path / "modules.json").read_text())
+    entries[-1]["type"] = "sentence_transformers.models.LSTM"
+    (path / "modules.json").write_text(json.dumps(entries))
+    with pytest.raises(DistilkitError, match="a module LSTM"):
+        init(InitOptions(teacher=str(path), output=tmp_path / "a"))
+    init(InitOptions(teacher=str(path), output=tmp_path / "b", no_verify=True))
+    assert json.loads((tmp_path / "b/modules.json").read_text()) == entries
+
+
+def test_a_corpus_without_effect_is_noted(
+    teacher: Path, tmp_path: Path, prose: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recipe may give --corpus for a search that a typed --strategy replaces."""
+    (tmp_path / "corpus.txt").write_text("\n".join(prose))
+    words = {"teacher": str(teacher), "output": tmp_path / "o", "corpus": str(tmp_path / "corpus.txt"), "dry_run": True}
+    for changes, notes in (({"strategy": "first"}, 1), ({"vocabulary": "300"}, 0)):
+        options = InitOptions(**words, **changes)  # type: ignore[arg-type]
+        assert not list(options.rules())
+        with level(quiet=False):
+            init(options)
+        assert capsys.readouterr().err.count("--corpus has no effect") == notes
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)

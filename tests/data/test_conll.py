@@ -34,7 +34,8 @@ def test_two_columns_with_tabs(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("# sent_id = x\nEU\tNNP\tB-NP\tB-ORG\n\n# text = EU\nEU\tNNP\tB-NP\tO\n", [["EU"], ["EU"]]),
-        ("EU\tO\n# newdoc\n\n# x\n#\tO\n", [["EU"], ["#"]]),
+        ("EU\tO\n# newdoc\n\n# x y\n#x\n#\tO\n", [["EU"], ["#"]]),
+        ("EU\tO\n#tag O\n# = O\n# O\n", [["EU", "#tag", "#"]]),
         ("# newdoc\nEU O\n\n# newpar\n# O\n#1 O\n", [["EU"], ["#", "#1"]]),
         ("# newdoc id = a\n# sent_id = 4\nEU NNP B-NP O\n\n# sent_id = 5\n# SYM B-NP O\n", [["EU"], ["#"]]),
         ("# = O\nEU NNP O\n", [["#", "EU"]]),

@@ -356,8 +356,6 @@ CASES = [
     Case(
         "no folder of Pooling", lambda path: shutil.rmtree(path / "1_Pooling"), STS, "1_Pooling/config.json", SENTENCE
     ),
-    Case("Pooling without a width", fields(POOLING, embedding_dimension=None), STS, "a Pooling", SENTENCE),
-    Case("Pooling of another width", fields(POOLING, embedding_dimension=16), STS, "16 dimensions", SENTENCE),
     Case("Pooling of no mode", fields(POOLING, pooling_mode=[]), STS, "pooling mode 'none'", SENTENCE),
     *(
         Case(f"{file} is {content}", write(file, content), STS, f"{file} that is not a JSON {kind}", SENTENCE)

@@ -109,6 +109,21 @@ def test_old_layout(make_library_model: Callable[..., tuple[Any, Path]], prose: 
     torch.testing.assert_close(open_sentence_encoder(str(path)).encode(texts(prose)), expected, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kept", [{"embedding_dimension": 16}, {"pooling_mode": None, "pooling_mode_cls_token": True}])
+def test_harmless_settings(
+    make_library_model: Callable[..., tuple[Any, Path]], prose: list[str], kept: dict[str, Any]
+) -> None:
+    """Pooling's width, right, wrong or missing, is information only; a setting that is null counts as absent."""
+    model, path = make_library_model("cls")
+    (path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "cls"} | kept))
+    settings = path / "config_sentence_transformers.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"model_type": None}))
+    expected = model.encode(texts(prose), convert_to_tensor=True)
+    ours = open_sentence_encoder(str(path))
+    assert ours.layout.is_sentence_encoder
+    torch.testing.assert_close(ours.encode(texts(prose)), expected, atol=1e-6, rtol=1e-6)
+
+
 def test_a_bare_encoder_takes_the_mean(bare: Path, prose: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Without modules.json, as the library does it; a line says so."""
     expected = sentence_transformers.SentenceTransformer(str(bare), device="cpu").encode(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from distilkit.errors import DistilkitError
+from distilkit.progress import level
 from distilkit.tasks.retrieval import RetrievalRows, read_retrieval
 
 
@@ -36,14 +37,26 @@ def test_beir(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["label", "score"])
-def test_graded_pairs(tmp_path: Path, column: str) -> None:
-    """A passage with the grade 0 is no answer, but one to choose from; the highest grade counts."""
+def test_graded_pairs(tmp_path: Path, column: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Grade 0 is no answer, but a passage to choose from; the highest grade counts; a note counts the rest."""
     rows = [("a", "x", "1"), ("a", "y", "0"), ("b", "y", "0"), ("c", "x", "0.5"), ("c", "x", "2"), ("c", "x", "1")]
     path = write(tmp_path / "q.csv", f"query,passage,{column}", *map(",".join, rows))
-    assert read_retrieval(path) == RetrievalRows(["a", "c"], ["x", "y"], [{0: 1.0}, {0: 2.0}])
-    write(path, f"query,passage,{column}", "a,x,1", "b,y,yes")
-    with pytest.raises(DistilkitError, match=rf"'yes' as the grade in '{column}' of row 2: write a number"):
-        read_retrieval(path)
+    with level(quiet=False):
+        assert read_retrieval(path) == RetrievalRows(["a", "c"], ["x", "y"], [{0: 1.0}, {0: 2.0}])
+    assert capsys.readouterr().err == "1 of 3 queries are left out: none of their grades is above 0\n"
+
+
+@pytest.mark.parametrize("values", [("1", "yes"), ("0", "-3.5"), ("0", ""), ("nan", "1"), ("1", "1e19")])
+def test_other_columns_are_no_grades(
+    tmp_path: Path, values: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A column `label` of classes, logits or blank cells is ignored with one note; `score` may have the grades."""
+    path = write(tmp_path / "q.csv", "query,passage,label", f"a,x,{values[0]}", f"b,y,{values[1]}")
+    with level(quiet=False):
+        assert read_retrieval(path) == RetrievalRows(["a", "b"], ["x", "y"], [{0: 1.0}, {1: 1.0}])
+    assert capsys.readouterr().err.count("the column 'label' of") == 1
+    write(path, "query,passage,label,score", f"a,x,{values[0]},2", f"b,y,{values[1]},0")
+    assert read_retrieval(path).relevant == [{0: 2.0}]
 
 
 DOCUMENTS = [{"_id": "d1", "text": "x"}, {"_id": "d2", "text": "y"}]
@@ -59,8 +72,8 @@ QUESTIONS = [{"_id": "q1", "text": "a"}, {"_id": "q2", "text": "b"}]
         ("qrels/test.tsv", ["q1\td1\t1_0"], "'1_0' as the grade in line 1"),
         ("qrels/test.tsv", ["q1\td1\tx", "q2\td2\t1"], "'x' as the grade in line 1"),
         ("qrels/test.tsv", ["q1\td1", "q2\td2\t1"], "no query, passage and grade in line 1"),
-        ("corpus.jsonl", [*DOCUMENTS, {"_id": "d1", "text": "z"}], "the _id 'd1' again in row 3: make ids unique"),
-        ("queries.jsonl", [*QUESTIONS, {"_id": "q2", "text": "b"}], "the _id 'q2' again in row 3"),
+        ("corpus.jsonl", [*DOCUMENTS, {"_id": "d1", "text": "z"}], "the _id 'd1' again in row 3, with another text"),
+        ("queries.jsonl", [*QUESTIONS, {"_id": "q2", "text": "c"}], "the _id 'q2' again in row 3"),
         ("corpus.jsonl", [{"_id": "d1", "title": ["a"], "text": "x"}], "title that is no text in row 1"),
         ("corpus.jsonl", [{"_id": ["d1"], "text": "x"}], "no _id or no text in row 1"),
         ("queries.jsonl", [{"_id": "q1", "text": " "}], "no text in the query 'q1'"),
@@ -76,6 +89,14 @@ def test_bad_files_of_beir_are_refused(tmp_path: Path, file: str, rows: list[obj
     with pytest.raises(DistilkitError, match=message) as caught:
         read_retrieval(tmp_path)
     assert file in str(caught.value)
+
+
+def test_harmless_flaws_of_beir(tmp_path: Path) -> None:
+    """A blank query that no judgement names is ignored, and so is a row that is written twice."""
+    write(tmp_path / "corpus.jsonl", *DOCUMENTS, DOCUMENTS[0])
+    write(tmp_path / "queries.jsonl", *QUESTIONS, {"_id": "q3", "text": ""}, QUESTIONS[1])
+    write(tmp_path / "qrels/test.tsv", "q1\td1\t1", "q2\td2\t1")
+    assert read_retrieval(tmp_path) == RetrievalRows(["a", "b"], ["x", "y"], [{0: 1.0}, {1: 1.0}])
 
 
 def test_squad(tmp_path: Path) -> None:
