@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 
 from distilkit.errors import DistilkitError
@@ -14,7 +15,8 @@ from distilkit.evaluation.baseline import check_baseline, mark_rows, read_earlie
 from distilkit.evaluation.embeddings import EmbeddingScorer
 from distilkit.options.evaluate import EvalOptions
 from distilkit.record import Record, json_text, record
-from distilkit.tasks.catalogue import resolve
+from distilkit.tasks.catalogue import TASKS, resolve
+from distilkit.tasks.rows import hash_rows
 
 ROWS = [{"text": "a film", "label": "1"}, {"text": "the value", "label": "0"}]
 PAIRS = [{"sentence1": "a", "sentence2": "b", "score": 0.5}, {"sentence1": "c", "sentence2": "d", "score": 1.0}]
@@ -107,3 +109,22 @@ def test_the_baseline_of_a_baseline_is_left_out(tmp_path: Path) -> None:
     found = read_earlier(tmp_path / "b.json")
     assert found.metrics == {"sst2/accuracy": 0.9}
     assert found.environment == EARLIER.environment
+
+
+def test_a_gate_needs_the_baseline_of_every_model() -> None:
+    """With three models now and two before, the third has nothing to be compared with."""
+    options = replace(OPTIONS, models=("a", "b", "c"), require=("accuracy>=baseline",))
+    names = [f"{number}/sst2/accuracy" for number in range(3)]
+    check_baseline(replace(EARLIER, metrics=dict.fromkeys(names, 0.9)), names, NOW, options)
+    with pytest.raises(DistilkitError, match="of every model"):
+        check_baseline(replace(EARLIER, metrics=dict.fromkeys(names[:2], 0.9)), names, NOW, options)
+
+
+def test_names_of_several_labels_do_not_count() -> None:
+    """Vectors of 0 and 1 get the names of a model's labels, which another model calls otherwise."""
+    task = replace(TASKS["custom"], text=("text",), label="labels", kind="multi-label")
+    hashes = [
+        hash_rows(Dataset.from_dict({"text": ["a", "b"], "labels": labels}), task)
+        for labels in ([["x"], ["x", "y"]], [["LABEL_0"], ["LABEL_0", "LABEL_1"]], [["x"], []])
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
