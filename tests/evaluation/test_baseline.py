@@ -15,7 +15,7 @@ from distilkit.evaluation.baseline import check_baseline, mark_rows, read_earlie
 from distilkit.evaluation.embeddings import EmbeddingScorer
 from distilkit.options.evaluate import EvalOptions
 from distilkit.record import Record, json_text, record
-from distilkit.tasks.catalogue import TASKS, resolve
+from distilkit.tasks.catalogue import resolve
 from distilkit.tasks.rows import hash_rows
 
 ROWS = [{"text": "a film", "label": "1"}, {"text": "the value", "label": "0"}]
@@ -120,9 +120,10 @@ def test_a_gate_needs_the_baseline_of_every_model() -> None:
         check_baseline(replace(EARLIER, metrics=dict.fromkeys(names[:2], 0.9)), names, NOW, options)
 
 
-def test_names_of_several_labels_do_not_count() -> None:
+def test_names_of_several_labels_do_not_count(tmp_path: Path) -> None:
     """Vectors of 0 and 1 get the names of a model's labels, which another model calls otherwise."""
-    task = replace(TASKS["custom"], text=("text",), label="labels", kind="multi-label")
+    (task,) = resolve(replace(OPTIONS, task="custom", data=tmp_path, text=("text",), label="labels"))
+    task = replace(task, kind="multi-label")
     hashes = [
         hash_rows(Dataset.from_dict({"text": ["a", "b"], "labels": labels}), task)
         for labels in ([["x"], ["x", "y"]], [["LABEL_0"], ["LABEL_0", "LABEL_1"]], [["x"], []])
