@@ -57,7 +57,7 @@ PLACEHOLDERS = {"MODEL": "teacher", "TASK": "mrpc"}  # of docs/results.md, where
 TAGS = ["B-PER", "O", "O", "O"]
 TEXTS = (
     "text/a.txt", "german/a.txt", "Salesforce/wikitext:wikitext-2-raw-v1/a.txt", "train.txt", "heldout.txt", "held.txt",
-    "text.txt", "wikipedia-train.txt", "wikipedia-heldout.txt",
+    "text.txt", "sentences.txt", "wikipedia-train.txt", "wikipedia-heldout.txt",
 )  # fmt: skip
 # What a page takes for granted: a copy of this, from the page's own directory or else from the shared one.
 COPIES = {
