@@ -60,13 +60,17 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def system_errors() -> Iterator[None]:
-    """Context manager: turn system errors that nothing has explained, and a lack of memory, into one line."""
+def system_errors(*lowered: str) -> Iterator[None]:
+    """Context manager: turn system errors that nothing has explained, and a lack of memory, into one line.
+
+    `lowered` are the options to lower if memory is lacking.
+    """
     try:
         yield
     except (OSError, MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
-            remedy = "lower --batch-size or --max-length, use a smaller model, or close other programs"
+            options = f"lower {' or '.join(lowered)}, " if lowered else ""
+            remedy = f"{options}use a smaller model, or close other programs"
             raise DistilkitError(f"out of memory: {remedy}") from error
         if not isinstance(error, OSError):
             raise

@@ -15,7 +15,7 @@ from distilkit.options.evaluate import EvalOptions
 from distilkit.options.finetune import FinetuneOptions
 from distilkit.options.predict import PredictOptions
 from distilkit.options.recipes import COMMANDS, read_recipe
-from distilkit.options.spec import base_type, fields_of, spec_of
+from distilkit.options.spec import base_type, fields_of, flag, spec_of
 from distilkit.options.training import CommonOptions
 from distilkit.options.values import did_you_mean
 from distilkit.preflight import check_places
@@ -42,13 +42,18 @@ def run(command: str, options: CommonOptions) -> Record:
         function = getattr(importlib.import_module(f"distilkit.commands.{name}"), name)
     with level(quiet=options.quiet, verbose=options.verbose):
         try:
-            with model_errors(), system_errors():
+            with model_errors(), system_errors(*memory_options(options)):
                 done: Record = function(options)
         except DistilkitError as error:
             if options.verbose and error.__cause__:
                 traceback.print_exception(error.__cause__, file=sys.stderr)
             raise
     return done
+
+
+def memory_options(options: CommonOptions) -> list[str]:
+    """Return the options of a command whose lower value takes less memory."""
+    return [flag(name) for name in ("batch_size", "max_length", "seq_length") if hasattr(options, name)]
 
 
 def check_rows(options: CommonOptions) -> None:

@@ -6,8 +6,8 @@ Starts the command and samples its processes every SECONDS until it ends: reside
 threads and CPU time, and the tokens that RUN/train.jsonl has logged. Samples go to OUT.jsonl, the plot to OUT.svg.
 The first tenth of the run is warm-up. After it the script compares the two ends of the run: the first and the last ten
 minutes, or tenths of shorter runs. Speed is per second, and per second of CPU time, which other programs affect less.
-Memory rises and falls within each update, so its median over ten minutes varies by several percent from one ten minutes
-to the next. The script therefore also prints its trend: the Theil-Sen slope times the length of the run.
+Memory varies from sample to sample, so its median over ten minutes varies by several percent from one ten minutes to
+the next. The script therefore also prints its trend: the Theil-Sen slope times the length of the run.
 """
 
 import json

@@ -70,7 +70,7 @@ def test_help_shows_the_options(command: str) -> None:
 @pytest.mark.parametrize(
     ("raised", "words"),
     [
-        (MemoryError(), "out of memory: lower --batch-size"),
+        (MemoryError(), "out of memory: use a smaller model"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), "out of memory"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory"),
         (OSError(errno.EIO, "Input/output error", "a.txt"), r"cannot use 'a.txt' \(Input/output error\)"),
@@ -94,6 +94,15 @@ def test_system_errors_are_one_line(
         with pytest.raises(DistilkitError, match=words):
             distilkit.init("m", output=tmp_path / "o", verbose=verbose)
         assert ("Traceback" in capsys.readouterr().err) == verbose
+
+
+def test_a_lack_of_memory_names_the_options_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_options: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("distilkit.commands.evaluate.evaluate", fail)
+    with pytest.raises(DistilkitError, match="out of memory: lower --batch-size or --max-length, use a smaller model"):
+        distilkit.eval("m", task="sst2", data=tmp_path)
 
 
 def test_a_bug_stays_an_error_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,14 +197,14 @@ def test_a_column_that_the_output_does_not_add_is_kept(
 
 
 @pytest.mark.parametrize(("names", "tag"), [(("O", "B-X", "I-X"), "O"), (("NOUN", "VERB", "DET"), None)])
-def test_words_beyond_the_model_are_said(
+def test_a_warning_counts_words_beyond_the_model(
     make_checkpoint: Callable[..., Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     names: tuple[str, ...],
     tag: str | None,
 ) -> None:
-    """They get the tag O, or none if the tagger does not have it. Rows that are cut are said, too."""
+    """They get the tag O, or none if the tagger does not have it. Warnings count the words and name the length."""
     model = make_checkpoint("bert", 2, AutoModelForTokenClassification, id2label=dict(enumerate(names)))
     (tmp_path / "new.jsonl").write_text(json.dumps({"tokens": ["return"] * 200}) + "\n")
     given = {"data": tmp_path / "new.jsonl", "text": "tokens", "max_length": 4096}
