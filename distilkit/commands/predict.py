@@ -131,10 +131,8 @@ def write_rows(options: PredictOptions, source: Sequence[Row], found: LabelPredi
     predicted = map(found.row, range(len(source)))
     ending = file_type(options.output)
     if ending == ".jsonl":
-        lines = map(
-            "{}, {}\n".format, object_starts(options, source), (json_text(row, indent=None)[1:] for row in predicted)
-        )
-        write_text(options.output, "".join(lines))
+        rows = zip(object_starts(options, source), predicted, strict=True)
+        write_text(options.output, "".join(f"{start}, {json_text(row, indent=None)[1:]}\n" for start, row in rows))
         return
     table = [as_cells(*rows) for rows in zip(source, predicted, strict=True)]
     text = io.StringIO()
@@ -147,10 +145,9 @@ def write_rows(options: PredictOptions, source: Sequence[Row], found: LabelPredi
 
 def object_starts(options: PredictOptions, source: Sequence[Row]) -> Iterator[str]:
     """Yield the JSON of each row without the closing brace. That of a JSON file stays as it is written."""
-    kept = (
-        json_objects(options.data) if is_json(options.data) and file_type(options.data) not in CONLL else repeat(None)
-    )
-    for text, row in zip(kept, source, strict=False):
+    as_json = is_json(options.data) and file_type(options.data) not in CONLL
+    kept = json_objects(options.data) if as_json else repeat(None, len(source))
+    for text, row in zip(kept, source, strict=True):
         yield (text or json_text(row, indent=None, default=written))[:-1].rstrip()
 
 
